@@ -1,0 +1,1 @@
+"""unclip: the complete, open DALL·E 2."""
