@@ -1,0 +1,63 @@
+"""What every part of the core talks about: a denoiser, its answer, a source of noise, a sampler's step."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Denoised:
+    """What a denoiser thinks of a noisy state.
+
+    `x0` is the estimate of the clean sample, E[x0 | x]. `var_frac`, of a model that learned its variance
+    (Improved DDPM, arXiv 2102.09672, equation 15), says where the logarithm of the reverse variance lies between
+    that of the posterior (0) and that of the forward step (1); it is not clamped.
+    """
+
+    x0: Float[Tensor, "b ..."]
+    var_frac: Float[Tensor, "b ..."] | None = None
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """A function from a noisy state and its noise level (one per sample) to the clean estimate."""
+
+    def __call__(self, x: Float[Tensor, "b ..."], sigma: Float[Tensor, " b"]) -> Denoised: ...
+
+
+@runtime_checkable
+class NoiseSource(Protocol):
+    """One stream of randomness per sample: `shape` is that of one sample, the batch axis is put in front."""
+
+    def normal(self, shape: tuple[int, ...], device: torch.device | str | None = None) -> Tensor: ...
+
+
+class Step(NamedTuple):
+    """One step of a sampler: its index, the state after it, and the clean estimate made in it."""
+
+    i: int
+    x: Tensor
+    x0: Tensor
+
+
+Guide = Callable[[Denoiser], Denoiser]
+"""Guidance, clipping and the like: a function from a denoiser to a denoiser."""
+
+
+def per_sample(values: Float[Tensor, " b"], like: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+    """One number per sample, shaped to multiply `like`, in its dtype and on its device."""
+    return values.to(like).reshape(-1, *(1,) * (like.ndim - 1))
+
+
+def noise_level(sigma: float | Tensor, like: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:
+    """One noise level for the whole batch, as denoisers take it; float64 wherever the device has it.
+
+    Float64, because the label of a table is found from sigma, and a network's fast sinusoids see an error of
+    1e-5 in it.
+    """
+    dtype = torch.float32 if like.device.type == "mps" else torch.float64
+    return torch.full((like.shape[0],), float(sigma), dtype=dtype, device=like.device)

@@ -1,0 +1,62 @@
+"""The reverse step of DDPM in sigma space: q(x_{t-1} | x_t, x_0), its variances, and how far a model is from it."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+# DDPM (arXiv 2006.11239), equations 6 and 7, with x = x0 + sigma eps in place of sqrt(abar) x0 + sqrt(1 - abar) eps.
+def posterior_mean(
+    x: Float[Tensor, "b ..."], x0: Float[Tensor, "b ..."], sigma: Tensor, sigma_next: Tensor
+) -> Float[Tensor, "b ..."]:
+    """The mean of q(x_next | x, x0), for noise levels that broadcast against x."""
+    return x0 + (sigma_next / sigma).square().to(x) * (x - x0)
+
+
+def variance_bounds(sigma: Tensor, sigma_next: Tensor) -> tuple[Tensor, Tensor]:
+    """The variances of the reverse step: the posterior's (beta tilde, "fixed small") and beta ("fixed large").
+
+    In units of the state x = x0 + sigma eps, so both are (1 + sigma_next²) times those of the DDPM paper:
+    the optimal ones for data that is a point and data that is a unit Gaussian.
+    """
+    gap = sigma.square() - sigma_next.square()
+    small = sigma_next.square() * gap / sigma.square()
+    large = gap * (1 + sigma_next.square()) / (1 + sigma.square())
+    return small, large
+
+
+# Improved DDPM (arXiv 2102.09672), equation 15.
+def interpolate_log(var_frac: Tensor, small: Tensor, large: Tensor) -> Tensor:
+    """The logarithm of the learned variance, ``frac log(large) + (1 - frac) log(small)``."""
+    low, high = small.log().to(var_frac), large.log().to(var_frac)
+    return low + var_frac * (high - low)
+
+
+def gaussian_kl(mean_p: Tensor, log_var_p: Tensor, mean_q: Tensor, log_var_q: Tensor) -> Tensor:
+    """KL(N(mean_p, var_p) || N(mean_q, var_q)) of every element, in nats."""
+    ratio = log_var_p - log_var_q
+    return 0.5 * (ratio.exp() - 1 - ratio + (mean_p - mean_q).square() * (-log_var_q).exp())
+
+
+# DDPM, equation 13: the density of an 8-bit value is the mass of its bin; the outermost bins reach to infinity.
+def discretized_nll(x0: Tensor, mean: Tensor, log_var: Tensor, bins: int = 256) -> Tensor:
+    """-log p(x0) of every element in nats, for x0 in [-1, 1] on `bins` equidistant values."""
+    half = 1 / (bins - 1)
+    inverse_std = (-0.5 * log_var).exp()
+    upper, lower = (x0 - mean + half) * inverse_std, (x0 - mean - half) * inverse_std
+    # Far in the upper tail both CDFs round to 1: reflect, so that the mass is a difference of small numbers.
+    reflect = (upper + lower) > 0
+    upper, lower = torch.where(reflect, -lower, upper), torch.where(reflect, -upper, lower)
+    log_upper, log_lower = torch.special.log_ndtr(upper), torch.special.log_ndtr(lower)
+    middle = log_upper + torch.log1p(-(log_lower - log_upper).exp().clamp(max=1 - 1e-7))
+    edge = half / 2  # the outermost values are told from their neighbours whatever their rounding
+    first = torch.special.log_ndtr((x0 - mean + half) * inverse_std)
+    last = torch.special.log_ndtr(-(x0 - mean - half) * inverse_std)
+    return -torch.where(x0 < -1 + edge, first, torch.where(x0 > 1 - edge, last, middle))
+
+
+def bits_per_dimension(nats: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:
+    """The mean over a sample's elements, in bits."""
+    return nats.flatten(1).mean(1) / math.log(2)
