@@ -1,0 +1,102 @@
+"""Options that several verbs share, and the checks of their values."""
+
+import argparse
+import os
+from pathlib import Path
+
+
+def verb(
+    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, help: str, **more
+) -> argparse.ArgumentParser:
+    """A sub-parser for the verb `name`, with the options that every verb has."""
+    parser = verbs.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".", **more)
+    parser.add_argument("--debug", action="store_true", help="on failure, print the whole traceback")
+    return parser
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress on stderr")
+
+
+def add_force(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-f", "--force", action="store_true", help="overwrite what is already there")
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--seed",
+        type=seed,
+        metavar="N",
+        help="the same seed gives the same result (default: drawn, and told)",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: the best there is)"
+    )
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), help="the networks' number format (default: the model's)"
+    )
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-m",
+        "--model",
+        default="artwork",
+        metavar="NAME",
+        help="a bundled model or a folder (default: artwork)",
+    )
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is too small; give at least 1")
+    return value
+
+
+def number(text: str) -> float:
+    """A finite number of at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0.0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is out of range; give 0 or more")
+    return value
+
+
+def seed(text: str) -> int:
+    """A whole number in [0, 2^63)."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if not 0 <= value < 1 << 63:
+        raise argparse.ArgumentTypeError(f"{value} is out of range; give 0 to 2^63 - 1")
+    return value
+
+
+def writable(path: Path, *, force: bool) -> Path:
+    """`path`, with its folder made, once it is sure that the file may be written.
+
+    Raises `OSError` where it exists and `force` is not given, and where its folder cannot be made or written to.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file in it")
+    if path.exists() and not force:
+        raise FileExistsError(f"{path} exists; give --force to overwrite it, or another -o")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"{path.parent} cannot be written to; give another -o")
+    return path

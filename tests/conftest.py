@@ -1,0 +1,7 @@
+"""What every test shares: no network, and as many threads as the machine was told to use."""
+
+import os
+
+# Set before any library reads them: a test that would download must fail at once instead.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
