@@ -1,0 +1,180 @@
+"""The upsamplers of unCLIP: diffusion on large pictures, given the small ones (arXiv 2204.06125, section 2.1).
+
+They are unconditional ADM U-Nets without attention: the small picture, resized up, is concatenated to the noisy one.
+In training the small pictures are corrupted a little (`degrade`), so that the net forgives what a decoder gets wrong
+(Ho et al. 2021, "Cascaded Diffusion Models", conditioning augmentation), and only crops are seen (`training_pair`);
+as there are only convolutions, the same net then runs at full size.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unclip.diffusion.parametrization import ProcessConfig
+from unclip.models.unet import Unet, UnetConfig
+from unclip.nn.embeddings import LabelEmbedding
+from unclip.rng import Noise
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpsamplerConfig:
+    """`net` on pictures of `high_size` given ones of `low_size`, and how training corrupts and crops them.
+
+    `net.in_channels` counts the noisy picture and the small one (6 for RGB). `blur_kernel` and `blur_sigma` are the
+    Gaussian blur of the small picture, in its pixels, applied to the fraction `blur_probability` of them.
+    `noise_level` is the largest standard deviation of the noise added to it (0 adds none), on the scale of pictures in
+    [-1, 1]; with `tell_noise` the net is told how much there was. `crop_fraction` is the side of a training crop over
+    the side of the picture. With `residual` the net predicts the difference from the resized small picture, which only
+    makes sense for a process that predicts x0.
+    """
+
+    kind: Literal["upsampler"] = "upsampler"
+    net: UnetConfig
+    process: ProcessConfig
+    low_size: int = 64
+    high_size: int = 256
+    blur_kernel: int = 3
+    blur_sigma: float = 0.6
+    blur_probability: float = 1.0
+    noise_level: float = 0.0
+    tell_noise: bool = False
+    crop_fraction: float = 0.25
+    residual: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for sizes that do not fit together and for switches that contradict each other."""
+        if self.high_size % self.low_size:
+            raise ValueError(f"high_size {self.high_size} is no multiple of low_size {self.low_size}")
+        if self.blur_kernel % 2 == 0:
+            raise ValueError(f"blur_kernel {self.blur_kernel} has no middle; choose an odd number")
+        if (
+            self.crop_size % self.factor
+            or self.crop_size % self.net.divisor
+            or self.crop_size > self.high_size
+        ):
+            raise ValueError(
+                f"a crop of {self.crop_size} pixels must be a multiple of {self.factor} and of {self.net.divisor}"
+                f" and at most {self.high_size}; change crop_fraction {self.crop_fraction}"
+            )
+        if self.residual and self.process.parametrization != "x0":
+            raise ValueError(
+                f"residual needs a process that predicts 'x0', not {self.process.parametrization!r}"
+            )
+        if self.tell_noise and self.net.vector_width is not None:
+            raise ValueError("tell_noise takes the place of the net's vector; leave net.vector_width at None")
+
+    @property
+    def factor(self) -> int:
+        """How many times larger the pictures become."""
+        return self.high_size // self.low_size
+
+    @property
+    def crop_size(self) -> int:
+        """The side of a training crop, in pixels of the large picture."""
+        return round(self.high_size * self.crop_fraction)
+
+
+@dataclass(frozen=True)
+class UpsamplerCondition:
+    """What an upsampler is given: `low`, resized to the large size, in [-1, 1]; and the noise that was added to it.
+
+    `noise_level` is None where no noise was added or the net is not told.
+    """
+
+    low: Float[Tensor, "b c h w"]
+    noise_level: Float[Tensor, " b"] | None = None
+
+
+class Upsampler(nn.Module):
+    """A `Unet` on the noisy large picture and the resized small one."""
+
+    def __init__(self, config: UpsamplerConfig):
+        super().__init__()
+        self.config = config
+        self.net = Unet(config.net)
+        # Noise of standard deviation 0 to 1 becomes a label on the scale of DDPM's timesteps.
+        self.noise_label = (
+            LabelEmbedding(config.net.embedding_width, frequencies=config.net.channels, scale=1000.0)
+            if config.tell_noise
+            else None
+        )
+
+    def condition(self, low: Float[Tensor, "b c h w"], noise_level: float = 0.0) -> UpsamplerCondition:
+        """The condition for sampling from small pictures in [-1, 1] that hold noise of `noise_level` already."""
+        level = torch.full((len(low),), noise_level, device=low.device) if self.config.tell_noise else None
+        return UpsamplerCondition(resize_up(low, self.config.factor), level)
+
+    def forward(
+        self, x: Float[Tensor, "b c h w"], label: Float[Tensor, " b"], condition: UpsamplerCondition
+    ) -> Float[Tensor, "b c_out h w"]:
+        """The raw prediction for noisy pictures `x`. Raises ValueError when `condition.low` is of another size."""
+        low = condition.low
+        if low.shape[-2:] != x.shape[-2:]:
+            raise ValueError(
+                f"the condition is {tuple(low.shape[-2:])} and the picture {tuple(x.shape[-2:])}; resize it up first"
+            )
+        vector = None
+        if self.noise_label is not None:
+            level = condition.noise_level
+            vector = self.noise_label(torch.zeros_like(label) if level is None else level)
+        prediction = self.net(torch.cat([x, low.to(x.dtype)], dim=1), label, vector)
+        return prediction + low if self.config.residual else prediction
+
+
+def resize_up(low: Float[Tensor, "b c h w"], factor: int) -> Float[Tensor, "b c h*{factor} w*{factor}"]:
+    """Bicubic enlargement, as Karlo's (PIL's kernel, a = -0.5)."""
+    size = [side * factor for side in low.shape[-2:]]
+    return F.interpolate(low.float(), size=size, mode="bicubic", antialias=True, align_corners=False)
+
+
+def gaussian_blur(picture: Float[Tensor, "b c h w"], kernel: int, sigma: float) -> Float[Tensor, "b c h w"]:
+    """A `kernel` x `kernel` Gaussian of standard deviation `sigma` pixels; borders are reflected."""
+    offsets = torch.arange(kernel, device=picture.device, dtype=picture.dtype) - kernel // 2
+    weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    weights = weights / weights.sum()
+    channels = picture.shape[1]
+    padded = F.pad(picture, [kernel // 2] * 4, mode="reflect")
+    rows = F.conv2d(padded, weights.expand(channels, 1, 1, kernel), groups=channels)
+    return F.conv2d(rows, weights[:, None].expand(channels, 1, kernel, 1), groups=channels)
+
+
+def degrade(
+    picture: Float[Tensor, "b c h w"], noise: Noise, config: UpsamplerConfig
+) -> tuple[Float[Tensor, "b c h_low w_low"], Float[Tensor, " b"]]:
+    """The small picture of each large one as training corrupts it, and the level of the noise added to it.
+
+    Areas are averaged, then some pictures blurred, then noise of a level uniform in [0, config.noise_level] added.
+    """
+    low = F.avg_pool2d(picture, config.factor)
+    if config.blur_sigma > 0:
+        blurred = noise.fork("blur").uniform().to(low.device) < config.blur_probability
+        low = torch.where(
+            blurred[:, None, None, None], gaussian_blur(low, config.blur_kernel, config.blur_sigma), low
+        )
+    level = (noise.fork("noise level").uniform() * config.noise_level).to(low)
+    if config.noise_level > 0:
+        low = low + level[:, None, None, None] * noise.fork("noise").normal(*low.shape[1:]).to(low)
+    return low, level
+
+
+def training_pair(
+    picture: Float[Tensor, "b c h w"], noise: Noise, config: UpsamplerConfig
+) -> tuple[Float[Tensor, "b c s s"], UpsamplerCondition]:
+    """A random crop of each picture and the same crop of its degraded, resized-up copy.
+
+    The whole picture is degraded before it is cropped, so that a crop is a piece of what sampling sees. Crops start at
+    multiples of the enlargement, to which the small pixels' borders belong.
+    """
+    low, level = degrade(picture, noise, config)
+    low = resize_up(low, config.factor).to(picture)
+    size, factor = config.crop_size, config.factor
+    steps = torch.tensor([(side - size) // factor + 1 for side in picture.shape[-2:]])
+    corners = (noise.fork("crop").uniform(2).cpu() * steps).long() * factor
+    boxes = [(slice(top, top + size), slice(left, left + size)) for top, left in corners.tolist()]
+    high = torch.stack([one[:, rows, columns] for one, (rows, columns) in zip(picture, boxes)])
+    low = torch.stack([one[:, rows, columns] for one, (rows, columns) in zip(low, boxes)])
+    return high, UpsamplerCondition(low, level if config.tell_noise else None)

@@ -1,0 +1,68 @@
+"""Attention between the pixels of a feature map and, as in GLIDE, the tokens of a context."""
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unclip.nn.norm import NormKind, normalization
+from unclip.nn.resblock import zeroed
+
+
+class PixelAttention(nn.Module):
+    """Self-attention over the pixels of `b c h w` maps, with context tokens as further keys and values.
+
+    Pixels ask; pixels and tokens answer, in one softmax (GLIDE, Nichol et al. 2021, section 4). The result, projected by
+    a layer that starts at zero, is added to the input. `context_width` None makes it plain self-attention.
+
+    Raises ValueError when `head_channels` does not divide `channels`, or when tokens come that it was not built for.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        head_channels: int,
+        context_width: int | None = None,
+        *,
+        norm: NormKind = "group",
+        groups: int = 32,
+    ):
+        super().__init__()
+        if channels % head_channels:
+            raise ValueError(
+                f"{channels} channels do not split into heads of {head_channels}; change head_channels"
+            )
+        self.heads = channels // head_channels
+        self.norm = normalization(norm, channels, groups)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.context_kv = None if context_width is None else nn.Linear(context_width, 2 * channels)
+        self.out = zeroed(nn.Linear(channels, channels))
+
+    def forward(
+        self,
+        x: Float[Tensor, "b c h w"],
+        context: Float[Tensor, "b m f"] | None = None,
+        mask: Bool[Tensor, "b m"] | None = None,
+    ) -> Float[Tensor, "b c h w"]:
+        """`mask` is True where a token of `context` may be attended to; None lets all of them be."""
+        height, width = x.shape[-2:]
+        pixels = rearrange(self.norm(x), "b c h w -> b (h w) c")
+        q, k, v = rearrange(
+            self.qkv(pixels), "b n (three a d) -> three b a n d", three=3, a=self.heads
+        ).unbind(0)
+        bias = None
+        if context is not None:
+            if self.context_kv is None:
+                raise ValueError(
+                    "this attention takes no context tokens; set context_width in the net's config"
+                )
+            extra = self.context_kv(context.to(pixels.dtype))
+            extra_k, extra_v = rearrange(extra, "b m (two a d) -> two b a m d", two=2, a=self.heads).unbind(0)
+            k, v = torch.cat([extra_k, k], dim=2), torch.cat([extra_v, v], dim=2)
+            if mask is not None:
+                allowed = torch.cat([mask, mask.new_ones(len(mask), height * width)], dim=1)
+                bias = repeat(allowed, "b m -> b 1 n m", n=height * width)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        attended = self.out(rearrange(attended, "b a n d -> b n (a d)"))
+        return x + rearrange(attended, "b (h w) c -> b c h w", h=height, w=width)
