@@ -144,14 +144,19 @@ def test_area_resize_is_the_mean_of_the_pixels():
 
 def test_a_saved_picture_tells_its_recipe_and_that_it_is_synthetic(tmp_path):
     recipe = {"prompt": "ein größerer 🚀", "seed": 7, "nested": {"a": [1, 2.5, None]}}
-    path = images.save_picture(noise_picture(), tmp_path / "new" / "a.png", recipe=recipe, parameters="größer\nSteps: 3")
+    path = images.save_picture(
+        noise_picture(), tmp_path / "new" / "a.png", recipe=recipe, parameters="größer\nSteps: 3"
+    )
     assert images.read_recipe(path) == recipe
     assert images.read_parameters(path) == "größer\nSteps: 3"
     assert images.open_picture(path).tobytes() == noise_picture().tobytes()
     with Image.open(path) as opened:
         xmp = opened.getxmp() if _has_xml_reader() else None
     text = images.read_text(path)["XML:com.adobe.xmp"]
-    assert "<Iptc4xmpExt:DigitalSourceType>http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia<" in text
+    assert (
+        "<Iptc4xmpExt:DigitalSourceType>http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia<"
+        in text
+    )
     if xmp is not None:
         assert xmp["xmpmeta"]["RDF"]["Description"]["DigitalSourceType"] == images.GENERATED
     bare = images.save_picture(noise_picture(), tmp_path / "bare.png", source_type=None)
@@ -167,7 +172,9 @@ def _has_xml_reader() -> bool:
 
 
 def test_the_same_picture_gives_the_same_bytes(tmp_path):
-    first, second = (images.save_picture(noise_picture(), tmp_path / name, recipe={"a": 1}) for name in ("a.png", "b.png"))
+    first, second = (
+        images.save_picture(noise_picture(), tmp_path / name, recipe={"a": 1}) for name in ("a.png", "b.png")
+    )
     assert first.read_bytes() == second.read_bytes()
 
 

@@ -21,7 +21,11 @@ MAX_PIXELS = 64_000_000
 MAX_BYTES = 128 * 1024 * 1024
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
-_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "area": Image.Resampling.BOX, "nearest": Image.Resampling.NEAREST}
+_FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "area": Image.Resampling.BOX,
+    "nearest": Image.Resampling.NEAREST,
+}
 
 
 class PictureError(ValueError):
@@ -37,11 +41,15 @@ def open_picture(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MA
     name, data = _read(source)
     width, height = _header_size(data, name)
     if width * height > max_pixels:
-        raise PictureError(f"{name} is {width}x{height}, more than {max_pixels / 1e6:g} megapixels: make it smaller first")
+        raise PictureError(
+            f"{name} is {width}x{height}, more than {max_pixels / 1e6:g} megapixels: make it smaller first"
+        )
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             if image.size != (width, height):
-                raise PictureError(f"{name} is damaged: it says both {width}x{height} and {image.width}x{image.height}")
+                raise PictureError(
+                    f"{name} is damaged: it says both {width}x{height} and {image.width}x{image.height}"
+                )
             if getattr(image, "is_animated", False):
                 raise PictureError(f"{name} is animated: save one of its frames as a still picture")
             image.load()
@@ -50,7 +58,9 @@ def open_picture(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MA
         raise
     # Decoders signal damage by many types; none of them is the caller's mistake, all mean the same.
     except Exception as error:
-        raise PictureError(f"{name} is damaged and cannot be decoded ({error}): save it again as PNG") from error
+        raise PictureError(
+            f"{name} is damaged and cannot be decoded ({error}): save it again as PNG"
+        ) from error
 
 
 def picture_size(source: str | os.PathLike[str] | bytes) -> tuple[int, int]:
@@ -141,7 +151,9 @@ def _read(source: str | os.PathLike[str] | bytes) -> tuple[str, bytes]:
             raise FileNotFoundError(f"there is no file {name}")
         size = os.path.getsize(source)
     if size > MAX_BYTES:
-        raise PictureError(f"{name} has {size / 2**20:.0f} MiB, more than {MAX_BYTES // 2**20}: make it smaller first")
+        raise PictureError(
+            f"{name} has {size / 2**20:.0f} MiB, more than {MAX_BYTES // 2**20}: make it smaller first"
+        )
     return name, source if isinstance(source, bytes) else Path(source).read_bytes()
 
 
@@ -151,7 +163,9 @@ def _plain(image: Image.Image) -> Image.Image:
         return image
     if image.mode.startswith("I"):
         # 16-bit greys; Pillow's own conversion clips them instead of scaling.
-        return Image.fromarray((np.asarray(image).astype(np.uint32) / 257).round().astype(np.uint8)).convert("RGB")
+        return Image.fromarray((np.asarray(image).astype(np.uint32) / 257).round().astype(np.uint8)).convert(
+            "RGB"
+        )
     return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 

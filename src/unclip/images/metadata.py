@@ -94,7 +94,9 @@ def read_recipe(source: str | os.PathLike[str] | bytes) -> dict[str, Any]:
     name = "the picture" if isinstance(source, bytes) else str(source)
     text = read_text(source).get("unclip")
     if text is None:
-        raise PictureError(f"{name} carries no recipe: only PNG files that unclip saved, and nobody rewrote, do")
+        raise PictureError(
+            f"{name} carries no recipe: only PNG files that unclip saved, and nobody rewrote, do"
+        )
     try:
         recipe = json.loads(text) if len(text) <= MAX_RECIPE else None
     except (ValueError, RecursionError):
