@@ -82,10 +82,10 @@ def _rate(dtype: Any, seconds: float) -> str:
 
     size = 1024
     left, right = torch.ones(size, size, dtype=dtype), torch.ones(size, size, dtype=dtype)
-    left @ right  # the first product also sets up the library
+    torch.mm(left, right)  # the first product also sets up the library
     products, start = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - start) < seconds:
-        left @ right
+        torch.mm(left, right)
         products += 1
     return f"{2 * size**3 * products / elapsed / 1e9:.0f} GFLOP/s"
 

@@ -7,10 +7,10 @@ import traceback
 import warnings
 from collections.abc import Sequence
 
-from unclip.cli import console, doctor
+from unclip.cli import console, doctor, show
 from unclip.cli.console import UsageError
 
-VERBS = (doctor,)
+VERBS = (show, doctor)
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -40,10 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 (failure), 2 (usage), 130 (interrupted)."""
     parser = build_parser()
     arguments = parser.parse_args(argv)
-    if not arguments.debug:
-        warnings.showwarning = _show_warning
     try:
-        arguments.run(arguments)
+        with warnings.catch_warnings():
+            if not arguments.debug:
+                warnings.showwarning = _show_warning
+            arguments.run(arguments)
         sys.stdout.flush()
         return 0
     except KeyboardInterrupt:

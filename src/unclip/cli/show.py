@@ -1,0 +1,27 @@
+"""`unclip show`: the recipe that a picture carries."""
+
+import argparse
+import json
+from pathlib import Path
+
+from unclip.cli import console, options
+
+
+def add(verbs) -> None:
+    parser = options.verb(verbs, "show", "print the recipe that a picture carries")
+    parser.add_argument("picture", type=Path, metavar="PICTURE", help="a PNG file that unclip made")
+    options.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from unclip.images import read_recipe
+
+    recipe = read_recipe(arguments.picture)
+    if arguments.json:
+        console.result_json(recipe)
+        return
+    for name, value in recipe.items():
+        console.result(
+            f"{name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+        )
