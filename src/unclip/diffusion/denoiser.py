@@ -31,9 +31,11 @@ class Denoiser(Protocol):
 
 @runtime_checkable
 class NoiseSource(Protocol):
-    """One stream of randomness per sample: `shape` is that of one sample, the batch axis is put in front."""
+    """One stream of randomness per sample, so that a sample does not depend on its batch."""
 
-    def normal(self, shape: tuple[int, ...], device: torch.device | str | None = None) -> Tensor: ...
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normals of shape (b, *shape)."""
+        ...
 
 
 class Step(NamedTuple):
@@ -51,6 +53,15 @@ Guide = Callable[[Denoiser], Denoiser]
 def per_sample(values: Float[Tensor, " b"], like: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
     """One number per sample, shaped to multiply `like`, in its dtype and on its device."""
     return values.to(like).reshape(-1, *(1,) * (like.ndim - 1))
+
+
+def draw(noise: NoiseSource | None, like: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+    """Standard normal noise of the shape, dtype and device of `like`; ValueError where there is no source."""
+    if noise is None:
+        raise ValueError(
+            "this sampler draws random numbers as it goes: give it noise=..., or turn eta or churn to 0"
+        )
+    return noise.normal(*like.shape[1:]).to(like)
 
 
 def noise_level(sigma: float | Tensor, like: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:

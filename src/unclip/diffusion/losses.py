@@ -20,6 +20,7 @@ from unclip.diffusion.posterior import (
     interpolate_log,
     posterior_mean,
     variance_bounds,
+    variance_floor,
 )
 
 
@@ -159,9 +160,9 @@ def learned_variance_bound(
     sigma_next = levels[table.t_of(sigma).round().long()]
     here, after = (s.reshape(-1, *(1,) * (x.ndim - 1)) for s in (sigma, sigma_next))
     small, large = variance_bounds(here, after)
-    log_small = small.clamp(min=table.variance_floor).log().to(x)
-    log_var = interpolate_log(denoised.var_frac, small.clamp(min=table.variance_floor), large)
+    small = small.clamp(min=variance_floor(*table.sigmas[:2].tolist()))
+    log_var = interpolate_log(denoised.var_frac, small, large)
     model_mean = posterior_mean(x, denoised.x0, here, after)
-    kl = gaussian_kl(posterior_mean(x, x0, here, after), log_small, model_mean, log_var)
+    kl = gaussian_kl(posterior_mean(x, x0, here, after), small.log().to(x), model_mean, log_var)
     term = torch.where(after > 0, kl, discretized_nll(x0, model_mean, log_var))
     return len(table) * bits_per_dimension(term)

@@ -78,12 +78,3 @@ class NoiseTable:
         t = t.to(table.dtype).clamp(0, len(table) - 1)
         below = t.floor().long().clamp(max=len(table) - 2)
         return torch.lerp(table[below].log(), table[below + 1].log(), t - below).exp()
-
-    @property
-    def variance_floor(self) -> float:
-        """The variance that stands in for the posterior's at t = 0, where that is nothing.
-
-        As in Improved DDPM's code, it is the posterior variance of t = 1, here in the clean sample's units.
-        """
-        s0, s1 = self.sigmas[:2].square().tolist()
-        return s0 * (s1 - s0) / s1 / (1 + s0)

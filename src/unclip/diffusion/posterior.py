@@ -1,10 +1,18 @@
 """The reverse step of DDPM in sigma space: q(x_{t-1} | x_t, x_0), its variances, and how far a model is from it."""
 
 import math
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from unclip.diffusion.denoiser import Denoised
+
+VarianceName = Literal["fixed_small", "fixed_large", "learned"]
+Variance = VarianceName | Callable[[Tensor, Tensor], Tensor]
+"""The variance of the reverse step: by name, or as a function of (sigma, sigma_next), such as `AnalyticVariance`."""
 
 
 # DDPM (arXiv 2006.11239), equations 6 and 7, with x = x0 + sigma eps in place of sqrt(abar) x0 + sqrt(1 - abar) eps.
@@ -27,11 +35,43 @@ def variance_bounds(sigma: Tensor, sigma_next: Tensor) -> tuple[Tensor, Tensor]:
     return small, large
 
 
+def variance_floor(smallest: float, second: float) -> float:
+    """What stands in for the posterior's variance in the step to sigma = 0, where that is nothing.
+
+    As in Improved DDPM's code, it is the posterior variance of the step before, in the clean sample's units.
+    """
+    s0, s1 = smallest**2, second**2
+    return s0 * (s1 - s0) / s1 / (1 + s0)
+
+
 # Improved DDPM (arXiv 2102.09672), equation 15.
 def interpolate_log(var_frac: Tensor, small: Tensor, large: Tensor) -> Tensor:
     """The logarithm of the learned variance, ``frac log(large) + (1 - frac) log(small)``."""
     low, high = small.log().to(var_frac), large.log().to(var_frac)
     return low + var_frac * (high - low)
+
+
+def reverse_log_variance(
+    variance: Variance, denoised: Denoised, sigma: Tensor, sigma_next: Tensor, floor: float = 0.0
+) -> Tensor:
+    """log of the variance of p(x_next | x), which broadcasts against x; `floor` bounds the posterior's from below.
+
+    Raises ValueError when the learned variance is asked of a model that has none.
+    """
+    if callable(variance):
+        return variance(sigma, sigma_next).clamp(min=floor).log().to(denoised.x0)
+    small, large = variance_bounds(sigma, sigma_next)
+    small = small.clamp(min=floor)
+    match variance:
+        case "fixed_small":
+            return small.log().to(denoised.x0)
+        case "fixed_large":
+            return large.log().to(denoised.x0)
+        case "learned":
+            if denoised.var_frac is None:
+                raise ValueError("this model has no learned variance; use 'fixed_small' or 'fixed_large'")
+            return interpolate_log(denoised.var_frac, small, large)
+    raise ValueError(f"unknown variance {variance!r}; use 'fixed_small', 'fixed_large' or 'learned'")
 
 
 def gaussian_kl(mean_p: Tensor, log_var_p: Tensor, mean_q: Tensor, log_var_q: Tensor) -> Tensor:

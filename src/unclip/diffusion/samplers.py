@@ -1,0 +1,158 @@
+"""Samplers: generator functions that walk a state down a grid of noise levels.
+
+    for step in euler(denoise, x, sigmas): ...
+
+Each takes a denoiser, the state at `sigmas[0]` and a descending grid, and yields a `Step` after every move; the last
+one's `x` is the sample when the grid ends in 0. The caller shows progress and previews, and cancels by dropping the
+iterator. Randomness is the argument `noise`: one stream per sample. Every update is written so that nothing of the
+size of sigma cancels, because the cosine schedule starts at 20 thousand.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unclip.diffusion.denoiser import Denoiser, NoiseSource, Step, draw, noise_level
+from unclip.diffusion.posterior import Variance, posterior_mean, reverse_log_variance, variance_bounds
+
+
+def _moves(sigmas: Float[Tensor, " n"]) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """(i, sigma, sigma_next) of every move of a grid; both are 0-dimensional float64."""
+    sigmas = sigmas.double().cpu()
+    if len(sigmas) < 2 or not bool((sigmas.diff() < 0).all()) or bool(sigmas[-1] < 0):
+        raise ValueError(
+            "a sampler needs a grid of two or more noise levels, strictly descending, none below 0"
+        )
+    for i in range(len(sigmas) - 1):
+        yield i, sigmas[i], sigmas[i + 1]
+
+
+# DDIM (arXiv 2010.02502), equations 12 and 16; with eta = 0 also Euler's method on EDM's equation 3.
+def euler(
+    denoise: Denoiser,
+    x: Float[Tensor, "b ..."],
+    sigmas: Float[Tensor, " n"],
+    *,
+    noise: NoiseSource | None = None,
+    eta: float = 0.0,
+) -> Iterator[Step]:
+    """DDIM. `eta` from 0 (deterministic, order 1) to 1 (DDPM with its smaller variance)."""
+    for i, sigma, sigma_next in _moves(sigmas):
+        x0 = denoise(x, noise_level(sigma, x)).x0
+        up = eta * variance_bounds(sigma, sigma_next)[0].sqrt()
+        down = (sigma_next.square() - up.square()).clamp(min=0).sqrt()
+        x = x0 + (down / sigma).item() * (x - x0)
+        if up > 0:
+            x = x + up.item() * draw(noise, x)
+        yield Step(i, x, x0)
+
+
+# DDPM (arXiv 2006.11239), Algorithm 2: x_{t-1} = mean of q(x_{t-1} | x_t, x_0) at the estimate of x_0, plus noise.
+def ancestral(
+    denoise: Denoiser,
+    x: Float[Tensor, "b ..."],
+    sigmas: Float[Tensor, " n"],
+    *,
+    noise: NoiseSource | None = None,
+    variance: Variance = "fixed_small",
+) -> Iterator[Step]:
+    """DDPM. `variance` is "fixed_small" (beta tilde), "fixed_large" (beta), "learned", or a function of both sigmas."""
+    for i, sigma, sigma_next in _moves(sigmas):
+        denoised = denoise(x, noise_level(sigma, x))
+        if sigma_next > 0:
+            log_variance = reverse_log_variance(variance, denoised, sigma, sigma_next)
+            mean = posterior_mean(x, denoised.x0, sigma, sigma_next)
+            x = mean + (0.5 * log_variance).exp() * draw(noise, x)
+        else:
+            x = denoised.x0
+        yield Step(i, x, denoised.x0)
+
+
+# EDM (arXiv 2206.00364), Algorithm 2. Line 8's average of two slopes is Euler's result plus a multiple of the change
+# of x0: x + (s' - s)(d + d')/2 = euler + (s - s')/(2 s') (x0' - x0).
+def heun(
+    denoise: Denoiser,
+    x: Float[Tensor, "b ..."],
+    sigmas: Float[Tensor, " n"],
+    *,
+    noise: NoiseSource | None = None,
+    churn: float = 0.0,
+    churn_min: float = 0.0,
+    churn_max: float = math.inf,
+    churn_noise: float = 1.0,
+) -> Iterator[Step]:
+    """EDM's sampler, order 2, two calls a step but for the last. The churns are its S_churn, S_tmin, S_tmax, S_noise."""
+    gamma = min(churn / (len(sigmas) - 1), math.sqrt(2) - 1)
+    for i, sigma, sigma_next in _moves(sigmas):
+        if gamma > 0 and churn_min <= sigma <= churn_max:
+            raised = sigma * (1 + gamma)
+            x = x + (raised.square() - sigma.square()).sqrt().item() * churn_noise * draw(noise, x)
+            sigma = raised
+        x0 = denoise(x, noise_level(sigma, x)).x0
+        x = x0 + (sigma_next / sigma).item() * (x - x0)
+        if sigma_next > 0:
+            corrected = denoise(x, noise_level(sigma_next, x)).x0
+            x = x + ((sigma - sigma_next) / (2 * sigma_next)).item() * (corrected - x0)
+        yield Step(i, x, x0)
+
+
+# DPM-Solver++ (arXiv 2211.01095), Algorithm 2.
+def dpmpp_2m(
+    denoise: Denoiser,
+    x: Float[Tensor, "b ..."],
+    sigmas: Float[Tensor, " n"],
+    *,
+    noise: NoiseSource | None = None,
+) -> Iterator[Step]:
+    """DPM-Solver++(2M): order 2, one call a step, deterministic."""
+    yield from dpmpp_2m_sde(denoise, x, sigmas, noise=noise, eta=0.0)
+
+
+# DPM-Solver++, SDE-DPM-Solver++(2M) of appendix B; lambda = -log sigma, h its increase.
+def dpmpp_2m_sde(
+    denoise: Denoiser,
+    x: Float[Tensor, "b ..."],
+    sigmas: Float[Tensor, " n"],
+    *,
+    noise: NoiseSource | None = None,
+    eta: float = 1.0,
+) -> Iterator[Step]:
+    """SDE-DPM-Solver++(2M): the stochastic form; `eta` scales its noise, and 0 makes it `dpmpp_2m`."""
+    previous: Tensor | None = None
+    h_previous = 0.0
+    for i, sigma, sigma_next in _moves(sigmas):
+        x0 = denoise(x, noise_level(sigma, x)).x0
+        if sigma_next == 0:
+            x = x0
+        else:
+            h = (sigma / sigma_next).log().item()
+            # The straight line through the last two estimates, at the middle of the step.
+            middle = x0 if previous is None else x0 + h / (2 * h_previous) * (x0 - previous)
+            x = middle + math.exp(-h * (1 + eta)) * (x - middle)
+            if eta > 0:
+                x = x + sigma_next.item() * math.sqrt(-math.expm1(-2 * eta * h)) * draw(noise, x)
+            previous, h_previous = x0, h
+        yield Step(i, x, x0)
+
+
+SAMPLERS: dict[str, Callable[..., Iterator[Step]]] = {
+    "euler": euler,
+    "ancestral": ancestral,
+    "heun": heun,
+    "dpmpp_2m": dpmpp_2m,
+    "dpmpp_2m_sde": dpmpp_2m_sde,
+}
+
+
+@torch.no_grad()
+def sample(steps: Iterator[Step]) -> Tensor:
+    """The last state of a sampler, for callers that want no progress."""
+    x = None
+    for step in steps:
+        x = step.x
+    if x is None:
+        raise ValueError("the sampler made no step")
+    return x
