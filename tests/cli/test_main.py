@@ -4,6 +4,7 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -16,14 +17,19 @@ SURFACE = Path(__file__).with_name("surface.txt")
 
 
 def surface() -> str:
-    """Every verb with its arguments and options, one a line."""
-    parser = program.build_parser()
-    lines = [f"unclip {_spelling(action)}" for action in _own(parser)]
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for name, verb in action.choices.items():
-                lines += [f"unclip {name} {_spelling(option)}" for option in _own(verb)]
+    """Every command with its arguments and options, one a line."""
+    lines = [f"{command} {_spelling(action)}" for command, parser in commands() for action in _own(parser)]
     return "\n".join(lines) + "\n"
+
+
+def commands() -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """The program, its verbs, and theirs."""
+    waiting = [("unclip", program.build_parser())]
+    for command, parser in waiting:
+        yield command, parser
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                waiting += [(f"{command} {name}", verb) for name, verb in action.choices.items()]
 
 
 def _own(parser: argparse.ArgumentParser) -> list[argparse.Action]:
@@ -44,16 +50,17 @@ def test_surface_is_the_committed_one():
 
 
 def test_every_option_says_what_it_does():
-    for action in program.build_parser()._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            silent = [
-                f"{verb} {_spelling(o)}" for verb, p in action.choices.items() for o in _own(p) if not o.help
-            ]
-            assert silent == []
+    silent = [
+        f"{command} {_spelling(action)}"
+        for command, parser in commands()
+        for action in _own(parser)
+        if not action.help
+    ]
+    assert silent == []
 
 
 def test_building_the_parser_imports_nothing_heavy():
-    heavy = "torch numpy PIL safetensors tokenizers einops jaxtyping tqdm shtab".split()
+    heavy = ["torch", "numpy", "PIL", "safetensors", "tokenizers", "einops", "jaxtyping", "tqdm", "shtab"]
     code = (
         f"import sys, unclip.cli.main as m; m.build_parser(); print([n for n in {heavy} if n in sys.modules])"
     )

@@ -92,4 +92,14 @@ def _rate(dtype: Any, seconds: float) -> str:
 
 def models() -> dict[str, str]:
     """Each bundled model's state: `ok`, or what is wrong with its files."""
-    return {}
+    from unclip.checkpoints.hub import bundled
+    from unclip.checkpoints.manifest import verify
+
+    states = {}
+    for name, folder in bundled().items():
+        try:
+            verify(folder)
+            states[name] = "ok"
+        except (OSError, ValueError) as error:
+            states[name] = str(error)
+    return states

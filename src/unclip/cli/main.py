@@ -7,10 +7,10 @@ import traceback
 import warnings
 from collections.abc import Sequence
 
-from unclip.cli import console, doctor, show
+from unclip.cli import console, data, doctor, models, show
 from unclip.cli.console import UsageError
 
-VERBS = (show, doctor)
+VERBS = (show, models, data, doctor)
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 

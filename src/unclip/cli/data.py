@@ -1,0 +1,61 @@
+"""`unclip data`: build the data sets that the recipes train on."""
+
+import argparse
+from pathlib import Path
+
+from unclip.cli import console, options
+
+
+def add(verbs) -> None:
+    parser = verbs.add_parser("data", help="build a data set", description="Build a data set.")
+    sets = parser.add_subparsers(title="data sets", metavar="SET", required=True)
+
+    artwork = options.verb(sets, "artwork", "build captioned pictures from five open icon sets")
+    artwork.add_argument("out", type=Path, metavar="FOLDER", help="where the shards go")
+    artwork.add_argument(
+        "--packages",
+        type=Path,
+        default=Path("artwork/node_modules"),
+        metavar="FOLDER",
+        help="where npm put the icon sets (default: artwork/node_modules)",
+    )
+    artwork.add_argument(
+        "--size", type=options.positive, default=256, metavar="N", help="side in pixels (default: 256)"
+    )
+    artwork.add_argument(
+        "--limit", type=options.positive, metavar="N", help="use only N drawings, for a trial"
+    )
+    artwork.add_argument(
+        "--workers", type=options.positive, metavar="N", help="processes (default: one a core)"
+    )
+    artwork.add_argument(
+        "--seed",
+        type=options.seed,
+        default=0,
+        metavar="N",
+        help="another seed gives other compositions (default: 0)",
+    )
+    options.add_quiet(artwork)
+    options.add_json(artwork)
+    artwork.set_defaults(run=run_artwork)
+
+
+def run_artwork(arguments: argparse.Namespace) -> None:
+    from unclip.config import to_dict
+    from unclip.data import artwork
+
+    built = artwork.build(
+        arguments.out,
+        packages=arguments.packages,
+        size=arguments.size,
+        limit=arguments.limit,
+        workers=arguments.workers,
+        seed=arguments.seed,
+        report=(lambda line: None) if arguments.quiet else console.tell,
+    )
+    if arguments.json:
+        console.result_json(to_dict(built) | {"folder": str(built.folder)})
+        return
+    console.result(str(built.folder))
+    for split, count in built.counts.items():
+        console.result(f"  {split}: {count} pictures")
