@@ -1,0 +1,191 @@
+"""Networks to and from model folders: strict about names, shapes and damage; never two copies in memory."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from unclip.checkpoints.manifest import (
+    FileEntry,
+    Manifest,
+    ModelError,
+    PartEntry,
+    check_size,
+    entry_of,
+    read_manifest,
+    write_folder,
+)
+from unclip.checkpoints.quantize import STORAGES, Storage, decode, encode
+from unclip.checkpoints.registry import classes, kind_of, read_config
+from unclip.config import to_dict
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def save_model(
+    folder: str | os.PathLike[str],
+    parts: Mapping[str, nn.Module],
+    *,
+    name: str,
+    tokenizer: str | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    description: str = "",
+    licence: str = "",
+    storage: Storage = "float32",
+    force: bool = False,
+) -> Path:
+    """Write a model folder, whole or not at all.
+
+    `parts` are networks of registered kinds with their `config`; `tokenizer` is the JSON text of one. Raises
+    `FileExistsError` unless `force`, and `ValueError` for an unregistered part or a weight that is not finite.
+    """
+
+    def fill(fresh: Path) -> Manifest:
+        entries = {}
+        for part, network in parts.items():
+            file = fresh / f"{part}.safetensors"
+            write_weights(file, network.state_dict(), storage)
+            entries[part] = PartEntry(
+                kind=kind_of(network), config=to_dict(network.config), storage=storage, **entry_of(file)
+            )
+        tokens = None
+        if tokenizer is not None:
+            (fresh / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+            tokens = FileEntry(**entry_of(fresh / "tokenizer.json"))
+        return Manifest(
+            name=name,
+            description=description,
+            licence=licence,
+            parts=entries,
+            tokenizer=tokens,
+            defaults=dict(defaults or {}),
+        )
+
+    return write_folder(Path(folder), fill, force=force)
+
+
+def load_model(
+    folder: str | os.PathLike[str], *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> dict[str, nn.Module]:
+    """Every network of a model folder, in evaluation mode. Raises `ModelError` like `load_part`."""
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    return {name: load_part(folder, manifest, name, device=device, dtype=dtype) for name in manifest.parts}
+
+
+def load_part(
+    folder: Path,
+    manifest: Manifest,
+    name: str,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> nn.Module:
+    """One network, in evaluation mode, its weights dequantised to `dtype` on `device`.
+
+    Raises `ModelError` for a part that is not there, a damaged file, and a weight that is unknown, missing or of
+    another shape than the config asks for.
+    """
+    if name not in manifest.parts:
+        raise ModelError(f"the model {manifest.name!r} has no {name!r}: it has {', '.join(manifest.parts)}")
+    entry = manifest.parts[name]
+    check_size(folder, entry)
+    config = read_config(entry.kind, entry.config, f"{folder / 'model.json'}: {name}")
+    network = build(classes(entry.kind)[1], config)
+    load_weights(network, folder / entry.file, device=device, dtype=dtype)
+    return network.eval()
+
+
+def build(network: type[Network], config: Any) -> Network:
+    """A network whose weights are not initialised: for weights that come from elsewhere.
+
+    Memory for them is only reserved, so loading does not need it twice. Tables that the network computes from
+    its config, which no file holds, are there; on torch's meta device they would be lost.
+    """
+    with _Uninitialised():
+        return network(config)
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Leaves out every in-place operation on parameters, as `torch.nn.init` does them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if args and isinstance(args[0], nn.Parameter) and name.endswith("_") and not name.endswith("__"):
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+def load_weights(
+    network: nn.Module,
+    file: Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Give `network` the weights of a safetensors file as its own, without copying them once more.
+
+    Raises `ModelError` that names the first weight that is unknown, missing or of another shape.
+    """
+    expected = network.state_dict()
+    weights = dict(read_weights(file, device=device, dtype=dtype))
+    if unknown := sorted(weights.keys() - expected.keys()):
+        raise ModelError(
+            f"{file} holds {_some(unknown)}, unknown to {type(network).__name__} with this config"
+        )
+    if missing := sorted(expected.keys() - weights.keys()):
+        raise ModelError(
+            f"{file} lacks {_some(missing)}, which {type(network).__name__} needs with this config"
+        )
+    for name, weight in weights.items():
+        if weight.shape != expected[name].shape:
+            have, need = tuple(weight.shape), tuple(expected[name].shape)
+            raise ModelError(f"{file}: {name} has shape {have}, the config asks for {need}")
+    network.load_state_dict(weights, assign=True)
+    # What the file does not hold follows: tables computed from the config.
+    network.to(device)
+
+
+def write_weights(file: Path, weights: Mapping[str, Tensor], storage: Storage = "float32") -> None:
+    """Write a safetensors file and bring it to disk. Weights that share memory are written once for each name."""
+    if storage not in STORAGES:
+        raise ValueError(f"storage {storage!r} is not one of {', '.join(STORAGES)}")
+    tensors = {name: _own(value) for name, value in encode(weights, storage).items()}
+    # One key only: safetensors writes several in random order, and the same weights must give the same bytes.
+    save_file(tensors, file, metadata={"format": "pt"})
+    with open(file, "rb+") as written:
+        os.fsync(written.fileno())
+
+
+def read_weights(
+    file: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Iterator[tuple[str, Tensor]]:
+    """Each (name, weight) of a safetensors file in `dtype`. Raises `ModelError` if the file is damaged."""
+    with _damage_named(file), safe_open(file, framework="pt", device=str(device)) as stored:
+        yield from decode(stored.keys(), stored.get_tensor, dtype)
+
+
+@contextlib.contextmanager
+def _damage_named(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise ModelError(f"{file} is missing: get the model again") from None
+    except SafetensorError as error:
+        raise ModelError(f"{file} is damaged ({error}): get the model again") from error
+
+
+def _own(value: Tensor) -> Tensor:
+    return value.detach().cpu().contiguous().clone()
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"the weight {names[0]}{more}"

@@ -1,0 +1,71 @@
+"""A model folder packed small, with the error that packing made, measured."""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unclip.checkpoints.io import read_weights, write_weights
+from unclip.checkpoints.manifest import Manifest, entry_of, read_manifest, write_folder
+from unclip.checkpoints.quantize import Storage
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackReport:
+    """What packing did to one part: bytes before and after, and |W' - W| / |W| over all its weights."""
+
+    bytes_before: int
+    bytes_after: int
+    relative_error: float
+
+
+def pack(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    storage: Storage | Mapping[str, Storage] = "int8",
+    force: bool = False,
+) -> dict[str, PackReport]:
+    """Write the model folder `source` anew as `target`, stored as `storage` says: for all parts or for each by name.
+
+    Returns what it did to each part. Raises `FileExistsError` unless `force`.
+    """
+    source = Path(source)
+    manifest = read_manifest(source)
+    chosen = {
+        name: storage if isinstance(storage, str) else storage.get(name, "float32") for name in manifest.parts
+    }
+    reports: dict[str, PackReport] = {}
+
+    def fill(fresh: Path) -> Manifest:
+        parts = {}
+        for name, part in manifest.parts.items():
+            weights = dict(read_weights(source / part.file))
+            write_weights(fresh / part.file, weights, chosen[name])
+            parts[name] = replace(part, storage=chosen[name], **entry_of(fresh / part.file))
+            reports[name] = PackReport(
+                bytes_before=part.size,
+                bytes_after=parts[name].size,
+                relative_error=relative_error(weights, read_weights(fresh / part.file)),
+            )
+        if manifest.tokenizer:
+            shutil.copyfile(source / manifest.tokenizer.file, fresh / manifest.tokenizer.file)
+        return replace(manifest, parts=parts)
+
+    write_folder(Path(target), fill, force=force)
+    return reports
+
+
+def relative_error(weights: Mapping[str, Tensor], stored: Iterator[tuple[str, Tensor]]) -> float:
+    """|W' - W| / |W| in the Euclidean norm over all floating-point weights."""
+    difference = total = torch.zeros((), dtype=torch.float64)
+    for name, value in stored:
+        if value.is_floating_point():
+            weight = weights[name].double()
+            difference = difference + (value.double() - weight).square().sum()
+            total = total + weight.square().sum()
+    return float((difference / total.clamp(min=1e-300)).sqrt())

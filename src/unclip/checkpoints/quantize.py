@@ -1,0 +1,66 @@
+"""Weights stored small: int8 with one scale per output channel for matrices, float16 for the rest.
+
+A matrix or convolution W becomes round(W / s) with s = max|W| / 127 over each index of axis 0, and a companion
+tensor `name.scale` holds s. Only storage is small: networks compute with the floating-point weights again.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Int8
+from torch import Tensor
+
+Storage = Literal["float32", "float16", "int8"]
+STORAGES: tuple[Storage, ...] = get_args(Storage)
+SCALE = ".scale"
+# Small tensors are not worth an error: norms, biases, first and last layers.
+MIN_SIZE = 4096
+
+
+def quantize(weight: Float[Tensor, "out ..."]) -> tuple[Int8[Tensor, "out ..."], Float[Tensor, " out"]]:
+    """(round(W / s), s) with s = max|W| / 127 for each index of axis 0; every weight is off by at most s / 2."""
+    flat = weight.float().flatten(1)
+    scale = flat.abs().amax(1) / 127.0
+    steps = torch.where(scale > 0, scale, 1.0)[:, None]
+    return (flat / steps).round().to(torch.int8).reshape(weight.shape), scale
+
+
+def dequantize(
+    values: Int8[Tensor, "out ..."], scale: Float[Tensor, " out"], dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "out ..."]:
+    """values * s in `dtype`."""
+    return (values.float() * scale.float().reshape(-1, *(1,) * (values.ndim - 1))).to(dtype)
+
+
+def encode(weights: Mapping[str, Tensor], storage: Storage) -> dict[str, Tensor]:
+    """The tensors to store. Integer tensors stay as they are. Raises `ValueError` for a non-finite weight."""
+    encoded: dict[str, Tensor] = {}
+    for name, weight in weights.items():
+        if not weight.is_floating_point():
+            encoded[name] = weight
+            continue
+        if not weight.isfinite().all():
+            raise ValueError(f"{name} holds NaN or infinity: it cannot be stored, and should not be")
+        if storage == "int8" and weight.ndim >= 2 and weight.numel() >= MIN_SIZE:
+            encoded[name], encoded[name + SCALE] = quantize(weight)
+        elif storage != "float32" and weight.abs().max() < torch.finfo(torch.float16).max:
+            encoded[name] = weight.to(torch.float16)
+        else:
+            encoded[name] = weight.float()
+    return encoded
+
+
+def decode(
+    names: Iterable[str], read: Callable[[str], Tensor], dtype: torch.dtype = torch.float32
+) -> Iterator[tuple[str, Tensor]]:
+    """Each weight in `dtype`, one after the other so that only one is in memory twice; undoes `encode`."""
+    names = set(names)
+    for name in sorted(names):
+        if name.endswith(SCALE) and name.removesuffix(SCALE) in names:
+            continue
+        value = read(name)
+        if name + SCALE in names:
+            yield name, dequantize(value, read(name + SCALE), dtype)
+        else:
+            yield name, value.to(dtype) if value.is_floating_point() else value

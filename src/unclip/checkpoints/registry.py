@@ -1,0 +1,51 @@
+"""The kinds of parts that a model folder may hold, each with its config and its module, imported when needed."""
+
+import importlib
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from unclip.checkpoints.manifest import ModelError
+from unclip.config import ConfigError, from_dict
+
+
+class Kind(NamedTuple):
+    """Where a kind of part lives."""
+
+    module: str
+    config: str
+    network: str
+
+
+KINDS = {
+    "clip": Kind("unclip.models.clip", "ClipConfig", "Clip"),
+    "prior_diffusion": Kind("unclip.models.prior_diffusion", "DiffusionPriorConfig", "DiffusionPrior"),
+    "decoder": Kind("unclip.models.decoder", "DecoderConfig", "Decoder"),
+    "upsampler": Kind("unclip.models.upsampler", "UpsamplerConfig", "Upsampler"),
+}
+
+
+def classes(kind: str) -> tuple[type[Any], type[nn.Module]]:
+    """The config and the network class of a kind. Raises `ModelError` for an unknown one."""
+    if kind not in KINDS:
+        raise ModelError(f"unknown kind of part {kind!r}: this version knows {', '.join(KINDS)}")
+    home = KINDS[kind]
+    module = importlib.import_module(home.module)
+    return getattr(module, home.config), getattr(module, home.network)
+
+
+def kind_of(network: nn.Module) -> str:
+    """The kind of a network. Raises `ValueError` for a class that is not registered."""
+    where = type(network).__module__, type(network).__name__
+    for kind, home in KINDS.items():
+        if where == (home.module, home.network):
+            return kind
+    raise ValueError(f"{type(network).__name__} is no registered part: choose from {', '.join(KINDS)}")
+
+
+def read_config(kind: str, data: dict[str, Any], where: str) -> Any:
+    """The frozen config of a part from its JSON. Raises `ModelError` naming the key that does not fit."""
+    try:
+        return from_dict(classes(kind)[0], data)
+    except ConfigError as error:
+        raise ModelError(f"{where}: {error}") from error

@@ -1,0 +1,300 @@
+"""Model folders: what is written comes back, what does not fit is named, what is damaged is refused."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from unclip.checkpoints import hub, registry
+from unclip.checkpoints.io import build, load_model, load_part, save_model
+from unclip.checkpoints.manifest import ModelError, describe, read_manifest, verify
+from unclip.checkpoints.pack import pack
+from unclip.checkpoints.quantize import dequantize, encode, quantize
+from unclip.models.clip import Clip, ClipConfig, TextConfig, VisionConfig
+
+CONFIG = ClipConfig(
+    embedding=16,
+    vision=VisionConfig(size=16, patch=4, width=32, layers=1, heads=2, mean=(0.4, 0.5, 0.6)),
+    text=TextConfig(vocabulary=600, context=8, end=599, width=32, layers=1, heads=2),
+)
+
+
+@pytest.fixture
+def clip() -> Clip:
+    torch.manual_seed(0)
+    return Clip(CONFIG).eval()
+
+
+@pytest.fixture
+def folder(clip, tmp_path) -> Path:
+    return save_model(
+        tmp_path / "tiny",
+        {"clip": clip},
+        name="tiny",
+        tokenizer='{"a": 1}',
+        defaults={"steps": 3},
+        licence="CC0-1.0",
+    )
+
+
+def edit_manifest(folder: Path, change) -> None:
+    data = json.loads((folder / "model.json").read_text())
+    change(data)
+    (folder / "model.json").write_text(json.dumps(data))
+
+
+def rewrite_weights(folder: Path, change) -> None:
+    file = folder / "clip.safetensors"
+    weights = load_file(file)
+    change(weights)
+    save_file(weights, file)
+    edit_manifest(folder, lambda data: data["parts"]["clip"].update(size=file.stat().st_size))
+
+
+def pictures() -> torch.Tensor:
+    return torch.linspace(-1, 1, 2 * 3 * 16 * 16).reshape(2, 3, 16, 16)
+
+
+def test_what_is_saved_comes_back_bit_for_bit(clip, folder):
+    parts = load_model(folder)
+    assert list(parts) == ["clip"]
+    loaded = parts["clip"]
+    assert isinstance(loaded, Clip)
+    assert loaded.config == CONFIG
+    assert not loaded.training
+    assert all(torch.equal(loaded.state_dict()[name], value) for name, value in clip.state_dict().items())
+    # Includes the tables that are computed from the config and never stored.
+    assert torch.equal(loaded.encode_image(pictures()), clip.encode_image(pictures()))
+    assert torch.equal(loaded.vision.mean.flatten(), torch.tensor([0.4, 0.5, 0.6]))
+
+
+def test_weights_arrive_in_the_asked_type(folder):
+    parts = load_model(folder, dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in parts["clip"].parameters()} == {torch.bfloat16}
+
+
+class Layers(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.linear, self.table, self.norm = (
+            nn.Linear(width, width),
+            nn.Embedding(3, width),
+            nn.LayerNorm(width),
+        )
+        nn.init.trunc_normal_(self.linear.weight)
+        self.register_buffer("ramp", torch.arange(width).float().mul_(2), persistent=False)
+
+
+def test_building_for_loading_draws_no_random_numbers_but_computes_tables():
+    before = torch.get_rng_state()
+    layers = build(Layers, 4)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert layers.ramp.tolist() == [0, 2, 4, 6]
+    # Outside of it, initialising works as ever.
+    nn.init.ones_(layers.linear.weight)
+    assert layers.linear.weight.sum() == 16
+
+
+def test_the_manifest_tells_all_without_torch(folder):
+    program = (
+        "import sys; from pathlib import Path; from unclip.checkpoints import hub, manifest;"
+        f"print(manifest.describe(Path({str(folder)!r}))['name'], len(hub.bundled()) >= 0, 'torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["tiny", "True", "False"]
+    told = describe(folder)
+    assert told["licence"] == "CC0-1.0"
+    assert told["defaults"] == {"steps": 3}
+    assert told["bytes"] == sum(f.stat().st_size for f in folder.iterdir() if f.name != "model.json")
+    assert told["parts"]["clip"]["kind"] == "clip"
+
+
+def test_the_weights_mark_follows_the_weights(clip, tmp_path):
+    marks = []
+    for name in ("a", "b", "c"):
+        if name == "c":
+            with torch.no_grad():
+                clip.logit_scale += 1
+        folder = save_model(tmp_path / name, {"clip": clip}, name=name)
+        marks.append(read_manifest(folder).weights)
+    assert marks[0] == marks[1] != marks[2]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.update(extra=torch.zeros(1)), "holds the weight extra, unknown to Clip"),
+        (
+            lambda w: (w.pop("text.positions"), w.pop("logit_scale")),
+            "lacks the weight logit_scale and 1 more",
+        ),
+        (
+            lambda w: w.update({"logit_scale": torch.zeros(2)}),
+            r"logit_scale has shape \(2,\), the config asks for \(\)",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(folder, change, message):
+    rewrite_weights(folder, change)
+    with pytest.raises(ModelError, match=message):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(format=2), "format 2, this version reads 1"),
+        (lambda d: d.update(surprise=1), "unknown key 'surprise'"),
+        (lambda d: d["parts"]["clip"].update(kind="vqgan"), "unknown kind of part 'vqgan'"),
+        (lambda d: d["parts"]["clip"]["config"].update(widht=1), "clip: ClipConfig: unknown key 'widht'"),
+        (lambda d: d["parts"]["clip"].update(file="../clip.safetensors"), "only plain names"),
+        (lambda d: d["parts"]["clip"].update(file="a\\b"), "only plain names"),
+        (lambda d: d["parts"]["clip"].update(file="gone.safetensors"), r"gone\.safetensors is missing"),
+        (lambda d: d["parts"]["clip"].update(size=7), "bytes instead of 7: it is damaged"),
+        (lambda d: d.pop("name"), "'name' is missing"),
+    ],
+)
+def test_a_wrong_manifest_is_refused(folder, change, message):
+    edit_manifest(folder, change)
+    with pytest.raises(ModelError, match=message):
+        load_model(folder)
+
+
+def test_damage_is_found(folder):
+    file = folder / "clip.safetensors"
+    whole = file.read_bytes()
+    assert verify(folder).name == "tiny"
+    flipped = bytearray(whole)
+    flipped[-5] ^= 1
+    file.write_bytes(flipped)
+    with pytest.raises(ModelError, match=r"clip\.safetensors has SHA-256"):
+        verify(folder)
+    for size in (0, 5, 200, len(whole) - 1):
+        file.write_bytes(whole[:size])
+        with pytest.raises(ModelError, match=r"clip\.safetensors has \d+ bytes instead of"):
+            load_model(folder)
+        edit_manifest(folder, lambda data, size=size: data["parts"]["clip"].update(size=size))
+        with pytest.raises(ModelError, match=r"clip\.safetensors is damaged"):
+            load_model(folder)
+        edit_manifest(folder, lambda data: data["parts"]["clip"].update(size=len(whole)))
+    (folder / "model.json").write_text("{")
+    with pytest.raises(ModelError, match=r"model\.json is damaged"):
+        read_manifest(folder)
+
+
+def test_a_header_of_absurd_size_is_refused(folder):
+    file = folder / "clip.safetensors"
+    file.write_bytes(b"\xff" * 7 + b"\x7f" + b"{}")
+    edit_manifest(folder, lambda data: data["parts"]["clip"].update(size=10))
+    with pytest.raises(ModelError, match="damaged"):
+        load_model(folder)
+
+
+def test_saving_is_all_or_nothing(clip, folder):
+    with pytest.raises(FileExistsError, match="exists"):
+        save_model(folder, {"clip": clip}, name="second")
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    with pytest.raises(ValueError, match="Linear is no registered part"):
+        save_model(folder, {"clip": clip, "more": nn.Linear(1, 1)}, name="second", force=True)
+    with torch.no_grad():
+        clip.text.positions[0, 0] = math.nan
+    with pytest.raises(ValueError, match=r"text\.positions holds NaN"):
+        save_model(folder, {"clip": clip}, name="second", force=True)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert [path.name for path in folder.parent.iterdir()] == ["tiny"]
+
+
+def test_overwriting_replaces_models_only(clip, folder):
+    save_model(folder, {"clip": clip}, name="second", force=True)
+    assert sorted(file.name for file in folder.iterdir()) == ["clip.safetensors", "model.json"]
+    precious = folder.parent / "photos"
+    precious.mkdir()
+    (precious / "holiday.jpg").touch()
+    with pytest.raises(FileExistsError, match="not a model folder"):
+        save_model(precious, {"clip": clip}, name="second", force=True)
+
+
+def test_a_missing_part_is_named(folder):
+    with pytest.raises(ModelError, match="has no 'decoder': it has clip"):
+        load_part(folder, read_manifest(folder), "decoder")
+
+
+def test_resolving_names_and_folders(folder, monkeypatch):
+    assert hub.resolve(folder) == folder
+    assert hub.resolve(str(folder)) == folder
+    monkeypatch.setattr(hub, "bundled", lambda: {"tiny": folder})
+    assert hub.resolve("tiny") == folder
+    with pytest.raises(
+        FileNotFoundError, match="there is no model 'tony': give a folder, or a bundled model: tiny"
+    ):
+        hub.resolve("tony")
+    with pytest.raises(FileNotFoundError, match=r"has no model\.json"):
+        hub.resolve(folder.parent)
+
+
+def test_every_registered_kind_exists_and_says_so_in_its_config():
+    for kind in registry.KINDS:
+        config, network = registry.classes(kind)
+        assert issubclass(network, nn.Module)
+        assert next(f.default for f in config.__dataclass_fields__.values() if f.name == "kind") == kind
+
+
+def test_quantising_is_off_by_half_a_step_at_most():
+    torch.manual_seed(0)
+    weight = torch.randn(12, 5, 3, 3) * torch.logspace(-6, 3, 12)[:, None, None, None]
+    weight[4] = 0
+    values, scale = quantize(weight)
+    assert values.dtype == torch.int8
+    assert values.abs().amax((1, 2, 3)).tolist() == [127] * 4 + [0] + [127] * 7
+    error = (dequantize(values, scale) - weight).abs()
+    assert (error <= scale[:, None, None, None] / 2 * (1 + 1e-5)).all()
+    # Uniform rounding noise of a normal row with maximum near 2.5 deviations: about 2.5 / 127 / sqrt(12).
+    assert 0.002 < (error.norm() / weight.norm()) < 0.012
+    again = quantize(dequantize(values, scale))
+    assert torch.equal(again[0], values)
+
+
+def test_packing_is_small_and_the_error_is_measured(clip, folder, tmp_path):
+    with torch.no_grad():
+        clip.text.positions[0, 0] = 1e6
+    save_model(folder, {"clip": clip}, name="tiny", tokenizer="{}", force=True)
+    reports = {
+        storage: pack(folder, tmp_path / storage, storage=storage)["clip"]
+        for storage in ("int8", "float16", "float32")
+    }
+    assert reports["float32"].relative_error == 0
+    assert 0 < reports["float16"].relative_error < 1e-3
+    assert reports["int8"].bytes_after < 0.45 * reports["int8"].bytes_before
+    for storage in reports:
+        loaded = load_model(tmp_path / storage)["clip"].state_dict()
+        packed = verify(tmp_path / storage)
+        assert packed.parts["clip"].storage == storage
+        assert packed.tokenizer is not None
+        # Beyond float16's range a weight is stored as it is.
+        assert loaded["text.positions"][0, 0] == 1e6
+        names = [
+            name for name, value in clip.state_dict().items() if value.ndim >= 2 and name != "text.positions"
+        ]
+        errors = [
+            (loaded[name] - clip.state_dict()[name]).norm() / clip.state_dict()[name].norm() for name in names
+        ]
+        assert max(errors) < {"int8": 0.012, "float16": 5e-4, "float32": 1e-9}[storage]
+
+
+def test_packing_twice_changes_nothing(folder, tmp_path):
+    pack(folder, tmp_path / "a")
+    report = pack(tmp_path / "a", tmp_path / "b")["clip"]
+    assert report.bytes_before == report.bytes_after
+    assert report.relative_error < 1e-6
+
+
+def test_integers_are_stored_as_they_are():
+    stored = encode({"a": torch.arange(5000).reshape(2, -1), "b": torch.zeros(2)}, "int8")
+    assert stored["a"].dtype == torch.int64
+    assert stored["b"].dtype == torch.float16
