@@ -76,7 +76,7 @@ def invert(
     """
     if iterations < 1:
         raise ValueError(f"inversion takes at least one iteration a step, not {iterations}")
-    x, eps = x0, torch.zeros_like(x0)
+    x, eps, estimate = x0, torch.zeros_like(x0), x0
     levels = sigmas.double().cpu().flip(0)
     for i in range(len(levels) - 1):
         below, sigma = levels[i], levels[i + 1]

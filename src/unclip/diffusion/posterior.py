@@ -77,7 +77,7 @@ def reverse_log_variance(
 def gaussian_kl(mean_p: Tensor, log_var_p: Tensor, mean_q: Tensor, log_var_q: Tensor) -> Tensor:
     """KL(N(mean_p, var_p) || N(mean_q, var_q)) of every element, in nats."""
     ratio = log_var_p - log_var_q
-    return 0.5 * (ratio.exp() - 1 - ratio + (mean_p - mean_q).square() * (-log_var_q).exp())
+    return 0.5 * (torch.expm1(ratio) - ratio + (mean_p - mean_q).square() * (-log_var_q).exp())
 
 
 # DDPM, equation 13: the density of an 8-bit value is the mass of its bin; the outermost bins reach to infinity.

@@ -84,7 +84,11 @@ def heun(
     churn_max: float = math.inf,
     churn_noise: float = 1.0,
 ) -> Iterator[Step]:
-    """EDM's sampler, order 2, two calls a step but for the last. The churns are its S_churn, S_tmin, S_tmax, S_noise."""
+    """EDM's sampler, order 2, two calls a step but for the last. The churns are its S_churn, S_tmin, S_tmax, S_noise.
+
+    It wants a Karras grid: the correction of a step is multiplied by ``sigma / (2 sigma_next)``, which a respaced cosine
+    table makes thousands in its first step.
+    """
     gamma = min(churn / (len(sigmas) - 1), math.sqrt(2) - 1)
     for i, sigma, sigma_next in _moves(sigmas):
         if gamma > 0 and churn_min <= sigma <= churn_max:
