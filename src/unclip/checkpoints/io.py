@@ -118,8 +118,10 @@ class _Uninitialised(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
-        if args and isinstance(args[0], nn.Parameter) and name.endswith("_") and not name.endswith("__"):
-            return args[0]
+        # Methods pass their tensor first; the functions of torch.nn.init by the keyword `tensor`.
+        target = args[0] if args else (kwargs or {}).get("tensor")
+        if isinstance(target, nn.Parameter) and name.endswith("_") and not name.endswith("__"):
+            return target
         return func(*args, **(kwargs or {}))
 
 
