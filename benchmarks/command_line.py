@@ -1,0 +1,86 @@
+"""How long a person waits at the command line, and for how much memory: whole processes, from start to exit.
+
+    python benchmarks/command_line.py [--repeat 3] [--model artwork]
+
+Each command runs in a fresh process, as typed; the table shows the median wall time and the largest peak memory.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+PROMPT = "a red rocket, 3d style"
+
+
+class Run(NamedTuple):
+    """One finished process: wall time in seconds, CPU time in seconds, peak resident memory in MiB."""
+
+    wall: float
+    cpu: float
+    memory: float
+
+
+def measure(command: list[str]) -> Run:
+    """Run `command` once. Raises `CalledProcessError` with its stderr if it fails."""
+    with tempfile.TemporaryFile() as errors:
+        start = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            errors.seek(0)
+            raise subprocess.CalledProcessError(process.returncode, command, stderr=errors.read())
+    # Linux counts ru_maxrss in KiB, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit / 2**20)
+
+
+def commands(model: str, folder: Path) -> dict[str, list[str]]:
+    """What is measured: label -> command."""
+    program = str(Path(sys.executable).with_name("unclip"))
+    generate = [
+        program,
+        "generate",
+        PROMPT,
+        "--seed",
+        "1",
+        "--model",
+        model,
+        "--force",
+        "-o",
+        f"{folder}{os.sep}",
+    ]
+    return {
+        "unclip --help": [program, "--help"],
+        "unclip generate -n 1": [*generate, "-n", "1"],
+        "unclip generate -n 4": [*generate, "-n", "4"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repeat", type=int, default=3, help="runs of each command (default: 3)")
+    parser.add_argument("--model", default="artwork", help="a bundled model or a folder (default: artwork)")
+    arguments = parser.parse_args()
+    print("| command | wall s | CPU s | peak MiB |")
+    print("|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for label, command in commands(arguments.model, Path(folder)).items():
+            runs = [measure(command) for _ in range(arguments.repeat)]
+            wall, cpu = (statistics.median(getattr(run, name) for run in runs) for name in ("wall", "cpu"))
+            print(
+                f"| `{label}` | {wall:.2f} | {cpu:.2f} | {max(run.memory for run in runs):.0f} |", flush=True
+            )
+
+
+if __name__ == "__main__":
+    main()
