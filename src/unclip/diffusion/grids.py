@@ -9,7 +9,7 @@ from torch import Tensor
 from unclip.diffusion.noise import NoiseTable
 
 
-def _at(table: NoiseTable, t: Int[Tensor, " n"]) -> Float[Tensor, " n+1"]:
+def _at(table: NoiseTable, t: Int[Tensor, " n"]) -> Float[Tensor, " levels"]:
     """The grid that visits the descending times `t` of a table."""
     return torch.cat([table.sigmas[t], table.sigmas.new_zeros(1)])
 
@@ -22,7 +22,7 @@ def _check(n: int, limit: int | None = None) -> None:
 
 
 # Improved DDPM (arXiv 2102.09672), section 4: evenly spaced over 1..T, rounded to whole times.
-def respaced(table: NoiseTable, steps: int | Sequence[int]) -> Float[Tensor, " n+1"]:
+def respaced(table: NoiseTable, steps: int | Sequence[int]) -> Float[Tensor, " levels"]:
     """`steps` times, evenly spaced from the last of the table to the first, both included.
 
     A sequence, such as [10, 10, 15], cuts the table in equal sections and takes that many times of each, the
@@ -44,7 +44,7 @@ def respaced(table: NoiseTable, steps: int | Sequence[int]) -> Float[Tensor, " n
     return _at(table, torch.cat(times).flip(0))
 
 
-def leading(table: NoiseTable, steps: int, offset: int = 0) -> Float[Tensor, " n+1"]:
+def leading(table: NoiseTable, steps: int, offset: int = 0) -> Float[Tensor, " levels"]:
     """Every (T // steps)-th time from `offset` up: DDIM's spacing, Stable Diffusion's with an offset of 1."""
     _check(steps, len(table))
     t = torch.arange(steps).flip(0) * (len(table) // steps) + offset
@@ -54,7 +54,7 @@ def leading(table: NoiseTable, steps: int, offset: int = 0) -> Float[Tensor, " n
 
 
 # Common Diffusion Noise Schedules and Sample Steps are Flawed (arXiv 2305.08891), table 2.
-def trailing(table: NoiseTable, steps: int) -> Float[Tensor, " n+1"]:
+def trailing(table: NoiseTable, steps: int) -> Float[Tensor, " levels"]:
     """Every (T / steps)-th time from the last of the table down."""
     _check(steps, len(table))
     t = len(table) - torch.arange(steps, dtype=torch.float64) * (len(table) / steps)
@@ -62,7 +62,7 @@ def trailing(table: NoiseTable, steps: int) -> Float[Tensor, " n+1"]:
 
 
 # EDM (arXiv 2206.00364), equation 5: even in sigma ** (1 / rho).
-def karras(sigma_min: float, sigma_max: float, steps: int, rho: float = 7.0) -> Float[Tensor, " n+1"]:
+def karras(sigma_min: float, sigma_max: float, steps: int, rho: float = 7.0) -> Float[Tensor, " levels"]:
     """`steps` noise levels from `sigma_max` to `sigma_min`, denser where there is less noise."""
     _check(steps)
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
@@ -71,7 +71,7 @@ def karras(sigma_min: float, sigma_max: float, steps: int, rho: float = 7.0) -> 
 
 
 # Rectified flow (arXiv 2209.03003): even in t = sigma / (1 + sigma). The shift is equation 23 of arXiv 2403.03206.
-def uniform_flow(sigma_max: float, steps: int, shift: float = 1.0) -> Float[Tensor, " n+1"]:
+def uniform_flow(sigma_max: float, steps: int, shift: float = 1.0) -> Float[Tensor, " levels"]:
     """`steps` noise levels, evenly spaced in flow time; a `shift` above 1 spends more of them in the noise."""
     _check(steps)
     last = sigma_max / shift / (1 + sigma_max / shift)

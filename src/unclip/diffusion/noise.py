@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -25,7 +24,7 @@ class NoiseTable:
 
     # DDPM (arXiv 2006.11239), section 2: alpha_t = 1 - beta_t, abar_t = alpha_1 * ... * alpha_t.
     @classmethod
-    def from_betas(cls, betas: Float[Tensor, " t"]) -> Self:
+    def from_betas(cls, betas: Float[Tensor, " t"]) -> "NoiseTable":
         """The table of a variance schedule ``beta_t`` in (0, 1)."""
         betas = betas.double()
         if not bool(((betas > 0) & (betas < 1)).all()):
@@ -37,21 +36,21 @@ class NoiseTable:
 
     # DDPM, section 4: beta from 1e-4 to 0.02 over 1000 steps; other lengths scaled as in Improved DDPM's code.
     @classmethod
-    def linear(cls, steps: int = 1000) -> Self:
+    def linear(cls, steps: int = 1000) -> "NoiseTable":
         """DDPM's linear schedule; needs more than 20 steps, as beta is scaled by 1000 / steps."""
         scale = 1000 / steps
         return cls.from_betas(torch.linspace(scale * 1e-4, scale * 0.02, steps, dtype=torch.float64))
 
     # Latent diffusion (arXiv 2112.10752), the schedule of Stable Diffusion: linear in sqrt(beta).
     @classmethod
-    def scaled_linear(cls, steps: int = 1000) -> Self:
+    def scaled_linear(cls, steps: int = 1000) -> "NoiseTable":
         """Latent diffusion's schedule, linear in the square root of beta from 0.00085 to 0.012."""
         root = torch.linspace(math.sqrt(0.00085), math.sqrt(0.012), steps, dtype=torch.float64)
         return cls.from_betas(1000 / steps * root.square())
 
     # Improved DDPM, equation 17: abar_t = f(t) / f(0), f(t) = cos²((t/T + s) / (1 + s) · pi/2), beta <= 0.999.
     @classmethod
-    def cosine(cls, steps: int = 1000) -> Self:
+    def cosine(cls, steps: int = 1000) -> "NoiseTable":
         """The cosine schedule, with s = 0.008; its last noise level is about 20 thousand at 1000 steps."""
         t = torch.arange(steps + 1, dtype=torch.float64) / steps
         f = torch.cos((t + 0.008) / 1.008 * math.pi / 2).square()

@@ -111,7 +111,7 @@ class Process:
     sigma_min: float
     sigma_max: float
 
-    def grid(self, n: int, spacing: Spacing | None = None) -> Float[Tensor, " n+1"]:
+    def grid(self, n: int, spacing: Spacing | None = None) -> Float[Tensor, " levels"]:
         """`n` noise levels to visit, then 0; by default respaced on a table, even in t for flow, Karras for EDM.
 
         Raises ValueError when the spacing needs a table and the process is continuous.
