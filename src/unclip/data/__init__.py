@@ -1,0 +1,1 @@
+"""Data sets: readers for folders and tar shards, the built-in artwork set, sample order, decoded caches."""

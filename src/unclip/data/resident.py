@@ -1,0 +1,165 @@
+"""A decoded data set in memory: every picture once, as uint8 in a memory-mapped file that later runs find again."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from unclip.data.sample import BadSample, BadSamples, Dataset, Sample
+from unclip.data.shards import write_atomically
+
+_CHUNK = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resident:
+    """Pictures, captions and weights of the good samples of a data set, at one size.
+
+    data: uint8 (m, 3, s, s), memory-mapped; rows: for each sample its row of `data`; samples: their text.
+    """
+
+    data: UInt8[np.ndarray, "m 3 s s"]
+    rows: Int[np.ndarray, " n"]
+    samples: Sequence[Sample]
+    bad: BadSamples
+
+    @staticmethod
+    def load(
+        dataset: Dataset,
+        size: int,
+        cache: str | Path | None = None,
+        *,
+        workers: int | None = None,
+        bad: BadSamples | None = None,
+        report: Callable[[str], None] = lambda line: None,
+    ) -> "Resident":
+        """Decode `dataset` at `size`, or find it in the folder `cache` (default: a folder for temporary files).
+
+        The cache is keyed by the data set's fingerprint and appears only when complete. Bad samples are left out, counted
+        and named in `bad`; too many raise TooManyBadSamples. workers: processes (default: the cores, at most 16).
+        """
+        if len(dataset) == 0:
+            raise ValueError("the data set is empty")
+        bad = bad if bad is not None else BadSamples()
+        folder = Path(cache) if cache is not None else Path(tempfile.gettempdir()) / "unclip-pictures"
+        folder.mkdir(parents=True, exist_ok=True)
+        array, record = folder / f"{dataset.fingerprint[:24]}-{size}.npy", folder / f"{dataset.fingerprint[:24]}-{size}.json"
+        reasons = _cached(array, record, (len(dataset), 3, size, size))
+        if reasons is None:
+            report(f"decoding {len(dataset)} pictures at {size} px into {array}")
+            reasons = _decode_all(dataset, size, array, workers)
+            write_atomically(record, json.dumps({"format": 1, "bad": reasons}).encode())
+        samples, rows = [], []
+        for index, key in enumerate(dataset.keys()):
+            if key in reasons:
+                bad.record(key, reasons[key])
+                continue
+            try:
+                samples.append(dataset.info(index))
+                rows.append(index)
+            except BadSample as error:
+                bad.record(error.key, error.reason)
+        bad.check(len(dataset))
+        if len(bad):
+            report(bad.summary())
+        return Resident(data=np.load(array, mmap_mode="r"), rows=np.array(rows, dtype=np.int64), samples=samples, bad=bad)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def size(self) -> int:
+        """Side of the pictures."""
+        return self.data.shape[-1]
+
+    @property
+    def weights(self) -> Float[np.ndarray, " n"]:
+        """The samples' weights."""
+        return np.array([sample.weight for sample in self.samples])
+
+    def info(self, index: int) -> Sample:
+        """The text of a sample."""
+        return self.samples[index]
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """The captions of a sample."""
+        return self.samples[index].captions
+
+    def pictures(self, indices: Sequence[int] | Int[np.ndarray, " b"]) -> UInt8[Tensor, "b 3 s s"]:
+        """The pictures of some samples, as uint8 (b, 3, s, s)."""
+        return torch.from_numpy(self.data[self.rows[np.asarray(indices, dtype=np.int64)]])
+
+
+def _cached(array: Path, record: Path, shape: tuple[int, ...]) -> dict[str, str] | None:
+    """The bad samples noted beside a complete cache, or None where there is none of this shape."""
+    try:
+        found = json.loads(record.read_bytes())
+        stored = np.load(array, mmap_mode="r")
+    except (OSError, ValueError):
+        return None
+    return found["bad"] if found.get("format") == 1 and stored.shape == shape else None
+
+
+def _decode_all(dataset: Dataset, size: int, array: Path, workers: int | None) -> dict[str, str]:
+    """Decode every picture into `array` (written under a temporary name); returns key -> reason of the bad ones."""
+    count = min(workers or os.cpu_count() or 1, 16, -(-len(dataset) // _CHUNK))
+    partial = array.with_name(f".{array.name}.{os.getpid()}.partial")
+    try:
+        memory = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(len(dataset), 3, size, size))
+        del memory
+        starts = range(0, len(dataset), _CHUNK)
+        reasons: dict[str, str] = {}
+        with _mapper(count, dataset, size, partial) as each:
+            for found in each(starts):
+                reasons |= found
+        partial.replace(array)
+    finally:
+        partial.unlink(missing_ok=True)
+    return reasons
+
+
+@contextlib.contextmanager
+def _mapper(
+    count: int, dataset: Dataset, size: int, path: Path
+) -> Iterator[Callable[[Sequence[int]], Iterator[dict[str, str]]]]:
+    if count == 1:
+        yield lambda starts: (_decode_chunk(dataset, size, path, start) for start in starts)
+        return
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(count, initializer=_adopt, initargs=(dataset, size, path)) as pool:
+        yield lambda starts: pool.imap_unordered(_decode_adopted, starts)
+
+
+_adopted: tuple[Dataset, int, Path] | None = None
+
+
+def _adopt(dataset: Dataset, size: int, path: Path) -> None:
+    """Keep the work's description in a worker process, so that it is sent once."""
+    global _adopted
+    _adopted = (dataset, size, path)
+
+
+def _decode_adopted(start: int) -> dict[str, str]:
+    assert _adopted is not None
+    return _decode_chunk(*_adopted, start)
+
+
+def _decode_chunk(dataset: Dataset, size: int, path: Path, start: int) -> dict[str, str]:
+    memory = np.lib.format.open_memmap(path, mode="r+")
+    reasons: dict[str, str] = {}
+    for index in range(start, min(start + _CHUNK, len(dataset))):
+        try:
+            memory[index] = dataset.picture(index, size)
+        except BadSample as error:
+            reasons[error.key] = error.reason
+    memory.flush()
+    return reasons

@@ -1,0 +1,118 @@
+"""What a data set is: samples with captions, pictures read on demand, and a policy for the bad ones."""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture's text. key: unique in its data set; captions: at least one; weight: share of epochs, in (0, 1]."""
+
+    key: str
+    captions: tuple[str, ...]
+    weight: float = 1.0
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Random access to captioned pictures. Folders, tar shards and procedural sets all look like this."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A hex digest that changes when the content does: caches are named by it."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def keys(self) -> Sequence[str]:
+        """The keys of all samples, in order."""
+        ...
+
+    def info(self, index: int) -> Sample:
+        """Captions and the rest of a sample without touching its picture."""
+        ...
+
+    def picture(self, index: int, size: int | None) -> np.ndarray:
+        """The picture as RGB uint8 (3, h, w): square `size` x `size`, or as it is for None. Raises BadSample."""
+        ...
+
+
+class BadSample(ValueError):
+    """One sample cannot be used. `key` names it, `reason` says why."""
+
+    def __init__(self, key: str, reason: str):
+        super().__init__(f"{key}: {reason}")
+        self.key, self.reason = key, reason
+
+    def __reduce__(self) -> tuple[type["BadSample"], tuple[str, str]]:
+        return BadSample, (self.key, self.reason)
+
+
+class TooManyBadSamples(ValueError):
+    """More samples are bad than the policy allows: something is wrong with the data, not with a sample."""
+
+
+class BadSamples:
+    """Counts and names bad samples; stops the run when their share passes `limit`.
+
+    limit: the share of all samples that may be bad, in [0, 1]; at least one is allowed unless it is 0.
+    """
+
+    def __init__(self, limit: float = 0.01):
+        if not 0 <= limit <= 1:
+            raise ValueError(f"the share of bad samples allowed must lie in [0, 1], not {limit}")
+        self.limit = limit
+        self.reasons: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.reasons)
+
+    def record(self, key: str, reason: str) -> None:
+        """Note one bad sample."""
+        self.reasons[key] = reason
+
+    def check(self, total: int) -> None:
+        """Raise TooManyBadSamples if more than the allowed share of `total` samples is bad."""
+        if len(self) > math.ceil(self.limit * total):
+            raise TooManyBadSamples(
+                f"{len(self)} of {total} samples are bad, more than the {self.limit:.2%} allowed; {self.summary()}"
+            )
+
+    def summary(self, most: int = 5) -> str:
+        """'3 bad samples: a (reason); b (reason); ...', naming at most `most`."""
+        shown = "; ".join(f"{key} ({reason})" for key, reason in list(self.reasons.items())[:most])
+        more = f"; and {len(self) - most} more" if len(self) > most else ""
+        return f"{len(self)} bad sample{'s' * (len(self) != 1)}" + (f": {shown}{more}" if shown else "")
+
+
+def captions_in(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The captions of a metadata record: `captions` (a list), or `caption`, `text` or `prompt` (one string)."""
+    listed = record.get("captions")
+    if isinstance(listed, (list, tuple)):
+        found = [text for text in listed if isinstance(text, str)]
+    else:
+        found = [record[name] for name in ("caption", "text", "prompt", "captions") if isinstance(record.get(name), str)][:1]
+    return tuple(text.strip() for text in found if text.strip())
+
+
+def weight_in(record: Mapping[str, Any]) -> float:
+    """The weight of a metadata record, 1 where there is none. Raises ValueError outside of (0, 1]."""
+    weight = record.get("weight")
+    value = 1.0 if weight is None or weight == "" else float(weight)
+    if not 0 < value <= 1:
+        raise ValueError(f"weight {weight!r} is not in (0, 1]")
+    return value
+
+
+def digest_of(parts: Sequence[object]) -> str:
+    """A hex digest of the printed parts, for fingerprints."""
+    state = hashlib.sha256()
+    for part in parts:
+        state.update(f"{part}\x1f".encode())
+    return state.hexdigest()
