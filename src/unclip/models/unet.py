@@ -22,8 +22,8 @@ class UnetConfig:
     `multiples` has one factor of `channels` for each level, the finest first; the picture is halved between levels.
     `blocks` counts the residual blocks of a level on the way down (one more on the way up). `attention_levels` are
     indices into `multiples`; if there are any, the middle attends too. `context_width` is the width of the context
-    tokens. A conditioning vector of `vector_width` is projected and added to the time embedding; with None it must
-    have the width `embedding_width` already (as in Karlo). `resample` says how levels change size: by a residual block
+    tokens. A conditioning vector of `vector_width` is added to the time embedding, after a projection if it has not
+    the width `embedding_width`; None takes no vector. `resample` says how levels change size: by a residual block
     or by a single convolution. `patch` folds blocks of pixels into channels at the entrance and unfolds them at the
     exit, for cheap nets on large pictures. `groups` belongs to `norm` "group". `label_scale` brings the labels to the
     range of DDPM's timesteps: 1 for timesteps, 1000 for flow time.
@@ -175,7 +175,10 @@ class Unet(nn.Module):
         levels = range(len(widths))
         embedding_width = config.embedding_width
         self.label = LabelEmbedding(embedding_width, frequencies=config.channels, scale=config.label_scale)
-        self.vector = None if config.vector_width is None else nn.Linear(config.vector_width, embedding_width)
+        self.vector: nn.Module | None = None
+        if config.vector_width is not None:
+            same = config.vector_width == embedding_width
+            self.vector = nn.Identity() if same else nn.Linear(config.vector_width, embedding_width)
         self.entrance = nn.Conv2d(config.in_channels * config.patch**2, config.channels, 3, padding=1)
         self.down = nn.ModuleList()
         skips = [config.channels]
@@ -221,13 +224,11 @@ class Unet(nn.Module):
             raise ValueError("this U-Net has no attention for context tokens; set attention_levels")
         weight_type = self.entrance.weight.dtype
         embedding = self.label(label)
-        if vector is not None:
-            vector = vector.to(weight_type)
-            embedding = embedding + (vector if self.vector is None else self.vector(vector))
-        elif self.vector is not None:
-            raise ValueError(
-                f"this U-Net is conditioned on a vector of width {config.vector_width}; pass one"
-            )
+        if (vector is None) != (self.vector is None):
+            given = "no vector was" if vector is None else "a vector was"
+            raise ValueError(f"vector_width of this U-Net is {config.vector_width}, but {given} given")
+        if vector is not None and self.vector is not None:
+            embedding = embedding + self.vector(vector.to(weight_type))
         embedding = F.silu(embedding)
         skips = [self.entrance(space_to_depth(x.to(weight_type), config.patch))]
         for level in self.down:

@@ -27,7 +27,7 @@ class UpsamplerConfig:
     `net.in_channels` counts the noisy picture and the small one (6 for RGB). `blur_kernel` and `blur_sigma` are the
     Gaussian blur of the small picture, in its pixels, applied to the fraction `blur_probability` of them.
     `noise_level` is the largest standard deviation of the noise added to it (0 adds none), on the scale of pictures in
-    [-1, 1]; with `tell_noise` the net is told how much there was. `crop_fraction` is the side of a training crop over
+    [-1, 1]; a net with a `vector_width` is told how much there was. `crop_fraction` is the side of a training crop over
     the side of the picture. With `residual` the net predicts the difference from the resized small picture, which only
     makes sense for a process that predicts x0.
     """
@@ -41,7 +41,6 @@ class UpsamplerConfig:
     blur_sigma: float = 0.6
     blur_probability: float = 1.0
     noise_level: float = 0.0
-    tell_noise: bool = False
     crop_fraction: float = 0.25
     residual: bool = False
 
@@ -60,12 +59,14 @@ class UpsamplerConfig:
                 f"a crop of {self.crop_size} pixels must be a multiple of {self.factor} and of {self.net.divisor}"
                 f" and at most {self.high_size}; change crop_fraction {self.crop_fraction}"
             )
-        if self.residual and self.process.parametrization != "x0":
+        outputs = self.net.in_channels // 2 * (1 + self.process.learned_variance)
+        if self.net.in_channels % 2 or self.net.out_channels != outputs:
             raise ValueError(
-                f"residual needs a process that predicts 'x0', not {self.process.parametrization!r}"
+                "net.in_channels must count the picture twice and net.out_channels once (twice with a learned"
+                f" variance), not {self.net.in_channels} and {self.net.out_channels}"
             )
-        if self.tell_noise and self.net.vector_width is not None:
-            raise ValueError("tell_noise takes the place of the net's vector; leave net.vector_width at None")
+        if self.residual and (self.process.parametrization != "x0" or self.process.learned_variance):
+            raise ValueError("residual needs a process that predicts 'x0' and no variance; set it to False")
 
     @property
     def factor(self) -> int:
@@ -78,15 +79,12 @@ class UpsamplerConfig:
         return round(self.high_size * self.crop_fraction)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class UpsamplerCondition:
-    """What an upsampler is given: `low`, resized to the large size, in [-1, 1]; and the noise that was added to it.
-
-    `noise_level` is None where no noise was added or the net is not told.
-    """
+    """What an upsampler is given: `low`, resized to the large size, in [-1, 1]; and the level of the noise in it."""
 
     low: Float[Tensor, "b c h w"]
-    noise_level: Float[Tensor, " b"] | None = None
+    noise_level: Float[Tensor, " b"]
 
 
 class Upsampler(nn.Module):
@@ -97,15 +95,15 @@ class Upsampler(nn.Module):
         self.config = config
         self.net = Unet(config.net)
         # Noise of standard deviation 0 to 1 becomes a label on the scale of DDPM's timesteps.
-        self.noise_label = (
-            LabelEmbedding(config.net.embedding_width, frequencies=config.net.channels, scale=1000.0)
-            if config.tell_noise
-            else None
-        )
+        self.noise_label: LabelEmbedding | None = None
+        if config.net.vector_width is not None:
+            self.noise_label = LabelEmbedding(
+                config.net.vector_width, frequencies=config.net.channels, scale=1000.0
+            )
 
     def condition(self, low: Float[Tensor, "b c h w"], noise_level: float = 0.0) -> UpsamplerCondition:
         """The condition for sampling from small pictures in [-1, 1] that hold noise of `noise_level` already."""
-        level = torch.full((len(low),), noise_level, device=low.device) if self.config.tell_noise else None
+        level = torch.full((len(low),), noise_level, device=low.device)
         return UpsamplerCondition(resize_up(low, self.config.factor), level)
 
     def forward(
@@ -119,8 +117,7 @@ class Upsampler(nn.Module):
             )
         vector = None
         if self.noise_label is not None:
-            level = condition.noise_level
-            vector = self.noise_label(torch.zeros_like(label) if level is None else level)
+            vector = self.noise_label(condition.noise_level)
         prediction = self.net(torch.cat([x, low.to(x.dtype)], dim=1), label, vector)
         return prediction + low if self.config.residual else prediction
 
@@ -177,4 +174,4 @@ def training_pair(
     boxes = [(slice(top, top + size), slice(left, left + size)) for top, left in corners.tolist()]
     high = torch.stack([one[:, rows, columns] for one, (rows, columns) in zip(picture, boxes)])
     low = torch.stack([one[:, rows, columns] for one, (rows, columns) in zip(low, boxes)])
-    return high, UpsamplerCondition(low, level if config.tell_noise else None)
+    return high, UpsamplerCondition(low, level)
