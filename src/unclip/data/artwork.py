@@ -43,8 +43,8 @@ def build(
     limit: int | None = None,
     workers: int | None = None,
     seed: int = 0,
-    recolours: int = 3,
-    pairs: int = 12_500,
+    recolours: int = 4,
+    pairs: int = 14_000,
     augmented: int = 5_000,
     per_shard: int = 1_000,
     report: Callable[[str], None] = lambda line: None,
@@ -78,7 +78,7 @@ def build(
         trials = [
             Layer(drawing=drawing, colour=colour, palette=palettes[drawing.key])
             for drawing in plan.drawings
-            for colour in plan.colours_to_try(drawing, recolours + 1)
+            for colour in plan.colours_to_try(drawing, recolours + 2)
         ]
         checked: dict[str, list[str]] = {}
         for layer, good in zip(trials, parallel(_check, trials), strict=True):
@@ -104,11 +104,18 @@ def build(
         "kinds": kinds,
     }  # fmt: skip
     write_atomically(folder / "artwork.json", json.dumps(record, indent=2).encode() + b"\n")
-    return Built(folder=folder, counts=counts, kinds=kinds, drawings=len(palettes), dropped=len(trials) - passed)
+    return Built(
+        folder=folder, counts=counts, kinds=kinds, drawings=len(palettes), dropped=len(trials) - passed
+    )
 
 
 def _write(
-    folder: Path, jobs: list[Job], size: int, per_shard: int, parallel: "Mapper", report: Callable[[str], None]
+    folder: Path,
+    jobs: list[Job],
+    size: int,
+    per_shard: int,
+    parallel: "Mapper",
+    report: Callable[[str], None],
 ) -> tuple[dict[str, int], dict[str, int]]:
     kinds: Counter[str] = Counter()
     with ExitStack() as stack:

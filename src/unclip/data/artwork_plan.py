@@ -36,7 +36,9 @@ EVERYDAY = (
 _SCENE_GROUPS = ("animals-nature", "food-drink", "travel-places", "activities", "objects")
 _NO_SCENE = ("time", "transport-sign", "place-map", "warning", "hotel")
 #: Drawings that carry text or a direction must not be mirrored.
-_DIRECTED = re.compile(r"left|right|clock|button|letter|calendar|book|newspaper|number|keycap|flag|hundred|sign|arrow")
+_DIRECTED = re.compile(
+    r"left|right|clock|button|letter|calendar|book|newspaper|number|keycap|flag|hundred|sign|arrow"
+)
 
 
 def share(*parts: object) -> float:
@@ -89,13 +91,19 @@ class Plan:
         self.nouns = {drawing.concept.id: captions.noun_of(drawing.concept) for drawing in self.drawings}
         self.styles: dict[str, set[str]] = {}
         self.natural: dict[str, set[str]] = {}
+        #: concept -> every noun its captions use: held-out combinations are checked against all of them.
+        self.called = {
+            drawing.concept.id: {
+                captions.strip_colour(name)[1] for name in captions.names_of(drawing.concept)
+            }
+            for drawing in self.drawings
+        }
         for drawing in self.drawings:
             self.styles.setdefault(drawing.concept.id, set()).add(drawing.style)
-            colours = self.natural.setdefault(self.nouns[drawing.concept.id], set())
-            if (name := palettes[drawing.key].name) is not None:
-                colours.add(name)
-            if (word := captions.strip_colour(captions.clean(drawing.concept.label))[0]) is not None:
-                colours.add(word)
+            word = captions.strip_colour(captions.clean(drawing.concept.label))[0]
+            seen = {colour for colour in (palettes[drawing.key].name, word) if colour is not None}
+            for noun in self.called[drawing.concept.id]:
+                self.natural.setdefault(noun, set()).update(seen)
 
     def unit_split(self, drawing: Drawing) -> str:
         """Where a drawing belongs as it is: train, val or heldout-style. Skin tones go with their concept."""
@@ -108,22 +116,36 @@ class Plan:
             return "heldout-style" if len(self.styles[drawing.concept.id]) >= 3 else "train"
         return "val" if number < 0.06 else "train"
 
-    def colour_held_out(self, drawing: Drawing, colour: str) -> bool:
-        """Whether (noun, colour) is one of the combinations that only `heldout-colour` shows."""
-        noun = self.nouns[drawing.concept.id]
+    def colour_split(self, drawing: Drawing, colour: str) -> str | None:
+        """Where a recolouring belongs: heldout-colour, train, or nowhere (None) where a synonym is held out."""
+        held = {noun for noun in self.called[drawing.concept.id] if self._colour_held_out(noun, colour)}
+        return "heldout-colour" if self.nouns[drawing.concept.id] in held else None if held else "train"
+
+    def _colour_held_out(self, noun: str, colour: str) -> bool:
         return colour not in self.natural[noun] and share("colour", noun, colour) < 0.08
 
-    def pair_held_out(self, first: Drawing, second: Drawing) -> bool:
-        """Whether the two nouns, in any order, colours and style, meet only in `heldout-pair`."""
-        nouns = sorted((self.nouns[first.concept.id], self.nouns[second.concept.id]))
-        return share("pair", *nouns) < 0.08
+    def pair_split(self, first: Drawing, second: Drawing) -> str | None:
+        """Where a scene of two nouns belongs, whatever their order, colours and style; None as in `colour_split`."""
+        held = {
+            frozenset((one, other))
+            for one in self.called[first.concept.id]
+            for other in self.called[second.concept.id]
+            if share("pair", *sorted((one, other))) < 0.08
+        }
+        main = frozenset((self.nouns[first.concept.id], self.nouns[second.concept.id]))
+        return "heldout-pair" if main in held else None if held else "train"
 
     def colours_to_try(self, drawing: Drawing, count: int) -> list[str]:
         """Up to `count` colours to give a drawing, held-out ones among them at their natural rate; [] if none fits."""
         palette, concept = self.palettes[drawing.key], drawing.concept
         if drawing.tones or drawing.weight < 1 or not palette.recolourable or concept.group == "people-body":
             return []
-        if self.unit_split(drawing) != "train" or concept.group in ("flags", "component", "other", "regional"):
+        if self.unit_split(drawing) != "train" or concept.group in (
+            "flags",
+            "component",
+            "other",
+            "regional",
+        ):
             return []
         if concept.group == "smileys-emotion" and concept.subgroup not in ("heart", "cat-face", "monkey-face",
                                                                            "face-costume"):  # fmt: skip
@@ -169,8 +191,8 @@ class Plan:
         jobs = []
         for drawing in self.drawings:
             for colour in checked.get(drawing.key, [])[:per_drawing]:
-                split = "heldout-colour" if self.colour_held_out(drawing, colour) else "train"
-                jobs.append(self.single(drawing, split, "recolour", 0.5, colour=colour))
+                if (split := self.colour_split(drawing, colour)) is not None:
+                    jobs.append(self.single(drawing, split, "recolour", 0.5, colour=colour))
         return jobs
 
     def augmented(self, count: int, checked: dict[str, list[str]]) -> list[Job]:
@@ -187,7 +209,7 @@ class Plan:
                 x=0.5 + draw.uniform(-room, room), y=0.5 + draw.uniform(-room, room), side=side,
                 degrees=draw.uniform(-14, 14), mirrored=not directed and draw.random() < 0.5,
             )  # fmt: skip
-            allowed = [c for c in checked.get(drawing.key, []) if not self.colour_held_out(drawing, c)]
+            allowed = [c for c in checked.get(drawing.key, []) if self.colour_split(drawing, c) == "train"]
             colour = draw.choice(allowed) if allowed and draw.random() < 0.25 else None
             jobs.append(self.single(drawing, "train", "augmented", 0.5, colour=colour, place=place))
         return jobs
@@ -197,7 +219,11 @@ class Plan:
         found: dict[str, list[Drawing]] = {}
         for drawing in self.drawings:
             concept = drawing.concept
-            if concept.group not in _SCENE_GROUPS and concept.subgroup not in ("heart", "cat-face", "monkey-face"):
+            if concept.group not in _SCENE_GROUPS and concept.subgroup not in (
+                "heart",
+                "cat-face",
+                "monkey-face",
+            ):
                 continue
             if concept.subgroup in _NO_SCENE or drawing.weight < 1 or self.unit_split(drawing) != "train":
                 continue
@@ -217,18 +243,19 @@ class Plan:
             for number in range(count // len(objects)):
                 draw = _random("pair", self.seed, style, number)
                 first, second = (draw.choice(everyday if draw.random() < 0.35 else pool) for _ in range(2))
-                if self.nouns[first.concept.id] == self.nouns[second.concept.id]:
+                split = self.pair_split(first, second)
+                if self.called[first.concept.id] & self.called[second.concept.id] or split is None:
                     continue
-                jobs.append(self._pair(first, second, style, number, draw, checked))
+                jobs.append(self._pair(first, second, split, number, draw, checked))
         return jobs
 
-    def _pair(self, first: Drawing, second: Drawing, style: str, number: int, draw: random.Random,
+    def _pair(self, first: Drawing, second: Drawing, split: str, number: int, draw: random.Random,
               checked: dict[str, list[str]]) -> Job:  # fmt: skip
-        relation = "left" if draw.random() < 0.65 else "above"
+        style, relation = first.style, "left" if draw.random() < 0.65 else "above"
         layers, names, colours = [], [], []
         for position, drawing in enumerate((first, second)):
             palette = self.palettes[drawing.key]
-            allowed = [c for c in checked.get(drawing.key, []) if not self.colour_held_out(drawing, c)]
+            allowed = [c for c in checked.get(drawing.key, []) if self.colour_split(drawing, c) == "train"]
             colour = draw.choice(allowed) if allowed and draw.random() < 0.4 else None
             options = captions.names_of(drawing.concept)
             name = options[0] if draw.random() < 0.6 else draw.choice(options)
@@ -240,10 +267,14 @@ class Plan:
             side = draw.uniform(0.42, 0.49)
             along, across = 0.25 + 0.5 * position + draw.uniform(-0.01, 0.01), 0.5 + draw.uniform(-0.08, 0.08)
             x, y = (along, across) if relation == "left" else (across, along)
-            layers.append(Layer(drawing=drawing, colour=colour, palette=palette, place=Placement(x=x, y=y, side=side)))
+            layers.append(
+                Layer(drawing=drawing, colour=colour, palette=palette, place=Placement(x=x, y=y, side=side))
+            )
         key = f"{style}/pair/{number:05d}"
         meta = {
-            "captions": captions.pair(names[0], names[1], relation, style, _number("caption", self.seed, key)),
+            "captions": captions.pair(
+                names[0], names[1], relation, style, _number("caption", self.seed, key)
+            ),
             "concept": f"{first.concept.id}+{second.concept.id}",
             "label": f"{first.concept.label} + {second.concept.label}",
             "noun": f"{self.nouns[first.concept.id]} + {self.nouns[second.concept.id]}",
@@ -253,9 +284,8 @@ class Plan:
             "colour": None,
             "colours": colours,
             "recoloured": any(layer.colour is not None for layer in layers),
-            "weight": 0.5,
+            "weight": 0.4,
             "augment": Placement().augmentation,
             "key": key,
         }
-        split = "heldout-pair" if self.pair_held_out(first, second) else "train"
         return Job(key=key, split=split, layers=tuple(layers), meta=meta)

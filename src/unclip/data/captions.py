@@ -121,7 +121,9 @@ def names_of(concept: Concept) -> list[str]:
     names = [label]
     if concept.label in SYNONYMS:
         found = [clean(name) for name in SYNONYMS[concept.label]]
-        names = found[:1] + names + found[1:] if concept.label in ("automobile", "red heart") else names + found
+        names = (
+            found[:1] + names + found[1:] if concept.label in ("automobile", "red heart") else names + found
+        )
     if label.endswith(" face") and concept.group in _FACE_ANIMALS:
         names.append(label.removesuffix(" face"))
     # Hand-chosen short codes are good everyday names for things, but terse or odd for faces, people and signs.
@@ -197,7 +199,11 @@ def single(
 
 
 def _keywords(concept: Concept, main: str, choose: int, colour: str | None) -> list[str]:
-    words = [word for word in concept.keywords if word not in main.split() and not (colour and word in COLOUR_WORDS)]
+    words = [
+        word
+        for word in concept.keywords
+        if word not in main.split() and not (colour and word in COLOUR_WORDS)
+    ]
     start = choose % max(len(words) - 2, 1)
     return words[start : start + 3]
 

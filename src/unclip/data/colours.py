@@ -86,7 +86,9 @@ def name_of(lightness: float, chroma: float, hue: float) -> str | None:
             return "pink"
         if lightness < 0.5 and chroma < 0.105:
             return "brown"
-        return "red" if lightness < 0.7 and chroma > 0.12 and hue < 38 else "orange" if chroma > 0.15 else None
+        return (
+            "red" if lightness < 0.7 and chroma > 0.12 and hue < 38 else "orange" if chroma > 0.15 else None
+        )
     if hue < 82:
         if lightness < 0.64:
             return "brown" if chroma < 0.15 else None
@@ -94,7 +96,13 @@ def name_of(lightness: float, chroma: float, hue: float) -> str | None:
             return "yellow" if chroma > 0.1 else None
         return "orange" if chroma > 0.12 else None
     if hue < 112:
-        return "yellow" if lightness > 0.75 and chroma > 0.1 else "brown" if lightness < 0.55 and hue < 95 else None
+        return (
+            "yellow"
+            if lightness > 0.75 and chroma > 0.1
+            else "brown"
+            if lightness < 0.55 and hue < 95
+            else None
+        )
     if hue < 168:
         return "green" if hue > 120 or lightness < 0.8 else None
     if hue < 222:
@@ -153,7 +161,9 @@ def measure(pixels: np.ndarray) -> Palette | None:
         spread = float(np.mean(np.abs(lch[:, 0] - lightness) < 0.16))
         return Palette(hue=hue, chroma=chroma, lightness=lightness, share=0.0, coloured=coloured, coverage=coverage,
                        name=word if spread > 0.6 else None, box=box)  # fmt: skip
-    histogram = np.bincount((lch[chromatic, 2] / 10).astype(int) % 36, weights=weight[chromatic], minlength=36)
+    histogram = np.bincount(
+        (lch[chromatic, 2] / 10).astype(int) % 36, weights=weight[chromatic], minlength=36
+    )
     window = sum(np.roll(histogram, shift) for shift in range(-3, 4))
     centre = (int(np.argmax(window)) + 0.5) * 10
     near = chromatic & (_hue_distance(lch[:, 2], centre) <= 35)
@@ -212,7 +222,9 @@ def recolouring(palette: Palette, target: str) -> Callable[[np.ndarray], np.ndar
     return change
 
 
-_COLOUR = re.compile(r'\b(fill|stroke|stop-color|flood-color|lighting-color|color)="(#[0-9a-fA-F]{3,8}|[a-zA-Z]+)"')
+_COLOUR = re.compile(
+    r'\b(fill|stroke|stop-color|flood-color|lighting-color|color)="(#[0-9a-fA-F]{3,8}|[a-zA-Z]+)"'
+)
 _MATRIX = re.compile(r'values="0 0 0 0 ([0-9.]+) 0 0 0 0 ([0-9.]+) 0 0 0 0 ([0-9.]+) ')
 _KEYWORDS = {"none", "currentcolor", "inherit", "transparent", "freeze", "remove", "context"}
 
@@ -237,5 +249,3 @@ def map_colours(body: str, change: Callable[[np.ndarray], np.ndarray]) -> str:
         return f'values="0 0 0 0 {red:.4f} 0 0 0 0 {green:.4f} 0 0 0 0 {blue:.4f} '
 
     return _MATRIX.sub(matrix, _COLOUR.sub(paint, body))
-
-

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from unclip.data.folder import FolderDataset
 from unclip.data.sample import BadSample, BadSamples, Dataset, Sample, TooManyBadSamples
-from unclip.data.shards import ShardDataset
 from unclip.data.shapes import Shapes
+from unclip.data.shards import ShardDataset
 
 __all__ = ["BadSample", "BadSamples", "Dataset", "Sample", "TooManyBadSamples", "open_dataset"]
 

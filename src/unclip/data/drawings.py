@@ -21,7 +21,14 @@ STYLES: dict[str, str] = {
 }
 NAMES_PACKAGE = "emojibase-data"
 
-_TONES = {"1F3FB": "light", "1F3FC": "medium-light", "1F3FD": "medium", "1F3FE": "medium-dark", "1F3FF": "dark"}
+_TONES = {
+    "1F3FB": "light",
+    "1F3FC": "medium-light",
+    "1F3FD": "medium",
+    "1F3FE": "medium-dark",
+    "1F3FF": "dark",
+}
+_NUMBERED_TONES = {f"tone{number}": tone for number, tone in enumerate(_TONES.values(), start=1)}
 _TONE_SLUG = re.compile(r"-(?:(?:medium-light|medium-dark|light|medium|dark)-skin-tone|tone[1-5])")
 _SHORT_TONE_SLUG = re.compile(r"-(?:medium-light|medium-dark|light|medium|dark)$")
 
@@ -132,11 +139,24 @@ class Concepts:
         if (known := self.by_hexcode.get(_bare(hexcode))) is not None:
             self.by_slug.setdefault(slug, known)
 
+    def learn_alias(self, alias: str, parent: str) -> None:
+        """Remember another spelling of a slug; icon sets keep their former names as aliases."""
+        if (known := self.by_slug.get(parent)) is not None:
+            self.by_slug.setdefault(alias, known)
+
     def find(self, slug: str, hexcode: str | None) -> tuple[Concept, tuple[str, ...]] | None:
         """The concept and skin tones of an icon, by code points where known, else by name."""
         if hexcode is not None and (known := self.by_hexcode.get(_bare(hexcode))) is not None:
             return known
-        spellings = [slug, slug.replace("flag-for-", "flag-"), slug.replace("letter-", "regional-indicator-")]
+        spellings = [
+            slug,
+            slug.replace("flag-for-", "flag-"),
+            slug.replace("flag-for-", ""),
+            slug.replace("letter-", "regional-indicator-"),
+            slug.replace("digit-", "keycap-"),
+            slug.removesuffix("-face"),
+            slug.replace("-cat-face", "-cat"),
+        ]
         for spelling in spellings:
             if (known := self.by_slug.get(spelling)) is not None:
                 return known
@@ -149,13 +169,17 @@ def load_concepts(packages: Path) -> Concepts:
     records, groups = read_json(root / "en" / "data.json"), read_json(root / "meta" / "groups.json")
     shortcodes = read_json(root / "en" / "shortcodes" / "github.json")
     if not (isinstance(records, list) and isinstance(groups, dict) and isinstance(shortcodes, dict)):
-        raise OSError(f"{root} is not laid out as emojibase-data 17: reinstall it with `npm ci --prefix artwork`")
+        raise OSError(
+            f"{root} is not laid out as emojibase-data 17: reinstall it with `npm ci --prefix artwork`"
+        )
     return Concepts(records, groups, shortcodes)
 
 
 def missing_packages(packages: Path) -> list[str]:
     """The npm packages that are not installed below `packages`."""
-    return [name for name in (*STYLES.values(), NAMES_PACKAGE) if not (packages / name / "package.json").is_file()]
+    return [
+        name for name in (*STYLES.values(), NAMES_PACKAGE) if not (packages / name / "package.json").is_file()
+    ]
 
 
 def versions(packages: Path) -> dict[str, str]:
@@ -186,19 +210,37 @@ def load_drawings(packages: Path, report: Callable[[str], None] = lambda line: N
         characters[style] = {slug: code for code, slug in codes.items()} if isinstance(codes, dict) else {}
         for slug, code in characters[style].items():
             concepts.learn(code, slug)
-    # Fluent Emoji has no code points of its own, but the icon names of Fluent Emoji Flat.
-    characters["3d"] = characters["3d"] or characters["flat"]
-    drawings: list[Drawing] = []
+    sets: dict[str, dict] = {}
     for style, package in STYLES.items():
         icons = read_json(packages / package / "icons.json")
         if not isinstance(icons, dict) or "icons" not in icons:
             raise OSError(f"{packages / package / 'icons.json'} is not an Iconify icon set")
+        sets[style] = icons
+        aliases = icons.get("aliases", {})
+        for alias in sorted(aliases):
+            concepts.learn_alias(alias, str(aliases[alias].get("parent")))
+    # Fluent Emoji has no code points of its own, but the icon names of Fluent Emoji Flat.
+    characters["3d"] = characters["3d"] or characters["flat"]
+    drawings: list[Drawing] = []
+    for style, icons in sets.items():
         before, matched = len(drawings), 0
         for drawing, known in _read_icons(style, icons, characters[style], concepts):
             drawings.append(drawing)
             matched += known
         report(f"{style}: {len(drawings) - before} drawings, {matched} matched to an emoji")
     return drawings
+
+
+def _split_tones(slug: str, *, short: bool, concepts: Concepts) -> tuple[str, tuple[str, ...]]:
+    """('skier', ('medium',)) of 'skier-medium-skin-tone', or with short=True of 'skier-medium' where 'skier' exists."""
+    found = _TONE_SLUG.findall(slug)
+    if found:
+        words = [part[1:].removesuffix("-skin-tone") for part in found]
+        return _TONE_SLUG.sub("", slug), tuple(_NUMBERED_TONES.get(word, word) for word in words)
+    shorter = _SHORT_TONE_SLUG.sub("", slug)
+    if short and shorter != slug and concepts.find(shorter, None) is not None:
+        return shorter, (slug[len(shorter) + 1 :],)
+    return slug, ()
 
 
 def _read_icons(
@@ -210,12 +252,7 @@ def _read_icons(
             continue
         known = concepts.find(slug, characters.get(slug))
         if known is None:
-            stripped = _TONE_SLUG.sub("", slug)
-            tones = tuple(found[1:].removesuffix("-skin-tone") for found in _TONE_SLUG.findall(slug)) and ("varied",)
-            if style in ("3d", "flat") and stripped == slug:
-                shorter = _SHORT_TONE_SLUG.sub("", slug)
-                if concepts.find(shorter, None) is not None:
-                    stripped, tones = shorter, ("varied",)
+            stripped, tones = _split_tones(slug, short=style in ("3d", "flat"), concepts=concepts)
             base = concepts.find(stripped, None) if stripped != slug else None
             concept = base[0] if base else Concept(id=f"icon-{stripped}", label=stripped.replace("-", " "))
         else:

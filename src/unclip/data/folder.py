@@ -51,7 +51,9 @@ class FolderDataset:
         for number, row in enumerate(read_table(table), start=1):
             name = next((row[column] for column in _FILE_COLUMNS if isinstance(row.get(column), str)), None)
             if name is None:
-                self.bad.record(f"{table.name} row {number}", f"has none of the columns {', '.join(_FILE_COLUMNS)}")
+                self.bad.record(
+                    f"{table.name} row {number}", f"has none of the columns {', '.join(_FILE_COLUMNS)}"
+                )
             elif name.rpartition(".")[2].lower() not in EXTENSIONS:
                 self.bad.record(name, f"is none of {', '.join(EXTENSIONS)}")
             else:
@@ -131,7 +133,9 @@ def _read_parquet(path: Path) -> Iterator[Mapping[str, Any]]:
     try:
         from pyarrow import parquet
     except ImportError as error:
-        raise ImportError(f"reading {path} needs pyarrow: install it with `pip install 'unclip[parquet]'`") from error
+        raise ImportError(
+            f"reading {path} needs pyarrow: install it with `pip install 'unclip[parquet]'`"
+        ) from error
     with parquet.ParquetFile(path) as file:
         for batch in file.iter_batches():
             yield from batch.to_pylist()

@@ -20,7 +20,9 @@ class Order:
     form, so seeking costs one pass over the weights however far ahead it goes.
     """
 
-    def __init__(self, count: int, seed: int, weights: Sequence[float] | Float[np.ndarray, " n"] | None = None):
+    def __init__(
+        self, count: int, seed: int, weights: Sequence[float] | Float[np.ndarray, " n"] | None = None
+    ):
         if count < 1:
             raise ValueError(f"an order needs at least one item, not {count}")
         self.count, self.seed = count, seed
@@ -28,7 +30,9 @@ class Order:
         if self.weights.shape != (count,):
             raise ValueError(f"{self.weights.shape} weights do not fit {count} items")
         if not (np.all(self.weights > 0) and np.all(self.weights <= 1)):
-            raise ValueError(f"weights must lie in (0, 1]; found {self.weights.min()} to {self.weights.max()}")
+            raise ValueError(
+                f"weights must lie in (0, 1]; found {self.weights.min()} to {self.weights.max()}"
+            )
         # Multiples of 2^-20 add to whole numbers without rounding, so that weight 1 means exactly once an epoch.
         self._offsets = (_bits(derive(seed, "offsets"), count) >> np.uint64(44)).astype(np.float64) / 2**20
         self._epoch: tuple[int, np.ndarray] | None = None

@@ -52,7 +52,10 @@ class Resident:
         bad = bad if bad is not None else BadSamples()
         folder = Path(cache) if cache is not None else Path(tempfile.gettempdir()) / "unclip-pictures"
         folder.mkdir(parents=True, exist_ok=True)
-        array, record = folder / f"{dataset.fingerprint[:24]}-{size}.npy", folder / f"{dataset.fingerprint[:24]}-{size}.json"
+        array, record = (
+            folder / f"{dataset.fingerprint[:24]}-{size}.npy",
+            folder / f"{dataset.fingerprint[:24]}-{size}.json",
+        )
         reasons = _cached(array, record, (len(dataset), 3, size, size))
         if reasons is None:
             report(f"decoding {len(dataset)} pictures at {size} px into {array}")
@@ -71,7 +74,9 @@ class Resident:
         bad.check(len(dataset))
         if len(bad):
             report(bad.summary())
-        return Resident(data=np.load(array, mmap_mode="r"), rows=np.array(rows, dtype=np.int64), samples=samples, bad=bad)
+        return Resident(
+            data=np.load(array, mmap_mode="r"), rows=np.array(rows, dtype=np.int64), samples=samples, bad=bad
+        )
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -114,7 +119,9 @@ def _decode_all(dataset: Dataset, size: int, array: Path, workers: int | None) -
     count = min(workers or os.cpu_count() or 1, 16, -(-len(dataset) // _CHUNK))
     partial = array.with_name(f".{array.name}.{os.getpid()}.partial")
     try:
-        memory = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(len(dataset), 3, size, size))
+        memory = np.lib.format.open_memmap(
+            partial, mode="w+", dtype=np.uint8, shape=(len(dataset), 3, size, size)
+        )
         del memory
         starts = range(0, len(dataset), _CHUNK)
         reasons: dict[str, str] = {}

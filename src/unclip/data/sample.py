@@ -97,7 +97,11 @@ def captions_in(record: Mapping[str, Any]) -> tuple[str, ...]:
     if isinstance(listed, (list, tuple)):
         found = [text for text in listed if isinstance(text, str)]
     else:
-        found = [record[name] for name in ("caption", "text", "prompt", "captions") if isinstance(record.get(name), str)][:1]
+        found = [
+            record[name]
+            for name in ("caption", "text", "prompt", "captions")
+            if isinstance(record.get(name), str)
+        ][:1]
     return tuple(text.strip() for text in found if text.strip())
 
 

@@ -47,7 +47,10 @@ class ShardWriter:
         spans = {}
         for extension, data in members.items():
             block = tar_member(f"{key}.{extension}", data)
-            spans[extension] = [self._buffer.tell() + len(block) - len(data) - (-len(data) % BLOCK), len(data)]
+            spans[extension] = [
+                self._buffer.tell() + len(block) - len(data) - (-len(data) % BLOCK),
+                len(data),
+            ]
             self._buffer.write(block)
         self._samples.append({"key": key, "members": spans})
         self.count += 1
