@@ -15,12 +15,15 @@ import torch
 from torch import Tensor
 
 from unclip.diffusion import grids
-from unclip.diffusion.denoiser import Denoised, noise_level
-from unclip.diffusion.guidance import clip
+from unclip.diffusion.denoiser import noise_level
+from unclip.diffusion.guidance import classifier_free, clip
 from unclip.diffusion.noise import NoiseTable
 from unclip.diffusion.parametrization import Parametrization, Preconditioned, Process, ProcessConfig
 from unclip.diffusion.paths import start
 from unclip.diffusion.samplers import ancestral, dpmpp_2m, dpmpp_2m_sde, euler, heun, sample
+
+# diffusers hands a torch tensor to np.array, which numpy 2 warns of.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 SHAPE = (2, 3, 4, 4)
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
@@ -92,7 +95,7 @@ def start_of(sigmas: Tensor, dtype: torch.dtype = torch.float64) -> tuple[Tensor
 
 def agree(ours: Tensor, theirs: Tensor, control: Tensor, tolerance: float = 1e-9) -> None:
     assert theirs.isfinite().all()
-    assert theirs.std() > 0.2
+    assert theirs.std() > 0.05
     assert (ours - theirs).abs().max() < tolerance
     assert (control - theirs).abs().max() > 1e-2
 
@@ -353,14 +356,15 @@ def test_edm_dpm_solver(steps: int) -> None:
 
 def test_guided_denoiser_against_guided_outputs() -> None:
     """Guidance of x0 is guidance of eps, as GLIDE and unCLIP define it."""
-    scheduler = lifted(diffusers.DDIMScheduler(clip_sample=False))
-    model = model_of(scheduler, "epsilon")
+    model = model_of(lifted(diffusers.DDIMScheduler(clip_sample=False)), "epsilon")
     x = torch.randn(SHAPE, generator=torch.Generator().manual_seed(6), dtype=torch.float64) * 3
     sigma = noise_level(2.0, x)
     cond, null = model.raw(x, sigma), model.raw(x + 0.1, sigma)
-    guided = null + 3.0 * (cond - null)
-    by_x0 = Denoised(
-        model.denoised(null, x, sigma).x0
-        + 3.0 * (model.denoised(cond, x, sigma).x0 - model.denoised(null, x, sigma).x0)
-    )
-    assert torch.allclose(model.denoised(guided, x, sigma).x0, by_x0.x0, atol=1e-12)
+    reference = model.denoised(null + 3.0 * (cond - null), x, sigma).x0
+
+    def guided(scale: float) -> Tensor:
+        halves = (lambda x, sigma, raw=raw: model.denoised(raw, x, sigma) for raw in (cond, null))
+        return classifier_free(*halves, scale)(x, sigma).x0
+
+    assert (guided(3.0) - reference).abs().max() < 1e-12
+    assert (guided(2.0) - reference).abs().max() > 1e-2
