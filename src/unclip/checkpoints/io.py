@@ -104,25 +104,26 @@ def load_part(
 
 
 def build(network: type[Network], config: Any) -> Network:
-    """A network whose weights are not initialised: for weights that come from elsewhere.
+    """A network whose layers have no memory yet: for weights that come from elsewhere.
 
-    Memory for them is only reserved, so loading does not need it twice. Tables that the network computes from
-    its config, which no file holds, are there; on torch's meta device they would be lost.
+    Tables that the network computes from its config, which no file holds, are there; if all of it were built on
+    torch's meta device they would be lost.
     """
-    with _Uninitialised():
+    with _EmptyOnMeta():
         return network(config)
 
 
-class _Uninitialised(TorchFunctionMode):
-    """Leaves out every in-place operation on parameters, as `torch.nn.init` does them."""
+class _EmptyOnMeta(TorchFunctionMode):
+    """Puts what `torch.empty` makes, and torch's layers make their weights with, on the meta device.
+
+    There, initialising costs nothing and draws no random numbers.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(func, "__name__", "")
-        # Methods pass their tensor first; the functions of torch.nn.init by the keyword `tensor`.
-        target = args[0] if args else (kwargs or {}).get("tensor")
-        if isinstance(target, nn.Parameter) and name.endswith("_") and not name.endswith("__"):
-            return target
-        return func(*args, **(kwargs or {}))
+        kwargs = dict(kwargs or {})
+        if func is torch.empty and kwargs.get("device") is None:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
 
 
 def load_weights(

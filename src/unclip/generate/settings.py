@@ -1,0 +1,74 @@
+"""The knobs of sampling, with a model's own defaults; and which seed each picture of a call gets."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from unclip.config import from_dict
+from unclip.diffusion.samplers import SAMPLERS
+from unclip.rng import derive
+
+PriorName = Literal["diffusion", "text", "none"]
+"""Where z_i comes from: the diffusion prior, the text embedding in its place, or nowhere (figure 8 of the paper)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How pictures are sampled. A model folder's `defaults` hold the values that suit it.
+
+    A guidance of 1 is none; `guidance_interval` holds the noise levels (sigma) between which the decoder is guided,
+    None means all. `candidates` embeddings are sampled for each picture, and the one nearest to the caption is drawn.
+    """
+
+    prior: PriorName = "diffusion"
+    prior_steps: int = 16
+    prior_sampler: str = "dpmpp_2m"
+    prior_guidance: float = 1.0
+    candidates: int = 2
+    steps: int = 20
+    sampler: str = "dpmpp_2m"
+    guidance: float = 2.5
+    guidance_interval: tuple[float, float] | None = None
+    upsampler_steps: int = 5
+    upsampler_sampler: str = "dpmpp_2m"
+
+    def __post_init__(self) -> None:
+        """Raise ValueError naming the knob that is out of its range."""
+        if self.prior not in get_args(PriorName):
+            raise ValueError(f"prior {self.prior!r} is not one of {', '.join(get_args(PriorName))}")
+        for name, high in (
+            ("prior_steps", 1000),
+            ("candidates", 256),
+            ("steps", 1000),
+            ("upsampler_steps", 1000),
+        ):
+            if not 1 <= getattr(self, name) <= high:
+                raise ValueError(f"{name} is {getattr(self, name)}: give a number from 1 to {high}")
+        for name in ("prior_guidance", "guidance"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} is {getattr(self, name)}: give a finite number, 1 for no guidance")
+        for name in ("prior_sampler", "sampler", "upsampler_sampler"):
+            if getattr(self, name) not in SAMPLERS:
+                raise ValueError(f"{name} {getattr(self, name)!r} is not one of {', '.join(SAMPLERS)}")
+
+    def with_given(self, **given: Any) -> "Settings":
+        """A copy with the given values; None keeps what is there."""
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+
+def read_settings(data: Mapping[str, Any]) -> Settings:
+    """Settings from a model folder's `defaults` or a recipe. Raises `ConfigError` for an unknown or unfit key."""
+    return from_dict(Settings, data)
+
+
+def seed_of(seed: int, index: int) -> int:
+    """The recorded seed of picture `index` of a call: the first has the call's own, the others 32-bit children of it."""
+    return seed if index == 0 else derive(seed, index) & 0xFFFFFFFF
+
+
+def check_seed(seed: int) -> int:
+    """`seed`, if it is in [0, 2^63); raises `ValueError` otherwise."""
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"the seed {seed} is outside [0, 2^63): give another one")
+    return seed

@@ -1,0 +1,205 @@
+"""The stages of a system as functions of tensors: caption, prior, decoder, upsampler.
+
+Each stage that samples is an iterator of steps, for the caller to follow.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, normalize
+
+from unclip.diffusion.denoiser import Denoiser, Step
+from unclip.diffusion.guidance import classifier_free_batched, clip
+from unclip.diffusion.parametrization import Preconditioned, Spacing
+from unclip.diffusion.paths import start
+from unclip.diffusion.samplers import SAMPLERS
+from unclip.models.clip import Clip, TextEncoding
+from unclip.models.decoder import Decoder, DecoderCondition
+from unclip.models.prior_diffusion import DiffusionPrior, PriorCondition
+from unclip.models.upsampler import Upsampler
+from unclip.rng import Noise, derive
+from unclip.tokenizers.clip import ClipTokenizer
+
+
+class PromptTruncated(UserWarning):
+    """A prompt has more tokens than the model reads; its end was ignored."""
+
+
+class Captions(NamedTuple):
+    """A batch of captions as the stages read them."""
+
+    tokens: Int[Tensor, "b n"]
+    encoding: TextEncoding
+
+    def take(self, rows: Sequence[int]) -> "Captions":
+        """The captions of the given rows."""
+        index = torch.tensor(rows, device=self.tokens.device)
+        return Captions(self.tokens[index], TextEncoding(*(field[index] for field in self.encoding)))
+
+
+def warn_if_cut(tokenizer: ClipTokenizer, prompts: Sequence[str]) -> None:
+    """Warn `PromptTruncated` for each prompt that the model will not read to its end."""
+    for prompt in prompts:
+        if (length := tokenizer.length(prompt)) > tokenizer.context:
+            warnings.warn(
+                f"the prompt {prompt[:40]!r}... has {length - 2} tokens, the model reads the first {tokenizer.context - 2}",
+                PromptTruncated,
+                stacklevel=3,
+            )
+
+
+def read_captions(
+    clip_model: Clip, tokenizer: ClipTokenizer, prompts: Sequence[str], device: torch.device
+) -> Captions:
+    """Tokens and text embeddings; a prompt that is too long is cut."""
+    tokens = tokenizer.encode(prompts).to(device)
+    # One at a time: a caption's embedding must not depend, even by rounding, on those beside it.
+    encodings = [clip_model.encode_text(row[None]) for row in tokens]
+    return Captions(tokens, TextEncoding(*(torch.cat(fields) for fields in zip(*encodings))))
+
+
+# Section 2.2: "two samples of z_i, and selecting the one with a higher dot product with z_t".
+def sample_prior(
+    prior: DiffusionPrior,
+    captions: Captions,
+    seeds: Sequence[int],
+    *,
+    candidates: int,
+    steps: int,
+    sampler: str,
+    guidance: float,
+    negative: Captions | None = None,
+) -> Iterator[Step]:
+    """Sample `candidates` standardised image embeddings for each caption, rows ordered (b candidates).
+
+    Each candidate has a stream of its own: with more of them the first ones stay what they were. `negative` takes the
+    place of no caption as what guidance leads away from.
+    """
+    noise = Noise([derive(seed, "prior", k) for seed in seeds for k in range(candidates)])
+    condition = prior_condition(captions, candidates)
+    null = condition.null() if negative is None else prior_condition(negative, candidates)
+    process = prior.config.process.build()
+    model = Preconditioned(prior, process)
+    grid = process.grid(steps)
+    denoise = (
+        model.bind(condition) if guidance == 1 else classifier_free_batched(model, condition, null, guidance)
+    )
+    x = start(noise.normal(prior.config.embedding), grid[0]).to(condition.text_embedding.device)
+    return SAMPLERS[sampler](denoise, x, grid, noise=noise)
+
+
+def prior_condition(captions: Captions, copies: int = 1) -> PriorCondition:
+    """The prior's condition: each caption `copies` times."""
+    embedding, states, mask = (repeat(field, "b ... -> (b k) ...", k=copies) for field in captions.encoding)
+    return PriorCondition(
+        text_embedding=embedding,
+        text_states=states,
+        text_mask=mask,
+        keep=torch.ones(len(embedding), dtype=torch.bool, device=embedding.device),
+    )
+
+
+def choose(
+    prior: DiffusionPrior, samples: Float[Tensor, "bk d"], captions: Captions, *, unit: bool
+) -> Float[Tensor, "b d"]:
+    """Of each caption's candidates the image embedding nearest to the text embedding, `unit` ones put on the sphere."""
+    z = prior.unstandardise(samples.float())
+    z = normalize(z, dim=-1) if unit else z
+    z = rearrange(z, "(b k) d -> b k d", b=len(captions.tokens))
+    scores = cosine_similarity(z, captions.encoding.embedding[:, None], dim=-1)
+    return z[torch.arange(len(z), device=z.device), scores.argmax(dim=1)]
+
+
+def decoder_condition(
+    decoder: Decoder,
+    image_embedding: Float[Tensor, "b d"] | None,
+    tokens: Int[Tensor, "b n"] | None,
+    hint: Float[Tensor, "b 4 h w"] | None = None,
+) -> DecoderCondition:
+    """What to draw; an embedding or caption that is None is dropped. At least one must be given."""
+    given = image_embedding if image_embedding is not None else tokens
+    if given is None:
+        raise ValueError("the decoder needs an image embedding or a caption")
+    yes = torch.ones(len(given), dtype=torch.bool, device=given.device)
+    embedding, caption = image_embedding, decoder.config.caption
+    if embedding is None:
+        embedding = torch.zeros(len(given), decoder.config.embedding, device=given.device)
+    keep_caption = yes if tokens is not None and caption is not None else ~yes
+    if caption is None:
+        tokens = None
+    elif tokens is None:
+        tokens = torch.zeros(len(given), caption.context, dtype=torch.int64, device=given.device)
+    return DecoderCondition(
+        image_embedding=embedding,
+        tokens=tokens,
+        keep_image=yes if image_embedding is not None else ~yes,
+        keep_caption=keep_caption,
+        hint=hint,
+    )
+
+
+def decoder_denoiser(
+    decoder: Decoder,
+    condition: DecoderCondition,
+    *,
+    guidance: float,
+    interval: tuple[float, float] | None = None,
+    negative: Int[Tensor, "b n"] | None = None,
+) -> Denoiser:
+    """The guided decoder on one batch of conditions, its estimates clipped to [-1, 1].
+
+    Guidance leads away from no condition, or from the `negative` caption.
+    """
+    model = Preconditioned(decoder, decoder.config.process.build())
+    context = decoder.encode(condition)
+    if guidance == 1:
+        return clip(model.bind(context))
+    null = condition.null()
+    if negative is not None and decoder.config.caption is not None:
+        null = replace(null, tokens=negative, keep_caption=torch.ones_like(null.keep_caption))
+    limits = {} if interval is None else {"interval": interval}
+    return clip(classifier_free_batched(model, context, decoder.encode(null), guidance, **limits))
+
+
+def decode(
+    decoder: Decoder,
+    denoise: Denoiser,
+    seeds: Sequence[int],
+    *,
+    steps: int,
+    sampler: str,
+    device: torch.device,
+    spacing: Spacing | None = None,
+) -> Iterator[Step]:
+    """Sample pictures of the decoder's size, one for each seed."""
+    noise = Noise(seeds).fork("decoder")
+    grid = decoder.config.process.build().grid(steps, spacing)
+    size = decoder.config.size
+    x = start(noise.normal(3, size, size), grid[0]).to(device)
+    return SAMPLERS[sampler](denoise, x, grid, noise=noise)
+
+
+def upsample(
+    upsampler: Upsampler,
+    low: Float[Tensor, "b 3 h w"],
+    seeds: Sequence[int],
+    *,
+    steps: int,
+    sampler: str,
+    spacing: Spacing | None = None,
+) -> Iterator[Step]:
+    """Sample large pictures, one for each small one in [-1, 1]."""
+    config = upsampler.config
+    noise = Noise(seeds).fork(f"upsampler {config.high_size}")
+    process = config.process.build()
+    grid = process.grid(steps, spacing)
+    denoise = clip(Preconditioned(upsampler, process).bind(upsampler.condition(low)))
+    height, width = (side * config.factor for side in low.shape[-2:])
+    x = start(noise.normal(3, height, width), grid[0]).to(low.device)
+    return SAMPLERS[sampler](denoise, x, grid, noise=noise)

@@ -1,0 +1,295 @@
+"""A system: CLIP, prior, decoder and upsamplers that were trained for each other, and what can be asked of them."""
+
+import contextlib
+import functools
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from unclip.checkpoints.hub import resolve
+from unclip.checkpoints.io import load_part
+from unclip.checkpoints.manifest import read_manifest, verify
+from unclip.generate.picture import Picture
+from unclip.generate.progress import Callback
+from unclip.generate.settings import PriorName, Settings, read_settings
+from unclip.generate.stages import read_captions, warn_if_cut
+from unclip.images.files import centre_crop, resize
+from unclip.images.tensors import to_tensor
+from unclip.models.clip import Clip
+from unclip.models.decoder import Decoder
+from unclip.models.prior_diffusion import DiffusionPrior
+from unclip.models.unet import Unet
+from unclip.models.upsampler import Upsampler
+from unclip.tokenizers.clip import ClipTokenizer
+
+Part = TypeVar("Part", bound=nn.Module)
+
+
+class System:
+    """Parts that belong together, each loaded when it is first needed.
+
+    Make one with `System.load`, or from networks in memory with `System.of`. Safe to use from several threads.
+    """
+
+    def __init__(
+        self,
+        loaders: Mapping[str, Callable[[], nn.Module]],
+        tokenizer: Callable[[], ClipTokenizer],
+        *,
+        name: str,
+        weights: str,
+        defaults: Settings,
+        device: torch.device,
+        dtype: torch.dtype,
+    ):
+        self.name, self.weights, self.defaults = name, weights, defaults
+        self.device, self.dtype = device, dtype
+        self._loaders, self._read_tokenizer = dict(loaders), tokenizer
+        self._parts: dict[str, nn.Module] = {}
+        self._lock = threading.RLock()
+
+    @classmethod
+    def load(
+        cls,
+        model: str | os.PathLike[str],
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | str = torch.float32,
+        check: bool = False,
+    ) -> "System":
+        """A bundled model by its name, or a model folder.
+
+        `device` is the best one there is unless given. `dtype` is what the networks compute in, "float32" or
+        "bfloat16"; the sampler's state is float32 always. `check` compares every file with its SHA-256 first.
+        Raises `FileNotFoundError` where there is no model, `ModelError` where it is damaged.
+        """
+        folder = resolve(model)
+        manifest = verify(folder) if check else read_manifest(folder)
+        target = best_device() if device is None else torch.device(device)
+
+        def tokenizer() -> ClipTokenizer:
+            if manifest.tokenizer is None:
+                raise ValueError(f"the model {manifest.name!r} has no tokenizer: it cannot read text")
+            return ClipTokenizer.from_json((folder / manifest.tokenizer.file).read_text(encoding="utf-8"))
+
+        return cls(
+            {
+                name: functools.partial(load_part, folder, manifest, name, device=target)
+                for name in manifest.parts
+            },
+            tokenizer,
+            name=manifest.name,
+            weights=manifest.weights,
+            defaults=read_settings(manifest.defaults),
+            device=target,
+            dtype=read_dtype(dtype),
+        )
+
+    @classmethod
+    def of(
+        cls,
+        parts: Mapping[str, nn.Module],
+        tokenizer: ClipTokenizer,
+        *,
+        name: str = "in memory",
+        weights: str = "",
+        defaults: Settings | None = None,
+        dtype: torch.dtype | str = torch.float32,
+    ) -> "System":
+        """A system of networks in memory, as during training; they are used where they are, in evaluation mode."""
+        device = next(parameter for part in parts.values() for parameter in part.parameters()).device
+        return cls(
+            {part: functools.partial(nn.Module.eval, network) for part, network in parts.items()},
+            lambda: tokenizer,
+            name=name,
+            weights=weights,
+            defaults=defaults or Settings(),
+            device=device,
+            dtype=read_dtype(dtype),
+        )
+
+    @property
+    def tokenizer(self) -> ClipTokenizer:
+        """The tokenizer of the text tower."""
+        return self._tokenizer
+
+    @functools.cached_property
+    def _tokenizer(self) -> ClipTokenizer:
+        return self._read_tokenizer()
+
+    @property
+    def clip(self) -> Clip:
+        """CLIP."""
+        return self.part("clip", Clip)
+
+    @property
+    def prior(self) -> DiffusionPrior:
+        """The prior: caption -> image embedding."""
+        return self.part("prior", DiffusionPrior)
+
+    @property
+    def decoder(self) -> Decoder:
+        """The decoder: image embedding (and caption) -> small picture."""
+        return self.part("decoder", Decoder)
+
+    @functools.cached_property
+    def upsamplers(self) -> list[Upsampler]:
+        """The upsamplers in the order in which they run."""
+        names = [name for name in self._loaders if name.startswith("upsampler")]
+        return sorted((self.part(name, Upsampler) for name in names), key=lambda part: part.config.high_size)
+
+    @property
+    def sizes(self) -> list[int]:
+        """The sides of the pictures that this system can make, the smallest first."""
+        sizes = [self.decoder.config.size]
+        for upsampler in self.upsamplers:
+            if upsampler.config.low_size == sizes[-1]:
+                sizes.append(upsampler.config.high_size)
+        return sizes
+
+    def part(self, name: str, kind: type[Part]) -> Part:
+        """A part by its name, loaded when first asked for. Raises `ValueError` if there is none of that kind."""
+        with self._lock:
+            if name not in self._parts:
+                if name not in self._loaders:
+                    raise ValueError(
+                        f"the model {self.name!r} has no {name}: it has {', '.join(self._loaders)}"
+                    )
+                # Weights made in inference mode could never be trained, nor used with gradients.
+                with torch.inference_mode(False):
+                    self._parts[name] = _prepare(self._loaders[name]())
+            found = self._parts[name]
+        if not isinstance(found, kind):
+            raise ValueError(
+                f"the {name} of {self.name!r} is a {type(found).__name__}, not a {kind.__name__}"
+            )
+        return found
+
+    @contextlib.contextmanager
+    def precision(self, network: nn.Module) -> Iterator[None]:
+        """The number type that a network computes in: `dtype`, but float32 for one that predicts eps.
+
+        An eps rounded to bfloat16 is off by more than the picture at the cosine schedule's largest sigma.
+        """
+        process = getattr(getattr(network, "config", None), "process", None)
+        half = self.dtype != torch.float32 and getattr(process, "parametrization", None) != "eps"
+        with torch.autocast(self.device.type, dtype=self.dtype if half else torch.bfloat16, enabled=half):
+            yield
+
+    def generate(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        n: int = 1,
+        seed: int | None = None,
+        size: int | None = None,
+        steps: int | None = None,
+        prior_steps: int | None = None,
+        upsampler_steps: int | None = None,
+        guidance: float | None = None,
+        prior_guidance: float | None = None,
+        candidates: int | None = None,
+        sampler: str | None = None,
+        negative: str | None = None,
+        prior: PriorName | None = None,
+        callback: Callback | None = None,
+        batch_size: int | None = None,
+    ) -> list[Picture]:
+        """Draw `n` pictures of each prompt.
+
+        Each picture records a seed of its own; made again alone with it, the picture is the same: bit for bit on the
+        CPU with the default `batch_size` of 1, to rounding on a GPU or in larger batches. None stands for the model's
+        default. Raises `ValueError` for an empty prompt or a value out of range; warns `PromptTruncated`.
+        """
+        from unclip.generate.text_to_image import generate_each
+
+        settings = self.defaults.with_given(
+            steps=steps,
+            prior_steps=prior_steps,
+            upsampler_steps=upsampler_steps,
+            guidance=guidance,
+            prior_guidance=prior_guidance,
+            candidates=candidates,
+            sampler=sampler,
+            prior=prior,
+        )
+        return list(
+            generate_each(
+                self,
+                [prompt] if isinstance(prompt, str) else list(prompt),
+                settings=settings,
+                n=n,
+                seed=seed,
+                size=size,
+                negative=negative,
+                callback=callback,
+                batch_size=batch_size,
+            )
+        )
+
+    def redo(
+        self, recipe: Mapping[str, Any], *, callback: Callback | None = None, any_weights: bool = False
+    ) -> Picture:
+        """Make a picture again from its recipe.
+
+        Raises `ValueError` for a recipe of another format or operation, and, unless `any_weights`, of other weights.
+        """
+        from unclip.generate import text_to_image
+
+        return text_to_image.redo(self, recipe, callback=callback, any_weights=any_weights)
+
+    @torch.no_grad()
+    def embed_text(self, prompts: str | Sequence[str]) -> Float[Tensor, "b d"]:
+        """The CLIP text embeddings z_t, on the CPU."""
+        listed = [prompts] if isinstance(prompts, str) else list(prompts)
+        warn_if_cut(self.tokenizer, listed)
+        return read_captions(self.clip, self.tokenizer, listed, self.device).encoding.embedding.cpu()
+
+    @torch.no_grad()
+    def embed_image(
+        self, images: Picture | Image.Image | Sequence[Picture | Image.Image]
+    ) -> Float[Tensor, "b d"]:
+        """The CLIP image embeddings z_i, on the CPU; pictures are cropped to their middle square and resized."""
+        listed = [images] if isinstance(images, Picture | Image.Image) else list(images)
+        pictures = [one.image if isinstance(one, Picture) else one for one in listed]
+        size = self.clip.config.vision.size
+        pixels = [to_tensor(resize(centre_crop(picture), size)).to(self.device) for picture in pictures]
+        return torch.cat([self.clip.encode_image(one[None]) for one in pixels]).cpu()
+
+
+def load(
+    model: str | os.PathLike[str] = "artwork",
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str = torch.float32,
+) -> System:
+    """A bundled model by its name, or a model folder: `System.load`."""
+    return System.load(model, device=device, dtype=dtype)
+
+
+def best_device() -> torch.device:
+    """A CUDA device if there is one, else Apple's GPU, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def read_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """The number type that networks compute in. Raises `ValueError` for one that pictures do not survive."""
+    found = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(str(dtype).removeprefix("torch."))
+    if found is None:
+        raise ValueError(f"dtype {dtype} is not one of float32, bfloat16")
+    return found
+
+
+def _prepare(network: nn.Module) -> nn.Module:
+    # Convolutions are quicker with the channels innermost.
+    if any(isinstance(module, Unet) for module in network.modules()):
+        network.to(memory_format=torch.channels_last)
+    return network.eval()

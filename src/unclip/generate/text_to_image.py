@@ -1,0 +1,242 @@
+"""Text to picture: P(x | y) = P(x | z_i, y) P(z_i | y), stage by stage (arXiv 2204.06125, section 2)."""
+
+import importlib.metadata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unclip.config import to_dict
+from unclip.generate.picture import RECIPE_FORMAT, Picture
+from unclip.generate.progress import Callback, Reporter
+from unclip.generate.settings import Settings, check_seed, read_settings, seed_of
+from unclip.generate.stages import (
+    Captions,
+    choose,
+    decode,
+    decoder_condition,
+    decoder_denoiser,
+    read_captions,
+    sample_prior,
+    upsample,
+    warn_if_cut,
+)
+from unclip.generate.system import System
+from unclip.images.tensors import to_image
+from unclip.rng import draw_seed
+
+MAX_PICTURES = 10_000
+
+
+class Order(NamedTuple):
+    """One picture that is to be drawn."""
+
+    prompt: str
+    negative: str | None
+    seed: int
+
+
+def generate_each(
+    system: System,
+    prompts: Sequence[str],
+    *,
+    settings: Settings,
+    n: int = 1,
+    seed: int | None = None,
+    size: int | None = None,
+    negative: str | None = None,
+    callback: Callback | None = None,
+    batch_size: int | None = None,
+) -> Iterator[Picture]:
+    """`System.generate`, yielding pictures as they are finished: who stops early keeps what is done."""
+    if not prompts or not all(prompt.strip() for prompt in prompts):
+        raise ValueError("the prompt is empty: say what to draw")
+    count = n * len(prompts)
+    if n < 1 or count > MAX_PICTURES:
+        raise ValueError(f"{count} pictures were asked for: ask for 1 to {MAX_PICTURES}")
+    size = check_size(system, size)
+    seed = draw_seed() if seed is None else check_seed(seed)
+    negative = negative if negative and negative.strip() else None
+    repeated = [prompt for prompt in prompts for _ in range(n)]
+    orders = [Order(prompt, negative, seed_of(seed, k)) for k, prompt in enumerate(repeated)]
+    warn_if_cut(system.tokenizer, [*prompts, negative or ""])
+    return _in_batches(system, orders, settings, size, callback, check_batch_size(system, batch_size))
+
+
+def redo(
+    system: System, recipe: Mapping[str, Any], *, callback: Callback | None = None, any_weights: bool = False
+) -> Picture:
+    """`System.redo` for pictures made from text."""
+    check_recipe(system, recipe, "generate", any_weights=any_weights)
+    names = {field.name for field in fields(Settings)}
+    settings = read_settings({name: value for name, value in recipe.items() if name in names})
+    order = Order(recipe["prompt"], recipe.get("negative"), check_seed(recipe["seed"]))
+    return next(_in_batches(system, [order], settings, check_size(system, recipe["size"]), callback, 1))
+
+
+def check_recipe(
+    system: System, recipe: Mapping[str, Any], operation: str, *, any_weights: bool = False
+) -> None:
+    """Raise `ValueError` unless `system` can follow the recipe of an `operation`."""
+    if recipe.get("recipe") != RECIPE_FORMAT:
+        raise ValueError(
+            f"the recipe has format {recipe.get('recipe')!r}, this version follows {RECIPE_FORMAT}"
+        )
+    if recipe.get("operation") != operation:
+        raise ValueError(f"the recipe is of {recipe.get('operation')!r}, not of {operation!r}")
+    if recipe.get("weights") != system.weights and not any_weights:
+        raise ValueError(
+            f"the picture was made by {recipe.get('model')!r} with weights {recipe.get('weights')}, this is "
+            f"{system.name!r} with {system.weights}: load that model, or allow other weights for a similar picture"
+        )
+
+
+def check_size(system: System, size: int | None) -> int:
+    """The side to draw: the largest unless given. Raises `ValueError` for one that the model cannot make."""
+    sizes = system.sizes
+    if size is None:
+        return sizes[-1]
+    if size not in sizes:
+        raise ValueError(f"{system.name!r} makes pictures of {', '.join(map(str, sizes))} pixels, not {size}")
+    return size
+
+
+def check_batch_size(system: System, batch_size: int | None) -> int:
+    """How many pictures to compute together. Raises `ValueError` for less than 1."""
+    if batch_size is None:
+        # Rounding depends on the batch, and the CPU gains little from large ones: alone, a picture is always the same.
+        return 1 if system.device.type == "cpu" else 4
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}: give 1 or more")
+    return batch_size
+
+
+def _in_batches(
+    system: System,
+    orders: Sequence[Order],
+    settings: Settings,
+    size: int,
+    callback: Callback | None,
+    together: int,
+) -> Iterator[Picture]:
+    batches = [orders[first : first + together] for first in range(0, len(orders), together)]
+    steps = settings.steps + settings.upsampler_steps * system.sizes.index(size)
+    steps += settings.prior_steps if settings.prior == "diffusion" else 0
+    reporter = Reporter(callback, steps * len(batches), len(orders))
+    for index, batch in enumerate(batches):
+        yield from draw(system, batch, settings, size, reporter, index * together)
+
+
+@torch.inference_mode()
+def draw(
+    system: System, orders: Sequence[Order], settings: Settings, size: int, reporter: Reporter, first: int = 0
+) -> list[Picture]:
+    """One batch of pictures of `size` pixels, through all stages."""
+    seeds = [order.seed for order in orders]
+    captions = _captions(system, [order.prompt for order in orders])
+    negatives = [order.negative for order in orders]
+    negative = _captions(system, [text or "" for text in negatives]) if any(negatives) else None
+    embedding = embed(system, captions, seeds, settings, reporter, first, negative)
+    decoder = system.decoder
+    with system.precision(decoder):
+        denoise = decoder_denoiser(
+            decoder,
+            decoder_condition(decoder, embedding, captions.tokens),
+            guidance=settings.guidance,
+            interval=settings.guidance_interval,
+            negative=None if negative is None else negative.tokens,
+        )
+        sampler = decode(
+            decoder, denoise, seeds, steps=settings.steps, sampler=settings.sampler, device=system.device
+        )
+        small = reporter.follow(sampler, "decoder", settings.steps, first)
+    pixels = enlarge(system, small, seeds, size, settings, reporter, first)
+    return [
+        Picture(
+            image=to_image(pixels[k]),
+            recipe=recipe_of(system, order, size, settings),
+            embedding=None if embedding is None else embedding[k].float().cpu().clone(),
+        )
+        for k, order in enumerate(orders)
+    ]
+
+
+def embed(
+    system: System,
+    captions: Captions,
+    seeds: Sequence[int],
+    settings: Settings,
+    reporter: Reporter,
+    first: int = 0,
+    negative: Captions | None = None,
+) -> Float[Tensor, "b d"] | None:
+    """The image embedding to draw for each caption, from where `settings.prior` says."""
+    if settings.prior == "none":
+        return None
+    if settings.prior == "text":
+        return captions.encoding.embedding
+    prior = system.prior
+    with system.precision(prior):
+        sampler = sample_prior(
+            prior,
+            captions,
+            seeds,
+            candidates=settings.candidates,
+            steps=settings.prior_steps,
+            sampler=settings.prior_sampler,
+            guidance=settings.prior_guidance,
+            negative=negative,
+        )
+        samples = reporter.follow(sampler, "prior", settings.prior_steps, first)
+    return choose(prior, samples, captions, unit=system.clip.config.normalize)
+
+
+def enlarge(
+    system: System,
+    pixels: Float[Tensor, "b 3 h w"],
+    seeds: Sequence[int],
+    size: int,
+    settings: Settings,
+    reporter: Reporter,
+    first: int = 0,
+) -> Tensor:
+    """Pictures of the decoder's size (or an upsampler's), brought to `size` by the upsamplers that lead there."""
+    for upsampler in system.upsamplers:
+        if pixels.shape[-1] >= size or upsampler.config.low_size != pixels.shape[-1]:
+            continue
+        with system.precision(upsampler):
+            sampler = upsample(
+                upsampler, pixels, seeds, steps=settings.upsampler_steps, sampler=settings.upsampler_sampler
+            )
+            pixels = reporter.follow(sampler, "upsampler", settings.upsampler_steps, first)
+    return pixels
+
+
+def recipe_of(system: System, order: Order, size: int, settings: Settings) -> dict[str, Any]:
+    """All that makes the picture what it is, JSON-able."""
+    cut = system.tokenizer.length(order.prompt) > system.tokenizer.context
+    return {
+        "recipe": RECIPE_FORMAT,
+        "operation": "generate",
+        "unclip": importlib.metadata.version("unclip"),
+        "model": system.name,
+        "weights": system.weights,
+        "prompt": order.prompt,
+        **({"prompt_truncated": True} if cut else {}),
+        **({"negative": order.negative} if order.negative else {}),
+        "seed": order.seed,
+        "size": size,
+        **to_dict(settings),
+        "device": system.device.type,
+        "dtype": str(system.dtype).removeprefix("torch."),
+        "torch": torch.__version__,
+    }
+
+
+def _captions(system: System, prompts: Sequence[str]) -> Captions:
+    unique = list(dict.fromkeys(prompts))
+    read = read_captions(system.clip, system.tokenizer, unique, system.device)
+    return read.take([unique.index(prompt) for prompt in prompts])

@@ -1,0 +1,97 @@
+"""A tiny system with random weights, on disk and in memory, through the real classes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from unclip.checkpoints.io import save_model
+from unclip.diffusion.parametrization import ProcessConfig
+from unclip.generate.system import System
+from unclip.models.clip import Clip, ClipConfig, TextConfig, VisionConfig
+from unclip.models.decoder import CaptionConfig, Decoder, DecoderConfig
+from unclip.models.patch_transformer import PatchTransformerConfig
+from unclip.models.prior_diffusion import DiffusionPrior, DiffusionPriorConfig
+from unclip.models.unet import UnetConfig
+from unclip.models.upsampler import Upsampler, UpsamplerConfig
+from unclip.tokenizers.clip import ClipTokenizer
+
+DEFAULTS = {"steps": 3, "prior_steps": 3, "upsampler_steps": 2, "candidates": 2, "guidance": 2.0}
+
+
+def tiny_tokenizer() -> ClipTokenizer:
+    captions = ["a red apple", "a blue cat", "two green cars", "flat style", "noto style"]
+    return ClipTokenizer.train(captions, vocabulary=540, context=8)
+
+
+def tiny_parts(tokenizer: ClipTokenizer, *, unet: bool = False) -> dict[str, nn.Module]:
+    """CLIP, prior, decoder (16 px, a patch transformer or a U-Net) and upsampler (32 px), every weight random."""
+    torch.manual_seed(0)
+    text = {"vocabulary": tokenizer.vocabulary, "context": tokenizer.context, "end": tokenizer.end}
+    if unet:
+        net = UnetConfig(
+            channels=32, multiples=(1, 2), blocks=1, attention_levels=(1,), head_channels=32, out_channels=6,
+            context_width=32, vector_width=24,
+        )  # fmt: skip
+        process = ProcessConfig(parametrization="eps", schedule="cosine", learned_variance=True)
+    else:
+        net = PatchTransformerConfig(size=16, patch=4, width=32, layers=2, head_channels=16, context_width=24)
+        process = ProcessConfig(parametrization="x0", schedule="flow")
+    parts = {
+        "clip": Clip(
+            ClipConfig(
+                embedding=16,
+                vision=VisionConfig(size=16, patch=4, width=32, layers=1, heads=2),
+                text=TextConfig(width=32, layers=1, heads=2, **text),
+            )
+        ),
+        "prior": DiffusionPrior(
+            DiffusionPriorConfig(embedding=16, context=8, text_width=32, width=32, layers=2, heads=2)
+        ),
+        "decoder": Decoder(
+            DecoderConfig(
+                net=net,
+                size=16,
+                embedding=16,
+                embedding_scale=4.0,
+                image_tokens=2,
+                caption=CaptionConfig(width=32, layers=1, heads=2, **text),
+                process=process,
+            )
+        ),
+        "upsampler": Upsampler(
+            UpsamplerConfig(
+                net=UnetConfig(in_channels=6, channels=32, multiples=(1, 2), blocks=1, label_scale=1000.0),
+                process=ProcessConfig(parametrization="x0", schedule="flow"),
+                low_size=16,
+                high_size=32,
+            )
+        ),
+    }
+    # Layers that start at zero would hide what goes into them.
+    with torch.no_grad():
+        for network in parts.values():
+            for parameter in network.parameters():
+                if parameter.count_nonzero() == 0:
+                    parameter.normal_(std=0.05)
+    return parts
+
+
+@pytest.fixture(scope="session", params=["transformer", "unet"])
+def tiny_folder(request, tmp_path_factory) -> Path:
+    """A model folder that makes pictures of 16 and 32 pixels."""
+    tokenizer = tiny_tokenizer()
+    return save_model(
+        tmp_path_factory.mktemp("models") / "tiny",
+        tiny_parts(tokenizer, unet=request.param == "unet"),
+        name="tiny",
+        tokenizer=tokenizer.to_json(),
+        defaults=DEFAULTS,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_system(tiny_folder) -> System:
+    """The system of `tiny_folder`, on the CPU."""
+    return System.load(tiny_folder, device="cpu")

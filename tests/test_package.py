@@ -1,0 +1,38 @@
+"""The package's front door: names, version, and that it opens quickly."""
+
+import subprocess
+import sys
+
+import pytest
+
+import unclip
+
+
+def test_names_are_sorted_and_exist():
+    assert unclip.__all__ == sorted(unclip.__all__)
+    assert all(getattr(unclip, name) for name in unclip.__all__)
+    assert dir(unclip) == unclip.__all__
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        unclip.nothing  # noqa: B018
+
+
+def test_importing_it_does_not_load_torch():
+    program = "import sys, unclip; unclip.__version__; print('torch' in sys.modules, 'PIL' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["False", "False"]
+
+
+def test_drawing_does_not_load_what_it_does_not_need():
+    program = "import sys, unclip.generate.text_to_image; print(*[m for m in sys.modules if m in UNNEEDED])"
+    unneeded = (
+        "torch._dynamo",
+        "transformers",
+        "diffusers",
+        "scipy",
+        "pandas",
+        "unclip.data",
+        "unclip.train",
+    )
+    program = program.replace("UNNEEDED", repr(unneeded))
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []
