@@ -36,9 +36,8 @@ def pack(
     """
     source = Path(source)
     manifest = read_manifest(source)
-    chosen = {
-        name: storage if isinstance(storage, str) else storage.get(name, "float32") for name in manifest.parts
-    }
+    chosen: dict[str, Storage] = dict.fromkeys(manifest.parts, "float32")
+    chosen |= dict.fromkeys(manifest.parts, storage) if isinstance(storage, str) else storage
     reports: dict[str, PackReport] = {}
 
     def fill(fresh: Path) -> Manifest:

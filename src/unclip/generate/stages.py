@@ -3,6 +3,7 @@
 Each stage that samples is an iterator of steps, for the caller to follow.
 """
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -163,8 +164,8 @@ def decoder_denoiser(
     null = condition.null()
     if negative is not None and decoder.config.caption is not None:
         null = replace(null, tokens=negative, keep_caption=torch.ones_like(null.keep_caption))
-    limits = {} if interval is None else {"interval": interval}
-    return clip(classifier_free_batched(model, context, decoder.encode(null), guidance, **limits))
+    low, high = interval or (0.0, math.inf)
+    return clip(classifier_free_batched(model, context, decoder.encode(null), guidance, interval=(low, high)))
 
 
 def decode(

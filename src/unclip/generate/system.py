@@ -291,5 +291,5 @@ def read_dtype(dtype: torch.dtype | str) -> torch.dtype:
 def _prepare(network: nn.Module) -> nn.Module:
     # Convolutions are quicker with the channels innermost.
     if any(isinstance(module, Unet) for module in network.modules()):
-        network.to(memory_format=torch.channels_last)
+        network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return network.eval()
