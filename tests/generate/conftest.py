@@ -78,13 +78,12 @@ def tiny_parts(tokenizer: ClipTokenizer, *, unet: bool = False) -> dict[str, nn.
     return parts
 
 
-@pytest.fixture(scope="session", params=["transformer", "unet"])
-def tiny_folder(request, tmp_path_factory) -> Path:
+def save_tiny(folder: Path, *, unet: bool = False) -> Path:
     """A model folder that makes pictures of 16 and 32 pixels."""
     tokenizer = tiny_tokenizer()
     return save_model(
-        tmp_path_factory.mktemp("models") / "tiny",
-        tiny_parts(tokenizer, unet=request.param == "unet"),
+        folder,
+        tiny_parts(tokenizer, unet=unet),
         name="tiny",
         tokenizer=tokenizer.to_json(),
         defaults=DEFAULTS,
@@ -92,6 +91,21 @@ def tiny_folder(request, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory) -> Path:
+    """A model folder whose decoder is a patch transformer."""
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
 def tiny_system(tiny_folder) -> System:
     """The system of `tiny_folder`, on the CPU."""
     return System.load(tiny_folder, device="cpu")
+
+
+@pytest.fixture(scope="session", params=["transformer", "unet"])
+def either_system(request, tiny_system, tmp_path_factory) -> System:
+    """A system of each kind of decoder: the patch transformer, and the paper's U-Net."""
+    if request.param == "transformer":
+        return tiny_system
+    folder = save_tiny(tmp_path_factory.mktemp("models") / "unet", unet=True)
+    return System.load(folder, device="cpu")

@@ -23,25 +23,25 @@ def same(a: Picture, b: Picture) -> bool:
     return a.image.tobytes() == b.image.tobytes()
 
 
-def test_a_picture_depends_on_its_recorded_seed_only(tiny_system):
-    four = tiny_system.generate(PROMPT, n=4, seed=7)
+def test_a_picture_depends_on_its_recorded_seed_only(either_system):
+    four = either_system.generate(PROMPT, n=4, seed=7)
     assert [picture.image.size for picture in four] == [(32, 32)] * 4
     assert four[0].seed == 7
     assert len({picture.image.tobytes() for picture in four}) == 4
     for picture in four:
         assert 0 <= picture.seed < 2**32
-        alone = tiny_system.generate(PROMPT, seed=picture.seed)
+        alone = either_system.generate(PROMPT, seed=picture.seed)
         assert same(alone[0], picture)
         assert torch.equal(alone[0].embedding, picture.embedding)
     # The same in a list of prompts.
-    mixed = tiny_system.generate(["a blue cat", PROMPT], n=2, seed=7)
+    mixed = either_system.generate(["a blue cat", PROMPT], n=2, seed=7)
     assert [picture.recipe["prompt"] for picture in mixed] == ["a blue cat"] * 2 + [PROMPT] * 2
-    assert same(tiny_system.generate(PROMPT, seed=mixed[3].seed)[0], mixed[3])
+    assert same(either_system.generate(PROMPT, seed=mixed[3].seed)[0], mixed[3])
 
 
-def test_larger_batches_change_rounding_only(tiny_system):
-    alone = tiny_system.generate(PROMPT, n=3, seed=7, negative="flat style")
-    together = tiny_system.generate(PROMPT, n=3, seed=7, negative="flat style", batch_size=2)
+def test_larger_batches_change_rounding_only(either_system):
+    alone = either_system.generate(PROMPT, n=3, seed=7, negative="flat style")
+    together = either_system.generate(PROMPT, n=3, seed=7, negative="flat style", batch_size=2)
     for a, b in zip(alone, together):
         difference = torch.tensor(list(a.image.tobytes())) - torch.tensor(list(b.image.tobytes()))
         assert difference.abs().max() <= 1
@@ -68,6 +68,8 @@ def test_a_recipe_of_another_model_is_refused_unless_allowed(tiny_system):
     assert same(tiny_system.redo(other, any_weights=True), picture)
     with pytest.raises(ValueError, match="format 99"):
         tiny_system.redo({**picture.recipe, "recipe": 99})
+    with pytest.raises(ValueError, match="prior: 'magic' is not one of 'diffusion'"):
+        tiny_system.redo({**picture.recipe, "prior": "magic"})
     with pytest.raises(ValueError, match="of 'vary'"):
         tiny_system.redo({**picture.recipe, "operation": "vary"})
 
@@ -159,23 +161,12 @@ def test_only_sizes_that_the_parts_make(tiny_system):
         ({"candidates": 0}, "candidates is 0"),
         ({"guidance": float("nan")}, "guidance is nan"),
         ({"sampler": "magic"}, "'magic' is not one of euler, "),
-        ({"prior": "magic"}, "prior 'magic'"),
         ({"batch_size": 0}, "batch_size is 0"),
     ],
 )
-def test_senseless_orders_are_refused(tiny_folder, given, message):
-    # Called as users call it, without the run-time type checks of the tests.
-    program = (
-        "import unclip, sys\n"
-        f"try: unclip.load({str(tiny_folder)!r}).generate(**{{'prompt': 'a cat', **{given!r}}})\n"
-        "except ValueError as error: print(error)"
-    ).replace("nan}", "float('nan')}")
-    if "prior" in given:
-        result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-        assert message in result.stdout
-    else:
-        with pytest.raises(ValueError, match=message):
-            System.load(tiny_folder, device="cpu").generate(**{"prompt": "a cat", **given})
+def test_senseless_orders_are_refused(tiny_system, given, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_system.generate(**{"prompt": "a cat", **given})
 
 
 def test_a_prompt_that_is_too_long_is_cut_and_told(tiny_system):
@@ -244,13 +235,15 @@ def test_seeds_of_a_call():
     assert max(seed_of(7, k) for k in range(1000)) < 2**32
 
 
+# The patch transformer's norms of queries and keys have float32 weights and, under autocast, bfloat16 inputs.
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
 def test_bfloat16_draws_nearly_the_same(tiny_folder, tiny_system):
     half = System.load(tiny_folder, device="cpu", dtype="bfloat16")
     a, b = half.generate(PROMPT, seed=2)[0], tiny_system.generate(PROMPT, seed=2)[0]
     difference = (torch.tensor(list(a.image.tobytes())) - torch.tensor(list(b.image.tobytes()))).abs().float()
     assert 0 < difference.mean() < 12
     assert a.recipe["dtype"] == "bfloat16"
-    with pytest.raises(ValueError, match="float16 is not one of float32, bfloat16"):
+    with pytest.raises(ValueError, match=r"float16 is not one of float32, bfloat16"):
         System.load(tiny_folder, dtype="float16")
 
 
@@ -263,6 +256,25 @@ def test_parts_are_loaded_when_needed(tiny_folder):
         system.part("vae", torch.nn.Module)
     with pytest.raises(ValueError, match="is a Clip, not a Linear"):
         system.part("clip", torch.nn.Linear)
+
+
+def test_drawing_loads_nothing_that_it_does_not_need(tiny_folder):
+    # Torch's compiler alone would cost a second.
+    unneeded = (
+        "torch._dynamo",
+        "transformers",
+        "diffusers",
+        "scipy",
+        "pandas",
+        "unclip.data",
+        "unclip.train",
+    )
+    program = (
+        f"import sys, unclip; unclip.load({str(tiny_folder)!r}, device='cpu').generate('a cat', seed=1);"
+        f"print(*[name for name in sys.modules if name in {unneeded!r}])"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []
 
 
 def test_a_system_in_memory_is_the_same_as_on_disk(tiny_system):

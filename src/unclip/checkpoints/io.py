@@ -116,13 +116,23 @@ def build(network: type[Network], config: Any) -> Network:
 class _EmptyOnMeta(TorchFunctionMode):
     """Puts what `torch.empty` makes, and torch's layers make their weights with, on the meta device.
 
-    There, initialising costs nothing and draws no random numbers.
+    What would fill it is left out: even there, a random number costs the second that loading torch's compiler takes.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if func is torch.empty and kwargs.get("device") is None:
             kwargs["device"] = "meta"
+        # Methods pass their tensor first; the functions of torch.nn.init by the keyword `tensor`.
+        target = args[0] if args else kwargs.get("tensor")
+        name = getattr(func, "__name__", "")
+        if (
+            isinstance(target, nn.Parameter)
+            and target.is_meta
+            and name.endswith("_")
+            and not name.endswith("__")
+        ):
+            return target
         return func(*args, **kwargs)
 
 
