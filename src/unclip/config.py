@@ -138,4 +138,6 @@ def _read_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any
         return tuple(_read(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     if len(value) != len(arguments):
         raise ConfigError(f"{where}: expected {len(arguments)} values, got {len(value)}")
-    return tuple(_read(hint, item, f"{where}[{index}]") for index, (hint, item) in enumerate(zip(arguments, value)))
+    return tuple(
+        _read(hint, item, f"{where}[{index}]") for index, (hint, item) in enumerate(zip(arguments, value))
+    )

@@ -36,7 +36,11 @@ class Noise:
     """
 
     def __init__(self, seeds: Sequence[int] | Int[Tensor, " b"], device: torch.device | str = "cpu"):
-        keys = seeds if isinstance(seeds, Tensor) else torch.tensor([_signed(seed) for seed in seeds], dtype=torch.int64)
+        keys = (
+            seeds
+            if isinstance(seeds, Tensor)
+            else torch.tensor([_signed(seed) for seed in seeds], dtype=torch.int64)
+        )
         self.keys = _mix(keys.to(device))
         self.counter = 0
 

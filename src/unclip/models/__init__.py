@@ -1,0 +1,1 @@
+"""Models: one file holds one frozen config and one `nn.Module`, a pure function of tensors."""

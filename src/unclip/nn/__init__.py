@@ -1,0 +1,1 @@
+"""Layers: attention, transformers, residual blocks, embeddings, resampling, norms. Pure torch."""

@@ -1,0 +1,104 @@
+"""The bundled model: small nets for 64 px drawings of one or two objects, trained on two CPU cores or one GPU.
+
+unclip train clip --recipe artwork --data SHARDS --out runs/artwork/clip      (and prior, decoder, upsampler)
+"""
+
+from unclip.diffusion.losses import LogitNormal, LogNormal, LossConfig, UniformTime
+from unclip.diffusion.parametrization import ProcessConfig
+from unclip.models.clip import ClipConfig, TextConfig, VisionConfig
+from unclip.models.decoder import CaptionConfig, DecoderConfig
+from unclip.models.patch_transformer import PatchTransformerConfig
+from unclip.models.prior_diffusion import DiffusionPriorConfig
+from unclip.models.unet import UnetConfig
+from unclip.models.upsampler import UpsamplerConfig
+from unclip.train.config import DataConfig, TrainConfig
+from unclip.train.optim import OptimizerConfig
+
+EMBEDDING = 256
+CONTEXT = 24
+
+
+def clip() -> TrainConfig:
+    """A ViT on 8 x 8 patches and a short text tower, 5 M parameters."""
+    return TrainConfig(
+        recipe="artwork",
+        stage="clip",
+        model=ClipConfig(
+            embedding=EMBEDDING,
+            vision=VisionConfig(size=64, patch=8, width=192, layers=6, heads=3),
+            text=TextConfig(context=CONTEXT, width=192, layers=4, heads=3),
+        ),
+        data=DataConfig(shift=3),
+        optimizer=OptimizerConfig(
+            learning_rate=1e-3, muon_learning_rate=2e-3, weight_decay=0.05, betas=(0.9, 0.98)
+        ),
+        samples=120_000,
+        batch=256,
+        ema_decay=0.99,
+    )
+
+
+def prior() -> TrainConfig:
+    """A small causal transformer that predicts the clean embedding on the cosine schedule."""
+    return TrainConfig(
+        recipe="artwork",
+        stage="prior",
+        model=DiffusionPriorConfig(width=256, layers=8, heads=4),
+        loss=LossConfig(density=UniformTime(), weight="x0"),
+        optimizer=OptimizerConfig(learning_rate=1e-3, muon_learning_rate=2e-3, weight_decay=0.02),
+        samples=250_000,
+        batch=256,
+        ema_decay=0.995,
+        clip="",
+    )
+
+
+def decoder() -> TrainConfig:
+    """A transformer on 8 x 8 patches: predicts x0 on the flow schedule, with the velocity's weight (JiT)."""
+    return TrainConfig(
+        recipe="artwork",
+        stage="decoder",
+        model=DecoderConfig(
+            net=PatchTransformerConfig(
+                in_channels=7, size=64, patch=8, width=320, layers=10, context_width=256
+            ),
+            caption=CaptionConfig(width=192, layers=2, heads=3),
+            inpainting=True,
+            dropout_hint=0.8,
+            process=ProcessConfig(parametrization="x0", schedule="flow"),
+        ),
+        loss=LossConfig(density=LogitNormal(mean=0.8, std=0.8), weight="velocity"),
+        optimizer=OptimizerConfig(learning_rate=1e-3, muon_learning_rate=2e-3),
+        samples=120_000,
+        batch=64,
+        ema_decay=0.998,
+        clip="",
+    )
+
+
+def upsampler() -> TrainConfig:
+    """Convolutions on 4 x 4 folded pixels: cheap at 256 px on a CPU, trained on 64 px crops."""
+    return TrainConfig(
+        recipe="artwork",
+        stage="upsampler",
+        model=UpsamplerConfig(
+            net=UnetConfig(
+                in_channels=6,
+                out_channels=3,
+                channels=64,
+                multiples=(1, 2),
+                blocks=2,
+                patch=4,
+                norm="rms",
+                label_scale=1000.0,
+            ),
+            process=ProcessConfig(parametrization="x0", schedule="flow"),
+            noise_level=0.1,
+            residual=True,
+        ),
+        loss=LossConfig(density=LogNormal(mean=-1.2, std=1.2), weight="velocity"),
+        optimizer=OptimizerConfig(learning_rate=2e-3, weight_decay=0.0),
+        samples=60_000,
+        batch=32,
+        ema_decay=0.995,
+    )

@@ -1,0 +1,51 @@
+"""An exponential moving average of the weights, in float32: what is validated, previewed and shipped."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class Ema:
+    """`average <- decay * average + (1 - decay) * weights` after every step.
+
+    Early on the decay is (1 + n) / (10 + n), so that the random start is forgotten (Karras et al. 2022, EMA ramp-up).
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay = decay
+        self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, steps: int) -> None:
+        """Take in the weights after step number `steps` (from 1)."""
+        weight = 1.0 - min(self.decay, (1 + steps) / (10 + steps))
+        state = model.state_dict()
+        floating = [name for name in self.average if self.average[name].is_floating_point()]
+        torch._foreach_lerp_(
+            [self.average[name] for name in floating], [state[name] for name in floating], weight
+        )
+        for name in self.average.keys() - floating:
+            self.average[name].copy_(state[name])
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        """Within the context the model holds the average; afterwards its own weights again, bit for bit."""
+        own = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        model.load_state_dict(self.average)
+        model.eval()
+        try:
+            yield
+        finally:
+            model.load_state_dict(own)
+            model.train()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The average, by parameter name."""
+        return self.average
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over an average that `state_dict` gave."""
+        for name, value in self.average.items():
+            value.copy_(state[name])

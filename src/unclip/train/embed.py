@@ -1,0 +1,63 @@
+"""What a trained CLIP gives to the other stages: image embeddings of every drawing, its text tower, its tokenizer."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from unclip.checkpoints.io import load_part
+from unclip.checkpoints.manifest import read_manifest
+from unclip.models.clip import Clip
+from unclip.tokenizers.clip import ClipTokenizer
+from unclip.train.config import TrainConfig
+from unclip.train.source import Source
+
+
+class ClipRun:
+    """The finished CLIP stage that `config.clip` names: frozen network, tokenizer, and a hash of both."""
+
+    def __init__(self, config: TrainConfig, device: torch.device):
+        if config.clip is None:
+            raise ValueError(
+                f"the {config.stage} stage learns from a CLIP: train that first, or name its run with clip=FOLDER"
+            )
+        folder = Path(config.clip) / "model"
+        if not (folder / "model.json").exists():
+            raise ValueError(
+                f"{config.clip} holds no finished CLIP run: train it first (`unclip train clip`)"
+            )
+        manifest = read_manifest(folder)
+        network = load_part(folder, manifest, "clip", device=device)
+        assert isinstance(network, Clip)
+        self.clip = network.requires_grad_(False)
+        self.tokenizer_json = (folder / "tokenizer.json").read_text(encoding="utf-8")
+        self.tokenizer = ClipTokenizer.from_json(self.tokenizer_json)
+        self.hash = hashlib.sha256(manifest.parts["clip"].sha256.encode()).hexdigest()[:16]
+        self.device = device
+
+    @property
+    def embedding(self) -> int:
+        """The width of the embeddings."""
+        return self.clip.config.embedding
+
+    @torch.inference_mode()
+    def image_embeddings(self, source: Source, cache: Path, *, batch: int = 256) -> Float[Tensor, "n d"]:
+        """z_i of every drawing of `source`, in its order, on the device; computed once and kept in `cache`."""
+        file = cache / f"{source.fingerprint}-{self.hash}.safetensors"
+        if file.exists():
+            return load_file(file)["image_embedding"].float().to(self.device)
+        parts = []
+        for start in range(0, len(source), batch):
+            pictures = source.pictures_between(start, min(start + batch, len(source)))
+            with torch.autocast(self.device.type, torch.bfloat16):
+                parts.append(self.clip.encode_image(pictures).float())
+        embeddings = torch.cat(parts)
+        cache.mkdir(parents=True, exist_ok=True)
+        fresh = file.with_suffix(".writing")
+        save_file({"image_embedding": embeddings.cpu()}, fresh)
+        fresh.rename(file)
+        # Out of inference mode, so that it may take part in a graph.
+        return embeddings.clone()

@@ -1,0 +1,27 @@
+"""The stages' objectives, by name."""
+
+import torch
+
+from unclip.train.config import TrainConfig
+from unclip.train.objective import Objective
+
+
+def build_objective(config: TrainConfig, device: torch.device) -> Objective:
+    """The objective that `config.stage` names, with its network and data on `device`."""
+    match config.stage:
+        case "clip":
+            from unclip.train.objectives.clip import ClipObjective
+
+            return ClipObjective(config, device)
+        case "prior":
+            from unclip.train.objectives.prior import PriorObjective
+
+            return PriorObjective(config, device)
+        case "decoder":
+            from unclip.train.objectives.decoder import DecoderObjective
+
+            return DecoderObjective(config, device)
+        case "upsampler":
+            from unclip.train.objectives.upsampler import UpsamplerObjective
+
+            return UpsamplerObjective(config, device)

@@ -1,0 +1,75 @@
+"""CLIP's objective: each picture finds its caption in the batch, each caption its picture."""
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int64
+from PIL import Image
+from torch import Tensor
+
+from unclip.config import from_dict, to_dict
+from unclip.models.clip import Clip, ClipConfig
+from unclip.rng import Noise
+from unclip.tokenizers.clip import ClipTokenizer
+from unclip.train.config import TrainConfig
+from unclip.train.objective import Losses
+from unclip.train.source import Source, spread
+
+
+class ClipObjective:
+    """Learns the tokenizer from the captions, then trains both towers on pairs."""
+
+    def __init__(self, config: TrainConfig, device: torch.device):
+        assert isinstance(config.model, ClipConfig)
+        self.train = Source(config, config.data.split, device)
+        self.held_out = Source(config, config.data.validation, device)
+        text = config.model.text
+        self.tokenizer = ClipTokenizer.train(
+            self.train.all_captions(), vocabulary=config.vocabulary, context=text.context
+        )
+        self.tokenizer_json = self.tokenizer.to_json()
+        self.model = Clip(fitted(config.model, self.tokenizer)).to(device)
+        self.device = device
+
+    def loss(self, numbers: Int64[np.ndarray, " b"], noise: Noise) -> Losses:
+        """The contrastive loss of one batch; equal captions are no negatives of each other."""
+        indices = self.train.indices(numbers)
+        tokens = self.tokenizer.encode(self.train.captions(indices, noise)).to(self.device)
+        image = self.model.encode_image(self.train.pictures(indices, noise))
+        text = self.model.encode_text(tokens).embedding
+        loss = self.model.loss(image, text, same_captions(tokens))
+        return Losses(loss, {"temperature": 1 / self.model.logit_scale.exp().item()})
+
+    def validate(self) -> dict[str, float]:
+        """Loss and recall at 1 among up to 512 held-out drawings; drawings with equal captions count as right."""
+        indices = spread(512, len(self.held_out))
+        tokens = self.tokenizer.encode(self.held_out.captions(indices)).to(self.device)
+        chunks = range(0, len(indices), 128)
+        image = torch.cat(
+            [self.model.encode_image(self.held_out.pictures(indices[i : i + 128])) for i in chunks]
+        )
+        text = torch.cat([self.model.encode_text(tokens[i : i + 128]).embedding for i in chunks])
+        same = same_captions(tokens)
+        similarity = image @ text.T
+        rows = torch.arange(len(indices), device=self.device)
+        return {
+            "loss": self.model.loss(image, text, same).item(),
+            "image_to_text_recall_1": same[rows, similarity.argmax(1)].float().mean().item(),
+            "text_to_image_recall_1": same[rows, similarity.argmax(0)].float().mean().item(),
+        }
+
+    def preview(self) -> Image.Image | None:
+        """Nothing to see: CLIP draws no pictures."""
+        return None
+
+
+def same_captions(tokens: Int64[Tensor, "b n"]) -> Bool[Tensor, "b b"]:
+    """Which pairs of captions have the same tokens."""
+    return (rearrange(tokens, "b n -> b 1 n") == rearrange(tokens, "b n -> 1 b n")).all(-1)
+
+
+def fitted(config: ClipConfig, tokenizer: ClipTokenizer) -> ClipConfig:
+    """The config with the vocabulary that the tokenizer really has."""
+    data = to_dict(config)
+    data["text"] |= {"vocabulary": tokenizer.vocabulary, "end": tokenizer.end}
+    return from_dict(ClipConfig, data)

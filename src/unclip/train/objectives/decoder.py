@@ -1,0 +1,106 @@
+"""The decoder's objective: the picture from its image embedding and caption, each dropped at times (GLIDE, unCLIP)."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from PIL import Image
+from torch import Tensor
+
+from unclip.diffusion.guidance import classifier_free
+from unclip.diffusion.losses import diffusion_loss
+from unclip.diffusion.parametrization import Preconditioned
+from unclip.diffusion.samplers import dpmpp_2m, sample
+from unclip.images import grid, to_image
+from unclip.models.decoder import CaptionConfig, Decoder, DecoderCondition, DecoderConfig
+from unclip.rng import Noise
+from unclip.train.config import TrainConfig
+from unclip.train.embed import ClipRun
+from unclip.train.objective import Losses
+from unclip.train.objectives.hints import random_hint
+from unclip.train.objectives.levels import losses_at_levels
+from unclip.train.source import Source, spread
+
+
+class DecoderObjective:
+    """Pictures, their embeddings by the frozen CLIP, their captions, and where the config says so, holes to fill."""
+
+    def __init__(self, config: TrainConfig, device: torch.device):
+        assert isinstance(config.model, DecoderConfig)
+        self.config, self.device = config, device
+        self.clip = ClipRun(config, device)
+        self.train = Source(config, config.data.split, device)
+        self.held_out = Source(config, config.data.validation, device)
+        cache = Path(config.out).parent / "embeddings"
+        self.train_embeddings = self.clip.image_embeddings(self.train, cache)
+        self.held_out_embeddings = self.clip.image_embeddings(self.held_out, cache)
+        self.model = Decoder(self._fitted(config.model)).to(device, memory_format=torch.channels_last)
+        self.process = config.model.process.build()
+        network = torch.compile(self.model) if config.compile else self.model
+        self.denoiser = Preconditioned(network, self.process)
+
+    def _fitted(self, config: DecoderConfig) -> DecoderConfig:
+        """The config with the embedding, the scale and the vocabulary that the CLIP stage really has."""
+        caption: CaptionConfig | None = None
+        if config.caption is not None:
+            tokenizer = self.clip.tokenizer
+            caption = replace(
+                config.caption, vocabulary=tokenizer.vocabulary, context=tokenizer.context, end=tokenizer.end
+            )
+        scale = 1.0 / self.train_embeddings.square().mean().sqrt().item()
+        return replace(
+            config, embedding=self.clip.embedding, embedding_scale=round(scale, 4), caption=caption
+        )
+
+    def loss(self, numbers: Int64[np.ndarray, " b"], noise: Noise) -> Losses:
+        """The diffusion loss of drawings under dropped conditions."""
+        indices = self.train.indices(numbers)
+        x0 = self.train.pictures(indices)
+        condition = self._condition(self.train_embeddings, self.train.captions(indices, noise), indices)
+        drop = noise.fork("drop").uniform(2)
+        config = self.model.config
+        condition = condition.drop(drop[:, 0] < config.dropout_image, drop[:, 1] < config.dropout_caption)
+        if config.inpainting:
+            condition = replace(condition, hint=random_hint(x0, noise.fork("hint"), config.dropout_hint))
+        sigma = self.config.loss.density.sigma(noise.fork("sigma").uniform(), self.process)
+        eps = noise.fork("eps").normal(*x0.shape[1:])
+        context = self.model.encode(condition)
+        return Losses(diffusion_loss(self.denoiser, x0, eps, sigma, context, self.config.loss).mean(), {})
+
+    def _condition(
+        self, embeddings: Float[Tensor, "n d"], captions: list[str], indices: Int64[np.ndarray, " b"]
+    ) -> DecoderCondition:
+        keep = torch.ones(len(indices), dtype=torch.bool, device=self.device)
+        tokens = None
+        if self.model.caption is not None:
+            tokens = self.clip.tokenizer.encode(captions).to(self.device)
+        return DecoderCondition(embeddings[torch.from_numpy(indices).to(self.device)], tokens, keep, keep)
+
+    def _held_out(self, count: int) -> tuple[Float[Tensor, "b 3 h w"], DecoderCondition]:
+        indices = spread(count, len(self.held_out))
+        condition = self._condition(self.held_out_embeddings, self.held_out.captions(indices), indices)
+        return self.held_out.pictures(indices), condition
+
+    def validate(self) -> dict[str, float]:
+        """Losses at fixed noise levels with both conditions."""
+        x0, condition = self._held_out(64)
+        return losses_at_levels(
+            self.denoiser, x0, self.model.encode(condition), self.config.loss, self.process
+        )
+
+    def preview(self) -> Image.Image:
+        """Held-out drawings, and below each the decoder's picture of its embedding (guidance 2, 16 steps)."""
+        x0, condition = self._held_out(16)
+        guided = classifier_free(
+            self.denoiser.bind(self.model.encode(condition)),
+            self.denoiser.bind(self.model.encode(condition.null())),
+            scale=2.0,
+        )
+        sigmas = self.process.grid(16)
+        noise = Noise(range(len(x0)), device=self.device)
+        start = noise.normal(*x0.shape[1:]) * float(sigmas[0].square().add(1).sqrt())
+        drawn = sample(dpmpp_2m(guided, start, sigmas))
+        rows = [row for i in range(0, len(x0), 8) for row in (x0[i : i + 8], drawn[i : i + 8])]
+        return grid([to_image(picture) for row in rows for picture in row], columns=min(8, len(x0)))

@@ -1,0 +1,84 @@
+"""Optimisers: AdamW, and Muon on the hidden matrices (Jordan et al. 2024), under one learning-rate schedule."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW's settings, Muon's learning rate where it is used, and the schedule in shares of the run."""
+
+    learning_rate: float = 1e-3
+    muon_learning_rate: float | None = None
+    """For matrices inside transformer blocks; None trains them with AdamW too."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    epsilon: float = 1e-8
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    warmup: float = 0.02
+    decay: float = 0.3
+    """The last share of the run, over which the rate falls to zero."""
+
+
+def schedule(config: OptimizerConfig, progress: float) -> float:
+    """The factor on every learning rate at `progress` in [0, 1]: linear warm-up, constant, linear to zero."""
+    rise = progress / config.warmup if config.warmup else 1.0
+    fall = (1.0 - progress) / config.decay if config.decay else 1.0
+    return max(0.0, min(1.0, rise, fall))
+
+
+def build_optimizers(
+    parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig, *, fused: bool
+) -> list[torch.optim.Optimizer]:
+    """AdamW on everything, or AdamW and Muon; each group remembers its full rate as `peak`."""
+    named = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
+    hidden = [
+        parameter
+        for name, parameter in named
+        if config.muon_learning_rate and is_hidden_matrix(name, parameter)
+    ]
+    chosen = {id(parameter) for parameter in hidden}
+    rest = [parameter for _, parameter in named if id(parameter) not in chosen]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(
+            [
+                # Decay shrinks matrices only: norms, biases and embeddings of one axis are left alone.
+                {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
+                {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+            ],
+            lr=config.learning_rate,
+            betas=config.betas,
+            eps=config.epsilon,
+            fused=fused,
+        )
+    ]
+    if hidden:
+        assert config.muon_learning_rate is not None
+        # "match_rms_adamw" gives a matrix's update the size that AdamW's would have (Liu et al. 2025).
+        optimizers.append(
+            torch.optim.Muon(
+                hidden,
+                lr=config.muon_learning_rate,
+                weight_decay=config.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak"] = group["lr"]
+    return optimizers
+
+
+def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
+    """Whether Muon may have it: a weight matrix of a layer inside a stack of blocks."""
+    return parameter.ndim == 2 and ".blocks." in f".{name}" and name.endswith(".weight")
+
+
+def set_rate(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> None:
+    """Set every group's learning rate to `factor` of its peak."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
