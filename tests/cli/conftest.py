@@ -1,6 +1,10 @@
 """A command run in this process, as the shell would see it."""
 
+import json
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -31,3 +35,30 @@ def unclip(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
         return Outcome(code, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder made as a user makes one: four stages of the tiny recipe (cut short) and `unclip pack`."""
+    root = tmp_path_factory.mktemp("chain")
+    for stage in ("clip", "prior", "decoder", "upsampler"):
+        clip = ["--clip", root / "clip"] if stage in ("prior", "decoder") else []
+        made = succeed(
+            "train", stage, "--recipe", "tiny", "--out", root / stage, *clip, "--set", "samples=32", "--json"
+        )
+        assert json.loads(made) == {"model": str(root / stage / "model")}
+    runs = [root / stage for stage in ("clip", "prior", "decoder", "upsampler")]
+    quick = [
+        argument
+        for name in ("steps", "prior_steps", "upsampler_steps")
+        for argument in ("--set", f"{name}=2")
+    ]
+    assert succeed("pack", *runs, "-o", root / "tiny", *quick) == f"{root / 'tiny'}\n"
+    return root / "tiny"
+
+
+def succeed(*argv: object) -> str:
+    """Run a command that must succeed, outside of any one test; its stdout."""
+    with redirect_stdout(StringIO()) as out:
+        assert main([str(argument) for argument in argv]) == 0
+    return out.getvalue()

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from typing import Any
 
 
@@ -11,8 +10,9 @@ class UsageError(ValueError):
 
 
 def result(text: str) -> None:
-    """Write one line of result to stdout."""
+    """Write one line of result to stdout, at once: a reader may be waiting for it."""
     sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def result_json(value: Any) -> None:
@@ -27,43 +27,25 @@ def tell(text: str) -> None:
 
 
 class Progress:
-    """Shows the stages of a long call: a bar on a terminal, one line a finished stage elsewhere, or nothing."""
+    """How far a long call is: a bar where stderr is a terminal, nothing elsewhere or when `quiet`."""
 
     def __init__(self, *, quiet: bool = False):
-        self._quiet = quiet
-        self._stage = ""
         self._bar: Any = None
-        self._started = 0.0
-        self._step = 0
+        if not quiet and sys.stderr.isatty():
+            from tqdm import tqdm
 
-    def update(self, stage: str, step: int, total: int | None = None) -> None:
-        """`stage` has finished `step` of its `total` steps."""
-        if self._quiet:
-            return
-        if stage != self._stage:
-            self._finish_stage()
-            self._stage, self._started = stage, time.monotonic()
-            if sys.stderr.isatty():
-                from tqdm import tqdm
+            form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+            self._bar = tqdm(total=1.0, bar_format=form, file=sys.stderr, leave=False)
 
-                self._bar = tqdm(total=total, desc=stage, file=sys.stderr, leave=False)
+    def update(self, fraction: float, doing: str) -> None:
+        """`fraction` in [0, 1] of the call is done; `doing` says what it is at."""
         if self._bar is not None:
-            self._bar.update(step - self._step if step >= self._step else 0)
-        self._step = step
-
-    def _finish_stage(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-        elif self._stage:
-            tell(f"{self._stage}: {self._step} steps in {time.monotonic() - self._started:.1f} s")
-        self._stage, self._step = "", 0
+            self._bar.set_description_str(doing, refresh=False)
+            self._bar.update(fraction - self._bar.n)
 
     def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if exception[0] is None:
-            self._finish_stage()
-        elif self._bar is not None:
+        if self._bar is not None:
             self._bar.close()

@@ -6,11 +6,13 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
-from unclip.cli import console, data, doctor, models, show
+import unclip
+from unclip.cli import console, data, doctor, generate, models, pack, redo, show, train
 from unclip.cli.console import UsageError
 
-VERBS = (show, models, data, doctor)
+VERBS = (generate, show, redo, models, data, train, pack, doctor)
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -39,16 +41,22 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 (failure), 2 (usage), 130 (interrupted)."""
     parser = build_parser()
-    arguments = parser.parse_args(argv)
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        words = "prompt" in arguments and not unknown[0].startswith("-")
+        parser.error(
+            f"unknown: {' '.join(unknown)}{' (put a prompt of several words in quotes)' if words else ''}"
+        )
     try:
         with warnings.catch_warnings():
             if not arguments.debug:
+                warnings.filterwarnings("default", category=UserWarning, module=r"unclip\.")
                 warnings.showwarning = _show_warning
             arguments.run(arguments)
         sys.stdout.flush()
         return 0
-    except KeyboardInterrupt:
-        console.tell("interrupted")
+    except KeyboardInterrupt as interrupt:
+        console.tell(f"interrupted: {interrupt}" if str(interrupt) else "interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away (`unclip models | head`): not an error of ours, and nothing to say.
@@ -72,8 +80,8 @@ def _describe(error: Exception) -> str:
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    # Warnings of the package are meant for the user; those of its dependencies are not.
-    if issubclass(category, UserWarning):
+    # Warnings of this package are meant for the user; those of its dependencies for whoever works on it.
+    if Path(filename).is_relative_to(Path(unclip.__path__[0])):
         console.tell(f"note: {message}")
 
 

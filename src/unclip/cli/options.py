@@ -35,12 +35,20 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
+def add_output(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument(
-        "--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: the best there is)"
+        "-o", "--output", metavar="PATH", help=f"a .png file, or a folder (default: {default})"
+    )
+
+
+def add_device(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
+    parser.add_argument(
+        "--device", metavar="NAME", help=f"cpu, cuda, cuda:1, mps (default: {default or 'the best there is'})"
     )
     parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), help="the networks' number format (default: the model's)"
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help=f"what the networks compute in (default: {default or 'float32'})",
     )
 
 
@@ -96,7 +104,10 @@ def writable(path: Path, *, force: bool) -> Path:
         raise IsADirectoryError(f"{path} is a folder; name a file in it")
     if path.exists() and not force:
         raise FileExistsError(f"{path} exists; give --force to overwrite it, or another -o")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise type(error)(f"{path.parent} cannot be made ({error.strerror}); give another -o") from error
     if not os.access(path.parent, os.W_OK):
         raise PermissionError(f"{path.parent} cannot be written to; give another -o")
     return path

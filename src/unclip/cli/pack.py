@@ -1,0 +1,99 @@
+"""`unclip pack`: trained stages joined to one model folder, stored small."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unclip.cli import console, options
+from unclip.cli.console import UsageError
+
+if TYPE_CHECKING:
+    from unclip.checkpoints.manifest import Manifest
+
+
+def add(verbs) -> None:
+    parser = options.verb(verbs, "pack", "join trained stages to one model folder, stored small")
+    parser.add_argument(
+        "sources", nargs="+", type=Path, metavar="FOLDER", help="finished runs, or model folders"
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="FOLDER", help="where the model goes"
+    )
+    parser.add_argument("--name", metavar="NAME", help="the model's name (default: the folder's)")
+    parser.add_argument("--description", default="", metavar="TEXT", help="one line for `unclip models`")
+    parser.add_argument("--licence", default="", metavar="TEXT", help="the licence of the weights")
+    parser.add_argument(
+        "--storage",
+        choices=("float32", "float16", "int8"),
+        default="int8",
+        help="how weights are stored (default: int8)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a default for generating, such as steps=20",
+    )
+    options.add_force(parser)
+    options.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from unclip.checkpoints.io import load_part, save_model
+    from unclip.checkpoints.manifest import describe
+    from unclip.config import ConfigError, override, to_dict
+    from unclip.generate.settings import Settings
+
+    try:
+        defaults = to_dict(override(Settings(), arguments.set))
+    except ConfigError as error:
+        raise UsageError(f"--set: {error}") from None
+    found = find_parts(arguments.sources)
+    folder = save_model(
+        arguments.out,
+        {name: load_part(source, manifest, name) for name, (source, manifest) in found.items()},
+        name=arguments.name or arguments.out.name,
+        tokenizer=find_tokenizer(found),
+        defaults=defaults,
+        description=arguments.description,
+        licence=arguments.licence,
+        storage=arguments.storage,
+        force=arguments.force,
+    )
+    if arguments.json:
+        console.result_json({**describe(folder), "folder": str(arguments.out)})
+    else:
+        console.result(str(arguments.out))
+
+
+def find_parts(sources: list[Path]) -> "dict[str, tuple[Path, Manifest]]":
+    """Which folder holds each part. Raises `UsageError` where two hold the same one, or a run is not finished."""
+    from unclip.checkpoints.manifest import MANIFEST, read_manifest
+
+    found: dict[str, tuple[Path, Manifest]] = {}
+    for source in sources:
+        folder = source / "model" if (source / "model" / MANIFEST).is_file() else source
+        if (source / "config.json").is_file() and folder is source:
+            raise UsageError(f"{source} is a run that is not finished: `unclip train` goes on with it")
+        manifest = read_manifest(folder)
+        for name in manifest.parts:
+            if name in found:
+                raise UsageError(f"both {found[name][0]} and {folder} hold a {name!r}; leave one out")
+            found[name] = folder, manifest
+    return found
+
+
+def find_tokenizer(found: "dict[str, tuple[Path, Manifest]]") -> str | None:
+    """The one tokenizer of the parts' folders. Raises `UsageError` where they differ."""
+    holders = {
+        manifest.tokenizer.sha256: folder / manifest.tokenizer.file
+        for folder, manifest in found.values()
+        if manifest.tokenizer is not None
+    }
+    if len(holders) > 1:
+        raise UsageError(
+            f"these tokenizers differ, so the stages do not belong together: {', '.join(map(str, holders.values()))}"
+        )
+    return next(iter(holders.values())).read_text(encoding="utf-8") if holders else None

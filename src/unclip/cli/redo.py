@@ -1,0 +1,59 @@
+"""`unclip redo`: a picture made again from the recipe that it carries."""
+
+import argparse
+from pathlib import Path
+
+from unclip.cli import console, options
+from unclip.cli.console import UsageError
+
+
+def add(verbs) -> None:
+    parser = options.verb(verbs, "redo", "make a picture again from the recipe that it carries")
+    parser.add_argument("picture", type=Path, metavar="PICTURE", help="a PNG file that unclip made")
+    options.add_output(parser, "the picture's name with -again")
+    options.add_force(parser)
+    parser.add_argument(
+        "-m", "--model", metavar="NAME", help="a bundled model or a folder (default: the recipe's)"
+    )
+    parser.add_argument(
+        "--any-weights", action="store_true", help="use the model even if its weights are not the same"
+    )
+    options.add_device(parser, default="the recipe's")
+    options.add_quiet(parser)
+    options.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from unclip.checkpoints.hub import bundled
+    from unclip.cli.generate import reporter
+    from unclip.cli.loading import load
+    from unclip.generate.picture import Picture
+
+    before = Picture.open(arguments.picture)
+    path = options.writable(name_output(arguments.output, arguments.picture), force=arguments.force)
+    model = arguments.model or str(before.recipe.get("model"))
+    if arguments.model is None and model not in bundled():
+        raise UsageError(
+            f"{arguments.picture} was made by {model!r}, which is not bundled; give its folder: --model FOLDER"
+        )
+    system = load(
+        model, arguments.device or before.recipe.get("device"), arguments.dtype or before.recipe.get("dtype")
+    )
+    with console.Progress(quiet=arguments.quiet) as progress:
+        after = system.redo(before.recipe, callback=reporter(progress), any_weights=arguments.any_weights)
+    after.save(path, force=arguments.force)
+    identical = before.image.size == after.image.size and before.image.tobytes() == after.image.tobytes()
+    console.tell("every pixel is the same" if identical else "the pixels differ")
+    if arguments.json:
+        console.result_json({"path": str(path), "identical": identical, **after.recipe})
+    else:
+        console.result(str(path))
+
+
+def name_output(output: str | None, picture: Path) -> Path:
+    """Where the new picture goes: never over the old one unless it is named."""
+    if output is None:
+        return picture.with_stem(f"{picture.stem}-again")
+    folder = output.endswith(("/", "\\")) or Path(output).is_dir()
+    return Path(output) / picture.name if folder else Path(output)

@@ -1,0 +1,78 @@
+"""`unclip train`: run one stage's training, or go on with it."""
+
+import argparse
+import json
+from pathlib import Path
+
+from unclip.cli import console, options
+from unclip.cli.console import UsageError
+
+STAGES = ("clip", "prior", "decoder", "upsampler")
+
+
+def add(verbs) -> None:
+    parser = options.verb(
+        verbs,
+        "train",
+        "train one stage by a recipe; the same command again goes on where it was stopped",
+        epilog="The prior and the decoder read the CLIP that was trained before: --clip is its --out.",
+    )
+    parser.add_argument("stage", choices=STAGES, metavar="STAGE", help=", ".join(STAGES))
+    parser.add_argument(
+        "--recipe", default="artwork", metavar="NAME", help="which settings (default: artwork)"
+    )
+    parser.add_argument(
+        "--data", metavar="FOLDER", help="pictures with captions, such as `unclip data` makes"
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, metavar="FOLDER", help="where the run keeps all that it writes"
+    )
+    parser.add_argument("--clip", type=Path, metavar="FOLDER", help="the finished run of the CLIP stage")
+    parser.add_argument(
+        "--seed", type=options.seed, metavar="N", help="of weights, order and noise (default: the recipe's)"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one setting, such as optimizer.learning_rate=1e-4",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print all settings as JSON, and train nothing"
+    )
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 (default: the best there is)")
+    options.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from unclip import recipes
+    from unclip.config import override, to_dict
+
+    try:
+        config = recipes.get(arguments.recipe, arguments.stage)
+    except ValueError as error:
+        raise UsageError(f"--recipe: {error}") from None
+    named = {"data.path": arguments.data, "out": arguments.out, "clip": arguments.clip}
+    given = [f"{key}={json.dumps(str(value))}" for key, value in named.items() if value is not None]
+    if arguments.seed is not None:
+        given.append(f"seed={arguments.seed}")
+    try:
+        config = override(config, [*given, *arguments.set])
+    except ValueError as error:
+        raise UsageError(f"--set: {error}") from None
+    if arguments.dry_run:
+        console.result_json(to_dict(config))
+        return
+    if not config.out:
+        raise UsageError("give the run a folder: --out FOLDER")
+
+    from unclip.cli.loading import read_device
+    from unclip.train.loop import train
+
+    folder = train(config, device=None if arguments.device is None else str(read_device(arguments.device)))
+    if arguments.json:
+        console.result_json({"model": str(folder)})
+    else:
+        console.result(str(folder))

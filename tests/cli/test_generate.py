@@ -1,0 +1,179 @@
+"""`unclip generate` and `unclip redo` on a real, barely trained model: streams, names, seeds, and every bad input."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from unclip.cli.generate import name_outputs, slug
+from unclip.images import open_picture, read_recipe
+
+
+def test_writes_a_picture_and_prints_its_path(unclip, model, tmp_path):
+    path = tmp_path / "new folder" / "a.png"
+    assert unclip("generate", "a red circle", "-m", model, "-o", path, "--seed", 3) == (0, f"{path}\n", "")
+    assert open_picture(path).size == (32, 32)
+    recipe = read_recipe(path)
+    assert (recipe["prompt"], recipe["seed"], recipe["model"]) == ("a red circle", 3, "tiny")
+
+
+def test_options_reach_the_recipe(unclip, model, tmp_path):
+    options = {
+        "size": 16, "steps": 1, "guidance": 1.5, "sampler": "euler", "prior_steps": 1, "prior_guidance": 2.0,
+        "candidates": 3, "upsampler_steps": 1, "negative": "blue", "dtype": "bfloat16", "device": "cpu",
+    }  # fmt: skip
+    argv = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
+    code, out, _ = unclip("generate", "a red circle", "-m", model, "-o", tmp_path / "a.png", "--json", *argv)
+    assert code == 0
+    (made,) = json.loads(out)
+    assert {name: made[name] for name in options} == options
+
+
+def test_drawn_seed_is_told_and_repeats_the_picture(unclip, model, tmp_path):
+    code, _, err = unclip("generate", "a red circle", "-m", model, "-o", tmp_path / "a.png")
+    seed = read_recipe(tmp_path / "a.png")["seed"]
+    assert code == 0
+    assert f"seed {seed} was drawn" in err
+    unclip("generate", "a red circle", "-m", model, "-o", tmp_path / "b.png", "--seed", seed)
+    assert open_picture(tmp_path / "a.png").tobytes() == open_picture(tmp_path / "b.png").tobytes()
+
+
+def test_each_of_several_pictures_can_be_drawn_alone(unclip, model, tmp_path):
+    common = ("generate", "a red circle", "-m", model, "-o", f"{tmp_path}/")
+    code, out, _ = unclip(*common, "-n", 2, "--seed", 7)
+    assert code == 0
+    first, second = map(Path, out.split())
+    assert first.name == "a-red-circle-7.png"
+    alone = tmp_path / "alone.png"
+    unclip(*common[:-1], alone, "--seed", read_recipe(second)["seed"])
+    assert open_picture(alone).tobytes() == open_picture(second).tobytes()
+    assert open_picture(first).tobytes() != open_picture(second).tobytes()
+
+
+def test_prompts_from_stdin(unclip, model, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("a red circle\n\n  a blue square  \n"))
+    code, out, _ = unclip("generate", "--prompts", "-", "-m", model, "-o", tmp_path / "a.png", "--seed", 1)
+    assert code == 0
+    assert [read_recipe(path)["prompt"] for path in out.split()] == ["a red circle", "a blue square"]
+    assert [Path(path).name for path in out.split()] == ["a-1.png", "a-2.png"]
+
+
+def test_long_prompt_is_cut_and_told(unclip, model, tmp_path):
+    code, out, err = unclip("generate", "red " * 30, "-m", model, "-o", tmp_path / "a.png", "--seed", 1)
+    assert (code, out) == (0, f"{tmp_path / 'a.png'}\n")
+    assert "unclip: note: the prompt" in err
+    assert read_recipe(tmp_path / "a.png")["prompt_truncated"] is True
+
+
+def test_nothing_is_overwritten_without_force(unclip, model, tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"precious")
+    command = ("generate", "a red circle", "-m", model, "-o", path, "--seed", 1)
+    code, out, err = unclip(*command)
+    assert (code, out, path.read_bytes()) == (1, "", b"precious")
+    assert "--force" in err
+    assert unclip(*command, "--force").code == 0
+    assert open_picture(path).size == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "told"),
+    [
+        ((" ",), 2, "the prompt is empty"),
+        ((), 2, "say what to draw"),
+        (("a", "--prompts", "-"), 2, "either PROMPT or --prompts"),
+        (("a", "red", "circle"), 2, "in quotes"),
+        (("a", "--size", 20), 2, "16, 32 pixels"),
+        (("a", "--size", 0), 2, "at least 1"),
+        (("a", "-n", "many"), 2, "not a whole number"),
+        (("a", "--steps", 2000), 2, "from 1 to 1000"),
+        (("a", "--guidance", "nan"), 2, "out of range"),
+        (("a", "--seed", -1), 2, "out of range"),
+        (("a", "--sampler", "magic"), 2, "euler"),
+        (("a", "--device", "abacus"), 2, "cpu, cuda"),
+        (("a", "--device", "cuda:99"), 2, "--device cpu always works"),
+        (("a", "-o", "a.jpg"), 2, "PNG"),
+        (("a", "-o", "/dev/null/x/"), 1, "give another -o"),
+    ],
+)
+def test_bad_input(unclip, model, tmp_path, monkeypatch, argv, code, told):
+    monkeypatch.chdir(tmp_path)
+    outcome = unclip("generate", *argv, "-m", model)
+    assert (outcome.code, outcome.out) == (code, "")
+    assert told in outcome.err
+    assert "Traceback" not in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_model(unclip, tmp_path):
+    code, out, err = unclip("generate", "a", "-m", tmp_path / "nowhere", "-o", tmp_path / "a.png")
+    assert (code, out) == (1, "")
+    assert "nowhere" in err
+
+
+def test_damaged_model(unclip, model, tmp_path):
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for file in model.iterdir():
+        (damaged / file.name).write_bytes(file.read_bytes())
+    (damaged / "decoder.safetensors").write_bytes(b"\0" * (model / "decoder.safetensors").stat().st_size)
+    code, out, err = unclip("generate", "a", "-m", damaged, "-o", tmp_path / "a.png")
+    assert (code, out) == (1, "")
+    assert "decoder.safetensors" in err
+    assert "damaged" in err
+
+
+def test_interrupt_keeps_what_is_done(unclip, model, tmp_path, monkeypatch):
+    from unclip.generate.picture import Picture
+
+    save, saved = Picture.save, []
+
+    def save_and_interrupt(picture: Picture, path: Path, *, force: bool) -> Path:
+        saved.append(save(picture, path, force=force))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Picture, "save", save_and_interrupt)
+    code, _, err = unclip("generate", "a", "-m", model, "-n", 3, "-o", f"{tmp_path}/", "--seed", 1)
+    assert (code, err) == (130, "unclip: interrupted\n")
+    assert list(tmp_path.iterdir()) == saved
+
+
+def test_redo_makes_the_same_picture(unclip, model, tmp_path):
+    path = tmp_path / "a.png"
+    unclip("generate", "a red circle", "-m", model, "-o", path, "--seed", 3, "--dtype", "bfloat16")
+    again = tmp_path / "a-again.png"
+    assert unclip("redo", path, "-m", model) == (0, f"{again}\n", "unclip: every pixel is the same\n")
+    assert read_recipe(again) == read_recipe(path)
+    code, out, err = unclip("redo", path, "-m", model)
+    assert (code, out) == (1, "")
+    assert "--force" in err
+
+
+def test_redo_needs_the_model_of_the_recipe(unclip, model, tmp_path):
+    unclip("generate", "a red circle", "-m", model, "-o", tmp_path / "a.png", "--seed", 3)
+    code, out, err = unclip("redo", tmp_path / "a.png")
+    assert (code, out) == (2, "")
+    assert "'tiny'" in err
+    assert "--model FOLDER" in err
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("A red Rocket, 3d style!", "a-red-rocket-3d-style"),
+        ("crème brûlée", "creme-brulee"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("🚀", "picture"),
+        ("word " * 20, "word-word-word-word-word-word-word-word-word"),
+        ("x" * 60, "x" * 48),
+    ],
+)
+def test_file_names_from_prompts(prompt, name):
+    assert slug(prompt) == name
+
+
+def test_many_pictures_sort_by_number():
+    paths = name_outputs("out.png", [("a", seed) for seed in range(12)])
+    assert [path.name for path in paths][:2] == ["out-01.png", "out-02.png"]
+    assert paths == sorted(paths)
