@@ -1,26 +1,35 @@
-# One word per wish. `make` alone lists them.
-# Needs Python 3.11 or newer with venv and pip; everything else is installed into $(VENV).
+# One word per wish; `make` alone lists them. Python 3.11 or newer with venv and pip must be there (and npm for the
+# artwork data set); everything else is installed into $(VENV).
 
 PYTHON ?= python3
 VENV   ?= .venv
 PROMPT ?= a red rocket, 3d style
 OUT    ?= out
+DATA   ?= data/artwork
+RUNS   ?= runs/artwork
+RECIPE ?= artwork
 
 BIN  := $(VENV)/bin
 PIP  := $(BIN)/python -m pip --disable-pip-version-check
+RUN  := $(BIN)/unclip
 export PROMPT
 
 .DEFAULT_GOAL := help
-.PHONY: help picture test lint clean
+.PHONY: help picture data model lint test clean
+.DELETE_ON_ERROR:
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-# The two environments are stamped, so that a second call costs nothing.
+# The environments are stamped, so that a second call costs nothing.
 $(VENV)/.runtime: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing unclip into $(VENV) ..." >&2
 	@$(PIP) install --quiet -c constraints.txt --editable . >&2
+	@touch $@
+
+$(VENV)/.data: $(VENV)/.runtime
+	@$(PIP) install --quiet -c constraints.txt --editable ".[data]" >&2
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
@@ -30,7 +39,25 @@ $(VENV)/.dev: $(VENV)/.runtime
 	@touch $@
 
 picture: $(VENV)/.runtime  ## draw PROMPT="..." with the bundled model and print the file's path
-	@$(BIN)/unclip generate "$$PROMPT" -o $(OUT)/
+	@$(RUN) generate "$$PROMPT" -o $(OUT)/
+
+# The whole chain of the bundled model. Each run goes on where it was stopped, and a finished one is left alone.
+artwork/node_modules: artwork/package-lock.json
+	npm ci --prefix artwork --no-audit --no-fund
+	@touch $@
+
+$(DATA)/artwork.json: $(VENV)/.data artwork/node_modules
+	rm -rf $(DATA)
+	$(RUN) data artwork $(DATA)
+
+data: $(DATA)/artwork.json  ## build the artwork data set
+
+model: $(DATA)/artwork.json  ## train every stage on the artwork data set and pack the model
+	$(RUN) train clip --recipe $(RECIPE) --data $(DATA) --out $(RUNS)/clip
+	$(RUN) train prior --recipe $(RECIPE) --data $(DATA) --clip $(RUNS)/clip --out $(RUNS)/prior
+	$(RUN) train decoder --recipe $(RECIPE) --data $(DATA) --clip $(RUNS)/clip --out $(RUNS)/decoder
+	$(RUN) train upsampler --recipe $(RECIPE) --data $(DATA) --out $(RUNS)/upsampler
+	$(RUN) pack $(RUNS)/clip $(RUNS)/prior $(RUNS)/decoder $(RUNS)/upsampler --name artwork --out $(RUNS)/model --force
 
 lint: $(VENV)/.dev  ## style, formatting, types and layers
 	$(BIN)/ruff check
@@ -39,8 +66,8 @@ lint: $(VENV)/.dev  ## style, formatting, types and layers
 	$(BIN)/lint-imports
 
 test: lint  ## everything that CI checks: lint, then the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-clean:  ## remove the environment, caches and results
+clean:  ## remove the environment, caches and pictures; data sets and runs stay
 	rm -rf $(VENV) $(OUT) .pytest_cache .ruff_cache .import_linter_cache build dist
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
