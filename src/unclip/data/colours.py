@@ -207,7 +207,7 @@ def recolouring(palette: Palette, target: str) -> Callable[[np.ndarray], np.ndar
         lightness, chroma, hue = to_oklch(rgb)
         offset = (hue - palette.hue + 180) % 360 - 180
         # Light tints and dark shades of the dominant hue have little chroma and still belong to it.
-        amount = _smoothstep(chroma, 0.015, 0.05) * (1 - _smoothstep(abs(offset), 42, 60))
+        amount = _smoothstep(chroma, 0.015, 0.05) * (1 - _smoothstep(abs(offset), 42.0, 60.0))
         if amount == 0:
             return rgb
         if lightness <= palette.lightness:

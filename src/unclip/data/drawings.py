@@ -264,8 +264,8 @@ def _read_icons(
                 concept=concept,
                 tones=tones,
                 body=icon["body"],
-                width=icon.get("width", icons.get("width", 16)),
-                height=icon.get("height", icons.get("height", 16)),
+                width=float(icon.get("width", icons.get("width", 16))),
+                height=float(icon.get("height", icons.get("height", 16))),
             ),
             known is not None,
         )

@@ -32,9 +32,8 @@ class FolderDataset:
         table = next((self.folder / name for name in TABLES if (self.folder / name).is_file()), None)
         found = self._from_table(table) if table is not None else self._from_pairs()
         root = self.folder.resolve()
-        total = 0
+        before = len(self.bad)
         for key, path, record in found:
-            total += 1
             try:
                 if not path.resolve().is_relative_to(root):
                     raise ValueError("points outside of the folder")
@@ -45,7 +44,7 @@ class FolderDataset:
                 self._samples.append((Sample(key, captions, weight_in(record), dict(record)), path))
             except ValueError as error:
                 self.bad.record(key, str(error))
-        self.bad.check(total)
+        self.bad.check(len(self._samples) + len(self.bad) - before)
 
     def _from_table(self, table: Path) -> Iterator[tuple[str, Path, Mapping[str, Any]]]:
         for number, row in enumerate(read_table(table), start=1):

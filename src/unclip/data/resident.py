@@ -1,11 +1,8 @@
 """A decoded data set in memory: every picture once, as uint8 in a memory-mapped file that later runs find again."""
 
-import contextlib
 import json
-import multiprocessing
-import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +11,9 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from unclip.data.decode_all import decode_all
 from unclip.data.sample import BadSample, BadSamples, Dataset, Sample
 from unclip.data.shards import write_atomically
-
-_CHUNK = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +55,7 @@ class Resident:
         reasons = _cached(array, record, (len(dataset), 3, size, size))
         if reasons is None:
             report(f"decoding {len(dataset)} pictures at {size} px into {array}")
-            reasons = _decode_all(dataset, size, array, workers)
+            reasons = decode_all(dataset, size, array, workers)
             write_atomically(record, json.dumps({"format": 1, "bad": reasons}).encode())
         samples, rows = [], []
         for index, key in enumerate(dataset.keys()):
@@ -112,61 +108,3 @@ def _cached(array: Path, record: Path, shape: tuple[int, ...]) -> dict[str, str]
     except (OSError, ValueError):
         return None
     return found["bad"] if found.get("format") == 1 and stored.shape == shape else None
-
-
-def _decode_all(dataset: Dataset, size: int, array: Path, workers: int | None) -> dict[str, str]:
-    """Decode every picture into `array` (written under a temporary name); returns key -> reason of the bad ones."""
-    count = min(workers or os.cpu_count() or 1, 16, -(-len(dataset) // _CHUNK))
-    partial = array.with_name(f".{array.name}.{os.getpid()}.partial")
-    try:
-        memory = np.lib.format.open_memmap(
-            partial, mode="w+", dtype=np.uint8, shape=(len(dataset), 3, size, size)
-        )
-        del memory
-        starts = range(0, len(dataset), _CHUNK)
-        reasons: dict[str, str] = {}
-        with _mapper(count, dataset, size, partial) as each:
-            for found in each(starts):
-                reasons |= found
-        partial.replace(array)
-    finally:
-        partial.unlink(missing_ok=True)
-    return reasons
-
-
-@contextlib.contextmanager
-def _mapper(
-    count: int, dataset: Dataset, size: int, path: Path
-) -> Iterator[Callable[[Sequence[int]], Iterator[dict[str, str]]]]:
-    if count == 1:
-        yield lambda starts: (_decode_chunk(dataset, size, path, start) for start in starts)
-        return
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(count, initializer=_adopt, initargs=(dataset, size, path)) as pool:
-        yield lambda starts: pool.imap_unordered(_decode_adopted, starts)
-
-
-_adopted: tuple[Dataset, int, Path] | None = None
-
-
-def _adopt(dataset: Dataset, size: int, path: Path) -> None:
-    """Keep the work's description in a worker process, so that it is sent once."""
-    global _adopted
-    _adopted = (dataset, size, path)
-
-
-def _decode_adopted(start: int) -> dict[str, str]:
-    assert _adopted is not None
-    return _decode_chunk(*_adopted, start)
-
-
-def _decode_chunk(dataset: Dataset, size: int, path: Path, start: int) -> dict[str, str]:
-    memory = np.lib.format.open_memmap(path, mode="r+")
-    reasons: dict[str, str] = {}
-    for index in range(start, min(start + _CHUNK, len(dataset))):
-        try:
-            memory[index] = dataset.picture(index, size)
-        except BadSample as error:
-            reasons[error.key] = error.reason
-    memory.flush()
-    return reasons

@@ -112,6 +112,7 @@ class ShardDataset:
         self._entries: list[_Entry] = []
         self._files: dict[int, int] = {}
         self._owner = os.getpid()
+        before = len(self.bad)
         parts: list[object] = []
         for number, path in enumerate(self.paths):
             samples = _read_index(path)
@@ -120,7 +121,7 @@ class ShardDataset:
             parts += [path.name, path.stat().st_size, len(samples)]
             parts += [f"{key}:{sorted(members.items())}" for key, members in samples]
             self._add(number, path, samples)
-        self.bad.check(len(self) + len(self.bad))
+        self.bad.check(len(self) + len(self.bad) - before)
         self._fingerprint = digest_of(parts)
 
     def _add(self, number: int, path: Path, samples: list[tuple[str, dict[str, tuple[int, int]]]]) -> None:

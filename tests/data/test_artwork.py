@@ -1,0 +1,208 @@
+"""Building the artwork set from a small icon fixture: same bytes, strict splits, honest captions."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unclip.data import canvas, captions, drawings
+from unclip.data.artwork import build
+from unclip.data.artwork_plan import Layer, Plan, share
+from unclip.data.canvas import Placement
+from unclip.data.colours import map_colours, measure, recolouring
+from unclip.data.dataset import open_dataset
+
+PACKAGES = Path(__file__).parent / "packages"
+SMALL = {"packages": PACKAGES, "size": 48, "pairs": 100, "augmented": 12, "per_shard": 50}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("artwork") / "set", workers=1, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def records(built):
+    """Split -> the JSON of its samples."""
+    found = {}
+    for split, count in built.counts.items():
+        if count:
+            data = open_dataset(built.folder, split=split)
+            assert len(data) == count
+            found[split] = [dict(data.info(index).meta) for index in range(count)]
+    return found
+
+
+def hashes(folder):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def test_same_bytes_whatever_the_workers(built, tmp_path):
+    again = build(tmp_path / "set", workers=2, **SMALL)
+    assert hashes(again.folder) == hashes(built.folder)
+    assert (again.counts, again.kinds) == (built.counts, built.kinds)
+
+
+def test_counts(built, records):
+    assert sum(built.counts.values()) == sum(built.kinds.values()) == sum(map(len, records.values()))
+    assert built.drawings == built.kinds["plain"] == 35
+    assert {"train", "heldout-style", "heldout-colour", "heldout-pair"} <= set(records)
+    record = json.loads((built.folder / "artwork.json").read_text())
+    assert record["counts"] == built.counts
+    assert record["packages"]["@iconify-json/noto"] == "0.0.0-test"
+
+
+def nouns(record):
+    return frozenset(record["noun"].split(" + "))
+
+
+def test_held_out_styles_are_not_in_train(records):
+    units = {(r["concept"], r["style"]) for r in records["heldout-style"] + records.get("val", [])}
+    assert units
+    for record in records["train"] + records["heldout-pair"] + records["heldout-colour"]:
+        assert not {(part, record["style"]) for part in record["concept"].split("+")} & units
+
+
+def test_held_out_colours_are_not_in_train(records):
+    held = {(r["noun"], r["colour"]) for r in records["heldout-colour"]}
+    assert held
+    for record in records["train"]:
+        if record["kind"] == "pair":
+            said = zip(record["noun"].split(" + "), record["colours"], strict=True)
+        else:
+            said = [(record["noun"], record["colour"])]
+        assert not set(said) & held
+    for noun, colour in held:
+        text = f"{colour} {noun}"
+        assert not any(text in caption for record in records["train"] for caption in record["captions"])
+
+
+def test_held_out_pairs_are_not_in_train(records):
+    held = {nouns(r) for r in records["heldout-pair"]}
+    assert held
+    assert not held & {nouns(r) for r in records["train"] if r["kind"] == "pair"}
+    assert all(share("pair", *sorted(pair)) < 0.08 for pair in held)
+
+
+def test_metadata(records):
+    for record in (r for rows in records.values() for r in rows):
+        assert 0 < record["weight"] <= 1
+        assert len(record["captions"]) >= 4
+        assert len(record["augment"]) == 5
+        assert any(record["augment"]) == (record["kind"] == "augmented")
+        assert record["style"] in drawings.STYLES
+        if record["kind"] == "recolour":
+            assert all(record["colour"] in caption for caption in record["captions"])
+
+
+def test_recoloured_pictures_show_their_colour(built):
+    data = open_dataset(built.folder, split="train")
+    checked = 0
+    for index in range(len(data)):
+        record = data.info(index).meta
+        if record["kind"] != "recolour":
+            continue
+        pixels = data.picture(index, None).transpose(1, 2, 0)
+        alpha = np.where((pixels > 250).all(axis=-1), 0, 255).astype(np.uint8)
+        palette = measure(np.dstack([pixels, alpha]))
+        assert palette is not None
+        assert palette.name in (record["colour"], None), record["key"]
+        checked += palette.name == record["colour"]
+    assert checked > 40
+
+
+def test_plain_pictures_are_the_drawings(built):
+    """A drawing in the set equals a direct rasterisation of its SVG."""
+    everything = {d.key: d for d in drawings.load_drawings(PACKAGES)}
+    data = open_dataset(built.folder, split="train")
+    index = next(i for i in range(len(data)) if data.info(i).meta["kind"] == "plain")
+    drawing = everything[data.info(index).meta["key"].removesuffix("/plain")]
+    svg = canvas.document([(drawing, drawing.body, Placement())])
+    direct = np.asarray(canvas.rasterise(svg, 48)).transpose(2, 0, 1)
+    np.testing.assert_array_equal(data.picture(index, None), direct)
+
+
+def test_relations_are_where_captions_say():
+    """'a left of b': the coloured masses really lie so."""
+    everything = {d.key: d for d in drawings.load_drawings(PACKAGES)}
+    star, apple = everything["flat/star"], everything["flat/red-apple"]
+    layers = [(star, star.body, Placement(x=0.25, side=0.45)), (apple, apple.body, Placement(x=0.75, side=0.45))]
+    pixels = np.asarray(canvas.rasterise(canvas.document(layers), 64)).astype(int)
+    yellow = np.nonzero((pixels[..., 0] > 200) & (pixels[..., 1] > 150) & (pixels[..., 2] < 100))[1]
+    red = np.nonzero((pixels[..., 0] > 150) & (pixels[..., 1] < 80))[1]
+    assert yellow.max() < 32 < red.min()
+
+
+def test_two_drawings_keep_their_own_gradients():
+    """Both fixtures' 3d drawings use the id 'a' for their gradient."""
+    everything = {d.key: d for d in drawings.load_drawings(PACKAGES)}
+    tree, star = everything["3d/evergreen-tree"], everything["3d/star"]
+    layers = [(tree, tree.body, Placement(x=0.25, side=0.45)), (star, star.body, Placement(x=0.75, side=0.45))]
+    pixels = np.asarray(canvas.rasterise(canvas.document(layers), 64))
+    green, yellow = pixels[36, 16], pixels[32, 48]
+    assert green[1] > green[0]
+    assert yellow[0] > 200 and yellow[2] < 100
+
+
+def test_matching():
+    found = drawings.load_drawings(PACKAGES)
+    by_key = {d.key: d for d in found}
+    assert "noto/old-star" not in by_key
+    hand = by_key["3d/waving-hand-medium"]
+    assert (hand.concept.label, hand.tones, hand.weight) == ("waving hand", ("medium",), 0.1)
+    assert by_key["noto/waving-hand-medium-skin-tone"].concept.id == hand.concept.id
+    # EmojiOne has no code points; this name is an alias in another set.
+    assert by_key["emojione/glittering-star"].concept.label == "star"
+    assert by_key["emojione/mystery-thing"].concept.label == "mystery thing"
+    assert by_key["noto/flag-france"].weight < 0.2
+    assert captions.noun_of(by_key["noto/automobile"].concept) == "car"
+
+
+def test_people_flags_and_tones_are_not_recoloured():
+    found = drawings.load_drawings(PACKAGES)
+    palettes = {d.key: measure(canvas.pixels(canvas.document([(d, d.body, Placement())]), 64)) for d in found}
+    plan = Plan(found, {key: palette for key, palette in palettes.items() if palette is not None})
+    for drawing in found:
+        if drawing.concept.group in ("people-body", "flags") or drawing.tones:
+            assert plan.colours_to_try(drawing, 4) == []
+    assert any(plan.colours_to_try(drawing, 4) for drawing in found)
+    assert not plan.recolours({}, 4)
+
+
+def test_augmentation_numbers_describe_the_placement():
+    place = Placement(x=0.6, y=0.45, side=0.5, degrees=90.0, mirrored=True)
+    assert place.augmentation == [-1.0, 1.5708, 0.1, -0.05, 1.0]
+    assert Placement().augmentation == [0.0] * 5
+    everything = {d.key: d for d in drawings.load_drawings(PACKAGES)}
+    star = everything["flat/star"]
+    small = measure(canvas.pixels(canvas.document([(star, star.body, Placement(x=0.3, y=0.7, side=0.5))]), 64))
+    assert small is not None
+    left, top, right, bottom = small.box
+    assert (left + right) / 2 == pytest.approx(0.3, abs=0.03)
+    assert 0.4 < top < bottom < 1
+
+
+def test_limit_keeps_whole_concepts(tmp_path):
+    built = build(tmp_path / "set", workers=1, limit=12, **SMALL)
+    assert built.drawings == 12
+    data = open_dataset(built.folder)
+    assert 0 < len(data) < 120
+
+
+def test_refusals(built, tmp_path):
+    with pytest.raises(FileNotFoundError, match="npm ci --prefix artwork"):
+        build(tmp_path / "new", packages=tmp_path)
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(FileExistsError, match="holds shards already"):
+        build(built.folder, workers=1, **SMALL)
+
+
+def test_layers_default_to_the_drawing_as_it_is():
+    drawing = drawings.load_drawings(PACKAGES)[0]
+    layer = Layer(drawing=drawing)
+    assert layer.place == Placement()
+    palette = measure(canvas.pixels(canvas.document([(drawing, drawing.body, layer.place)]), 64))
+    assert palette is not None
+    assert map_colours(drawing.body, recolouring(palette, "black")) != drawing.body
