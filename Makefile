@@ -47,7 +47,6 @@ artwork/node_modules: artwork/package-lock.json
 	@touch $@
 
 $(DATA)/artwork.json: $(VENV)/.data artwork/node_modules
-	rm -rf $(DATA)
 	$(RUN) data artwork $(DATA)
 
 data: $(DATA)/artwork.json  ## build the artwork data set
