@@ -1,0 +1,212 @@
+"""The paper's sizes and training settings (arXiv 2204.06125, table 3), and the sizes of Karlo, its public reproduction.
+
+    unclip train decoder --recipe dalle2 --data SHARDS --set clip=runs/dalle2/clip
+
+What the paper does not tell is chosen here and said so. Two things differ: CLIP is trained without sharpness-aware
+minimisation, and the prior and the text tower share one context length, since the prior reads the tower's states.
+"""
+
+from unclip.diffusion.losses import LossConfig, UniformTime
+from unclip.diffusion.parametrization import ProcessConfig
+from unclip.models.clip import ClipConfig, TextConfig, VisionConfig
+from unclip.models.decoder import CaptionConfig, DecoderConfig
+from unclip.models.prior_diffusion import DiffusionPriorConfig
+from unclip.models.unet import UnetConfig
+from unclip.models.upsampler import UpsamplerConfig
+from unclip.train.config import DataConfig, TrainConfig
+from unclip.train.optim import OptimizerConfig
+
+EMBEDDING = 1024
+CONTEXT = 256
+VOCABULARY = 49_408
+
+_SIMPLE = LossConfig(density=UniformTime(), weight="target")
+
+
+def clip() -> TrainConfig:
+    """ViT-H/16 at 256 px and a text tower of 24 blocks, 1024 wide.
+
+    Batch, decay and epochs are those of the first CLIP (arXiv 2103.00020, table 18: 32 epochs of 400 M pairs), which
+    the paper refers to; the learning rate is the paper's.
+    """
+    return TrainConfig(
+        recipe="dalle2",
+        stage="clip",
+        model=ClipConfig(
+            embedding=EMBEDDING,
+            vision=VisionConfig(size=256, patch=16, width=1280, layers=32, heads=16),
+            text=TextConfig(vocabulary=VOCABULARY, context=CONTEXT, width=1024, layers=24, heads=16),
+        ),
+        data=DataConfig(size=256),
+        optimizer=OptimizerConfig(learning_rate=3e-4, betas=(0.9, 0.98), epsilon=1e-6, weight_decay=0.2),
+        samples=12_800_000_000,
+        batch=32_768,
+        vocabulary=VOCABULARY,
+        ema_decay=0.9999,
+    )
+
+
+def prior() -> TrainConfig:
+    """24 blocks, 2048 wide, 32 heads, on 256 text tokens."""
+    return TrainConfig(
+        recipe="dalle2",
+        stage="prior",
+        model=DiffusionPriorConfig(
+            embedding=EMBEDDING,
+            context=CONTEXT,
+            text_width=1024,
+            width=2048,
+            layers=24,
+            heads=32,
+            dropout_text=0.1,
+        ),
+        data=DataConfig(size=256),
+        loss=_SIMPLE,
+        optimizer=_adam(1.1e-4, beta2=0.96, epsilon=1e-6, weight_decay=6.0e-2),
+        samples=600_000 * 4096,
+        batch=4096,
+        ema_decay=0.9999,
+        clip="",
+    )
+
+
+def decoder() -> TrainConfig:
+    """GLIDE's U-Net of 512 channels and its text transformer; eps and learned variance on the cosine schedule."""
+    return TrainConfig(
+        recipe="dalle2",
+        stage="decoder",
+        model=DecoderConfig(
+            net=UnetConfig(
+                in_channels=3,
+                out_channels=6,
+                channels=512,
+                multiples=(1, 2, 3, 4),
+                blocks=3,
+                attention_levels=(1, 2, 3),
+                head_channels=64,
+                context_width=2048,
+                vector_width=2048,
+                dropout=0.1,
+            ),
+            size=64,
+            embedding=EMBEDDING,
+            embedding_scale=EMBEDDING**0.5,
+            image_tokens=4,
+            caption=CaptionConfig(vocabulary=VOCABULARY, context=CONTEXT, width=2048, layers=24, heads=32),
+            dropout_image=0.1,
+            dropout_caption=0.5,
+            process=ProcessConfig(parametrization="eps", schedule="cosine", learned_variance=True),
+        ),
+        data=DataConfig(size=64),
+        loss=_SIMPLE,
+        optimizer=_adam(1.2e-4),
+        samples=800_000 * 2048,
+        batch=2048,
+        ema_decay=0.9999,
+        clip="",
+    )
+
+
+def upsampler() -> TrainConfig:
+    """64 to 256 px: 320 channels; small pictures are blurred in training."""
+    return TrainConfig(
+        recipe="dalle2",
+        stage="upsampler",
+        model=UpsamplerConfig(
+            net=UnetConfig(in_channels=6, channels=320, multiples=(1, 2, 3, 4), blocks=3, dropout=0.1),
+            process=ProcessConfig(parametrization="eps", schedule="cosine"),
+            low_size=64,
+            high_size=256,
+        ),
+        data=DataConfig(size=64),
+        loss=_SIMPLE,
+        optimizer=_adam(1.2e-4),
+        samples=1_000_000 * 1024,
+        batch=1024,
+        ema_decay=0.9999,
+    )
+
+
+def upsampler_1024() -> TrainConfig:
+    """256 to 1024 px: 192 channels, the linear schedule."""
+    return TrainConfig(
+        recipe="dalle2",
+        stage="upsampler",
+        model=UpsamplerConfig(
+            net=UnetConfig(in_channels=6, channels=192, multiples=(1, 1, 2, 2, 4, 4), blocks=2),
+            process=ProcessConfig(parametrization="eps", schedule="linear"),
+            low_size=256,
+            high_size=1024,
+        ),
+        data=DataConfig(size=256),
+        loss=_SIMPLE,
+        optimizer=_adam(1.0e-4),
+        samples=1_000_000 * 512,
+        batch=512,
+        ema_decay=0.9999,
+    )
+
+
+def karlo_clip() -> ClipConfig:
+    """OpenAI's ViT-L/14, whose embeddings are used as they are."""
+    return ClipConfig(
+        embedding=768,
+        vision=VisionConfig(
+            size=224,
+            patch=14,
+            width=1024,
+            layers=24,
+            heads=16,
+            activation="quick_gelu",
+            mean=(0.48145466, 0.4578275, 0.40821073),
+            std=(0.26862954, 0.26130258, 0.27577711),
+        ),
+        text=TextConfig(width=768, layers=12, heads=12, activation="quick_gelu"),
+        normalize=False,
+    )
+
+
+def karlo_prior() -> DiffusionPriorConfig:
+    """20 blocks, 2048 wide, on 77 text tokens."""
+    return DiffusionPriorConfig(
+        embedding=768, context=77, text_width=768, width=2048, layers=20, heads=32, dropout_text=0.2
+    )
+
+
+def karlo_decoder_net() -> UnetConfig:
+    """The decoder's U-Net: 320 channels; text states and 4 image tokens come 1536 wide."""
+    return UnetConfig(
+        in_channels=3,
+        out_channels=6,
+        channels=320,
+        multiples=(1, 2, 3, 4),
+        blocks=3,
+        attention_levels=(1, 2, 3),
+        head_channels=64,
+        context_width=1536,
+        vector_width=1280,
+    )
+
+
+def karlo_upsampler() -> UpsamplerConfig:
+    """64 to 256 px; Karlo has two nets of this size, one for the last step."""
+    return UpsamplerConfig(
+        net=UnetConfig(in_channels=6, channels=320, multiples=(1, 2, 3, 4), blocks=3, scale_shift_norm=False),
+        process=ProcessConfig(parametrization="eps", schedule="cosine"),
+        low_size=64,
+        high_size=256,
+    )
+
+
+def _adam(
+    learning_rate: float, *, beta2: float = 0.999, epsilon: float = 1e-8, weight_decay: float = 0.0
+) -> OptimizerConfig:
+    # A constant rate: the paper tells no warm-up and no decay.
+    return OptimizerConfig(
+        learning_rate=learning_rate,
+        betas=(0.9, beta2),
+        epsilon=epsilon,
+        weight_decay=weight_decay,
+        warmup=0.0,
+        decay=0.0,
+    )

@@ -1,0 +1,78 @@
+"""The models of the paper's table 3 and of Karlo, built without memory: how many parameters they have."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from unclip import config as configs
+from unclip.models.clip import Clip
+from unclip.models.decoder import Decoder
+from unclip.models.prior_diffusion import DiffusionPrior
+from unclip.models.unet import Unet
+from unclip.models.upsampler import Upsampler
+from unclip.recipes import dalle2
+from unclip.train.config import TrainConfig
+
+
+def count(model: type[nn.Module], config: object) -> int:
+    """The parameters of `model(config)`, none of which is allocated."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in model(config).parameters())
+
+
+# The table has one or two digits. Its prior of "1B" cannot be nearer: 24 blocks of width 2048 alone hold 1.21 billion.
+@pytest.mark.parametrize(
+    ("model", "recipe", "table", "tolerance"),
+    [
+        (DiffusionPrior, dalle2.prior, 1.0e9, 0.25),
+        (Decoder, dalle2.decoder, 3.5e9, 0.05),
+        (Upsampler, dalle2.upsampler, 700e6, 0.05),
+        (Upsampler, dalle2.upsampler_1024, 300e6, 0.10),
+    ],
+)
+def test_sizes_agree_with_the_papers_table(model, recipe, table, tolerance):
+    assert count(model, recipe().model) == pytest.approx(table, rel=tolerance)
+
+
+def test_clip_is_as_large_as_the_public_vit_h():
+    """OpenCLIP's ViT-H/14 has the same widths and depths: 986,109,441 parameters with 77 tokens of context."""
+    assert count(Clip, dalle2.clip().model) == pytest.approx(986_109_441, rel=0.005)
+
+
+def test_karlos_nets_have_exactly_karlos_parameters():
+    """Counted in diffusers' modules at full size."""
+    assert count(Unet, dalle2.karlo_decoder_net()) == 885_439_686
+    assert count(Upsampler, dalle2.karlo_upsampler()) == 691_579_523
+
+
+def test_karlos_prior_has_karlos_parameters_and_a_null_caption():
+    """Ours learns what stands for a dropped caption, two vectors of 2048; Karlo encodes the empty caption."""
+    assert count(DiffusionPrior, dalle2.karlo_prior()) == 1_022_028_544 + 2 * 2048
+
+
+def test_karlos_clip_is_openais_vit_l():
+    assert count(Clip, dalle2.karlo_clip()) == 427_616_513
+
+
+@pytest.mark.parametrize("stage", ["clip", "prior", "decoder", "upsampler", "upsampler_1024"])
+def test_the_training_configs_survive_json(stage):
+    config = getattr(dalle2, stage)()
+    assert configs.from_dict(TrainConfig, json.loads(json.dumps(configs.to_dict(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("recipe", "steps", "batch", "rate", "beta2"),
+    [
+        (dalle2.prior, 600_000, 4096, 1.1e-4, 0.96),
+        (dalle2.decoder, 800_000, 2048, 1.2e-4, 0.999),
+        (dalle2.upsampler, 1_000_000, 1024, 1.2e-4, 0.999),
+        (dalle2.upsampler_1024, 1_000_000, 512, 1.0e-4, 0.999),
+    ],
+)
+def test_training_follows_the_papers_table(recipe, steps, batch, rate, beta2):
+    config = recipe()
+    assert (config.samples / config.batch, config.batch) == (steps, batch)
+    assert (config.optimizer.learning_rate, config.optimizer.betas) == (rate, (0.9, beta2))
+    assert config.ema_decay == 0.9999
