@@ -2,8 +2,9 @@
 
     unclip train decoder --recipe dalle2 --data SHARDS --set clip=runs/dalle2/clip
 
-What the paper does not tell is chosen here and said so. Two things differ: CLIP is trained without sharpness-aware
-minimisation, and the prior and the text tower share one context length, since the prior reads the tower's states.
+What the paper does not tell is chosen here and said so. Three things differ: CLIP is trained without sharpness-aware
+minimisation; the prior and the text tower share one context length, since the prior reads the tower's states; and the
+second upsampler's small pictures are blurred as the first one's, where the paper has the BSR degradation.
 """
 
 from unclip.diffusion.losses import LossConfig, UniformTime
