@@ -68,6 +68,7 @@ class _Run:
         optimizers = build_optimizers(model.named_parameters(), config.optimizer, fused=True)
         self.state = TrainingState(model, Ema(model, config.ema_decay), optimizers)
         self.state.load_newest(out / "checkpoints")
+        self.started = time.monotonic()
         self.source = derive(config.seed, config.stage, "samples")
 
     def go(self) -> None:
@@ -157,7 +158,7 @@ class _Run:
         self.state.save(self.out / "checkpoints", keep=self.config.checkpoints_kept)
 
     def _log(self, **values: float) -> None:
-        entry = {"samples": self.state.samples, "time": round(time.time(), 1), **values}
+        entry = {"samples": self.state.samples, "seconds": round(time.monotonic() - self.started, 1), **values}
         with (self.out / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({key: _rounded(value) for key, value in entry.items()}) + "\n")
 

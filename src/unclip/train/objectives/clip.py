@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Int64
 from PIL import Image
 from torch import Tensor
 
@@ -30,13 +30,17 @@ class ClipObjective:
         self.tokenizer_json = self.tokenizer.to_json()
         self.model = Clip(fitted(config.model, self.tokenizer)).to(device)
         self.device = device
+        # Compiled for training only: validation would compile again for its own shapes.
+        maybe_compiled = torch.compile if config.compile else lambda function: function
+        self.encode_image = maybe_compiled(self.model.encode_image)
+        self.encode_text = maybe_compiled(self.model.encode_text)
 
     def loss(self, numbers: Int64[np.ndarray, " b"], noise: Noise) -> Losses:
         """The contrastive loss of one batch; equal captions are no negatives of each other."""
         indices = self.train.indices(numbers)
         tokens = self.tokenizer.encode(self.train.captions(indices, noise)).to(self.device)
-        image = self.model.encode_image(self.train.pictures(indices, noise))
-        text = self.model.encode_text(tokens).embedding
+        image = self.encode_image(self.train.pictures(indices, noise))
+        text = self.encode_text(tokens).embedding
         loss = self.model.loss(image, text, same_captions(tokens))
         return Losses(loss, {"temperature": 1 / self.model.logit_scale.exp().item()})
 

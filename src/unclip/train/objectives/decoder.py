@@ -38,8 +38,10 @@ class DecoderObjective:
         self.held_out_embeddings = self.clip.image_embeddings(self.held_out, cache)
         self.model = Decoder(self._fitted(config.model)).to(device, memory_format=torch.channels_last)
         self.process = config.model.process.build()
-        network = torch.compile(self.model) if config.compile else self.model
-        self.denoiser = Preconditioned(network, self.process)
+        self.denoiser = Preconditioned(self.model, self.process)
+        # Compiled for training only: validation and previews would compile again for their own shapes.
+        compiled = torch.compile(self.model) if config.compile else self.model
+        self.training_denoiser = Preconditioned(compiled, self.process)
 
     def _fitted(self, config: DecoderConfig) -> DecoderConfig:
         """The config with the embedding, the scale and the vocabulary that the CLIP stage really has."""
@@ -67,7 +69,7 @@ class DecoderObjective:
         sigma = self.config.loss.density.sigma(noise.fork("sigma").uniform(), self.process)
         eps = noise.fork("eps").normal(*x0.shape[1:])
         context = self.model.encode(condition)
-        return Losses(diffusion_loss(self.denoiser, x0, eps, sigma, context, self.config.loss).mean(), {})
+        return Losses(diffusion_loss(self.training_denoiser, x0, eps, sigma, context, self.config.loss).mean(), {})
 
     def _condition(
         self, embeddings: Float[Tensor, "n d"], captions: list[str], indices: Int64[np.ndarray, " b"]

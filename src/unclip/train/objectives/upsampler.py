@@ -27,8 +27,10 @@ class UpsamplerObjective:
         self.held_out = Source(config, config.data.validation, device, size=config.model.high_size)
         self.model = Upsampler(config.model).to(device, memory_format=torch.channels_last)
         self.process = config.model.process.build()
-        network = torch.compile(self.model) if config.compile else self.model
-        self.denoiser = Preconditioned(network, self.process)
+        self.denoiser = Preconditioned(self.model, self.process)
+        # Compiled for training only: validation and previews would compile again for their own shapes.
+        compiled = torch.compile(self.model) if config.compile else self.model
+        self.training_denoiser = Preconditioned(compiled, self.process)
 
     def loss(self, numbers: Int64[np.ndarray, " b"], noise: Noise) -> Losses:
         """The diffusion loss of one crop of each drawing."""
@@ -36,7 +38,7 @@ class UpsamplerObjective:
         x0, condition = training_pair(self.train.pictures(indices), noise, self.model.config)
         sigma = self.config.loss.density.sigma(noise.fork("sigma").uniform(), self.process)
         eps = noise.fork("eps").normal(*x0.shape[1:])
-        return Losses(diffusion_loss(self.denoiser, x0, eps, sigma, condition, self.config.loss).mean(), {})
+        return Losses(diffusion_loss(self.training_denoiser, x0, eps, sigma, condition, self.config.loss).mean(), {})
 
     def validate(self) -> dict[str, float]:
         """Losses at fixed noise levels on fixed crops."""
