@@ -8,20 +8,23 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unclip.train.ema import Ema
 
 MANIFEST = "manifest.json"
+PARTS = ("model", "ema", "optimizers")
+
+
+class DamagedCheckpoint(UserWarning):
+    """A checkpoint that does not verify was passed over."""
 
 
 class TrainingState:
@@ -33,57 +36,79 @@ class TrainingState:
         self.steps = 0
 
     def save(self, folder: Path, *, keep: int) -> Path:
-        """Write a checkpoint below `folder` and remove all but the newest `keep`."""
+        """Write a checkpoint below `folder`; of all checkpoints the newest `keep` stay, this one among them."""
         folder.mkdir(parents=True, exist_ok=True)
+        target = folder / f"samples-{self.samples:012d}"
+        if target.exists() and _fault(target) is None:
+            return target
         for leftover in folder.glob(".writing-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        fresh = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+            shutil.rmtree(leftover)
+        fresh = folder / f".writing-{os.getpid()}"
+        fresh.mkdir()
+        self._write(fresh)
+        if target.exists():
+            shutil.rmtree(target)
+        fresh.rename(target)
+        _sync(folder)
+        # Whatever claims to be newer than this run was found damaged when it started, and must not displace the good.
+        old = [checkpoint for checkpoint in _checkpoints(folder) if checkpoint.name <= target.name]
+        for checkpoint in set(_checkpoints(folder)).difference(old[:keep]):
+            shutil.rmtree(checkpoint)
+        return target
+
+    def load_newest(self, folder: Path) -> Path | None:
+        """Take over the newest checkpoint that verifies, and say which; warns `DamagedCheckpoint` of each other one."""
+        for checkpoint in _checkpoints(folder):
+            fault = _fault(checkpoint)
+            if fault is None:
+                self._read(checkpoint)
+                return checkpoint
+            warnings.warn(
+                f"the checkpoint {checkpoint} is damaged and was passed over: {fault}",
+                DamagedCheckpoint,
+                stacklevel=2,
+            )
+        return None
+
+    def _write(self, fresh: Path) -> None:
         tensors, numbers = _flatten([optimizer.state_dict() for optimizer in self.optimizers])
-        parts = {"model": self.model.state_dict(), "ema": self.ema.state_dict(), "optimizers": tensors}
-        for name, part in parts.items():
-            save_file({key: value.contiguous() for key, value in part.items()}, fresh / f"{name}.safetensors")
+        contents = (self.model.state_dict(), self.ema.state_dict(), tensors)
+        for name, content in zip(PARTS, contents, strict=True):
+            save_file(
+                {key: value.contiguous() for key, value in content.items()}, fresh / f"{name}.safetensors"
+            )
         manifest = {
             "samples": self.samples,
             "steps": self.steps,
             "optimizers": numbers,
-            "files": {f"{name}.safetensors": _describe(fresh / f"{name}.safetensors") for name in parts},
+            "files": {f"{name}.safetensors": _describe(fresh / f"{name}.safetensors") for name in PARTS},
         }
-        with (fresh / MANIFEST).open("w") as file:
+        with (fresh / MANIFEST).open("w", encoding="utf-8") as file:
             json.dump(manifest, file)
             file.flush()
             os.fsync(file.fileno())
-        target = folder / f"samples-{self.samples:012d}"
-        if target.exists():
-            shutil.rmtree(target)
-        fresh.rename(target)
-        _sync_folder(folder)
-        for old in _checkpoints(folder)[keep:]:
-            shutil.rmtree(old)
-        return target
+        _sync(fresh)
 
-    def load_newest(self, folder: Path) -> Path | None:
-        """Take over the newest checkpoint that verifies, and say which; damaged ones are named in a warning."""
-        for checkpoint in _checkpoints(folder):
-            try:
-                manifest = _verify(checkpoint)
-                tensors = {
-                    name: load_file(checkpoint / f"{name}.safetensors")
-                    for name in ("model", "ema", "optimizers")
-                }
-            except (OSError, ValueError, KeyError, SafetensorError) as error:
-                warnings.warn(
-                    f"the checkpoint {checkpoint} is damaged and was passed over: {error}", stacklevel=2
+    def _read(self, checkpoint: Path) -> None:
+        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        model, ema, tensors = (load_file(checkpoint / f"{name}.safetensors") for name in PARTS)
+        self.model.load_state_dict(model)
+        self.ema.load_state_dict(ema)
+        states = _unflatten(tensors, manifest["optimizers"])
+        for optimizer, state in zip(self.optimizers, states, strict=True):
+            optimizer.load_state_dict(state)
+            _lay_out_as_parameters(optimizer)
+        self.samples, self.steps = manifest["samples"], manifest["steps"]
+
+
+def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
+    # Fused steps walk plain memory, so moments of a channels-last weight must be channels-last as well; files are not.
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(
+                    value
                 )
-                continue
-            self.model.load_state_dict(tensors["model"])
-            self.ema.load_state_dict(tensors["ema"])
-            for optimizer, state in zip(
-                self.optimizers, _unflatten(tensors["optimizers"], manifest["optimizers"])
-            ):
-                optimizer.load_state_dict(state)
-            self.samples, self.steps = manifest["samples"], manifest["steps"]
-            return checkpoint
-        return None
 
 
 def _checkpoints(folder: Path) -> list[Path]:
@@ -93,24 +118,29 @@ def _checkpoints(folder: Path) -> list[Path]:
 def _describe(file: Path) -> dict[str, Any]:
     with file.open("rb+") as handle:
         os.fsync(handle.fileno())
-        handle.seek(0)
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    return {"bytes": file.stat().st_size, "sha256": digest}
+        return {
+            "bytes": file.stat().st_size,
+            "sha256": hashlib.file_digest(handle, "sha256").hexdigest(),
+        }
 
 
-def _verify(checkpoint: Path) -> dict[str, Any]:
-    manifest = json.loads((checkpoint / MANIFEST).read_text())
-    for name, entry in manifest["files"].items():
-        file = checkpoint / name
-        if file.stat().st_size != entry["bytes"]:
-            raise ValueError(f"{name} has {file.stat().st_size} bytes instead of {entry['bytes']}")
-        with file.open("rb") as handle:
-            if hashlib.file_digest(handle, "sha256").hexdigest() != entry["sha256"]:
-                raise ValueError(f"{name} does not match its checksum")
-    return manifest
+def _fault(checkpoint: Path) -> str | None:
+    """Why a checkpoint cannot be used; None for a good one."""
+    try:
+        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        for name, entry in manifest["files"].items():
+            file = checkpoint / name
+            if file.stat().st_size != entry["bytes"]:
+                return f"{name} has {file.stat().st_size} bytes instead of {entry['bytes']}"
+            with file.open("rb") as handle:
+                if hashlib.file_digest(handle, "sha256").hexdigest() != entry["sha256"]:
+                    return f"{name} does not match its checksum"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return str(error)
+    return None
 
 
-def _sync_folder(folder: Path) -> None:
+def _sync(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -121,15 +151,10 @@ def _sync_folder(folder: Path) -> None:
 def _flatten(states: list[dict[str, Any]]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """Optimiser states as flat tensors for safetensors and the remaining numbers for JSON."""
     tensors: dict[str, Tensor] = {}
-    numbers = []
     for index, state in enumerate(states):
         for parameter, values in state["state"].items():
-            for name, value in values.items():
-                tensors[f"{index}/{parameter}/{name}"] = (
-                    value if isinstance(value, Tensor) else torch.tensor(value)
-                )
-        numbers.append({"param_groups": state["param_groups"]})
-    return tensors, numbers
+            tensors |= {f"{index}/{parameter}/{name}": value for name, value in values.items()}
+    return tensors, [{"param_groups": state["param_groups"]} for state in states]
 
 
 def _unflatten(tensors: Mapping[str, Tensor], numbers: list[dict[str, Any]]) -> list[dict[str, Any]]:
