@@ -1,6 +1,5 @@
 """What every part of the core talks about: a denoiser, its answer, a source of noise, a sampler's step."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -44,10 +43,6 @@ class Step(NamedTuple):
     i: int
     x: Tensor
     x0: Tensor
-
-
-Guide = Callable[[Denoiser], Denoiser]
-"""Guidance, clipping and the like: a function from a denoiser to a denoiser."""
 
 
 def per_sample(values: Float[Tensor, " b"], like: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
