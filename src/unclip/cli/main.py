@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import unclip
-from unclip.cli import console, data, doctor, generate, models, pack, redo, show, train
+from unclip.cli import console, data, doctor, evaluate, generate, models, pack, redo, show, train
 from unclip.cli.console import UsageError
 
-VERBS = (generate, show, redo, models, data, train, pack, doctor)
+VERBS = (generate, show, redo, models, data, train, evaluate, pack, doctor)
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from unclip.recipes import artwork, tiny
-from unclip.train.config import STAGES, Stage, TrainConfig
+from unclip.recipes import artwork, judge, tiny
+from unclip.train.config import Stage, TrainConfig
 
 RECIPES: dict[str, dict[Stage, Callable[[], TrainConfig]]] = {
     "artwork": {
@@ -12,6 +12,7 @@ RECIPES: dict[str, dict[Stage, Callable[[], TrainConfig]]] = {
         "decoder": artwork.decoder,
         "upsampler": artwork.upsampler,
     },
+    "judge": {"clip": judge.clip},
     "tiny": {"clip": tiny.clip, "prior": tiny.prior, "decoder": tiny.decoder, "upsampler": tiny.upsampler},
 }
 
@@ -22,5 +23,5 @@ def get(recipe: str, stage: str) -> TrainConfig:
         raise ValueError(f"there is no recipe {recipe!r}; choose from {', '.join(RECIPES)}")
     stages = RECIPES[recipe]
     if stage not in stages:
-        raise ValueError(f"the recipe {recipe!r} has no stage {stage!r}; choose from {', '.join(STAGES)}")
+        raise ValueError(f"the recipe {recipe!r} has no stage {stage!r}; choose from {', '.join(stages)}")
     return stages[stage]()

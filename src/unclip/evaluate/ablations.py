@@ -1,0 +1,89 @@
+"""The paper's comparisons at the scale at hand: the same captions and seeds, one knob turned at a time."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from unclip.evaluate.evaluation import Evaluation
+from unclip.generate.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One setting's results: what was changed, and what the judge says of the pictures.
+
+    `followed` is the share of captions followed over all groups. `seconds` a picture counts only drawing, and is None
+    where the pictures were there already.
+    """
+
+    changed: dict[str, Any]
+    followed: float
+    by_group: dict[str, float]
+    similarity: float
+    frechet: float
+    mmd: float
+    precision: float
+    recall: float
+    seconds: float | None
+
+
+def compare(evaluation: Evaluation, settings: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Draw and judge the evaluation's captions once for each of `settings`, changes to the model's own."""
+    return [_row(evaluation, dict(changed)) for changed in settings]
+
+
+def priors(evaluation: Evaluation) -> list[Row]:
+    """Is the prior worth it (section 5.1, figure 8)? The decoder is given the caption alone, the text embedding as if it
+    were an image embedding, or what the prior makes of it: the full stack."""
+    return compare(evaluation, [{"prior": "none"}, {"prior": "text"}, {"prior": "diffusion"}])
+
+
+def guidance(evaluation: Evaluation, scales: Sequence[float] = (1.0, 1.5, 2.0, 3.0, 4.0)) -> list[Row]:
+    """The decoder's guidance (figures 9 and 10): captions are followed better and variety is lost, or is it?"""
+    return compare(evaluation, [{"guidance": scale} for scale in scales])
+
+
+def prior_guidance(evaluation: Evaluation, scales: Sequence[float] = (1.0, 2.0, 4.0)) -> list[Row]:
+    """Guidance of the prior, which the paper found to hurt (section 5.3)."""
+    return compare(evaluation, [{"prior_guidance": scale} for scale in scales])
+
+
+def candidates(evaluation: Evaluation, counts: Sequence[int] = (1, 2, 4, 8)) -> list[Row]:
+    """How many image embeddings are sampled, of which the nearest to the caption is drawn; the paper's is 2."""
+    return compare(evaluation, [{"candidates": count} for count in counts])
+
+
+def samplers(
+    evaluation: Evaluation,
+    names: Sequence[str] = ("euler", "heun", "dpmpp_2m"),
+    steps: Sequence[int] = (5, 10, 20, 40),
+) -> list[Row]:
+    """The decoder's steps by sampler: how few do?"""
+    return compare(evaluation, [{"sampler": name, "steps": count} for name in names for count in steps])
+
+
+#: What `unclip evaluate --ablation NAME` runs.
+ABLATIONS = {
+    "priors": priors,
+    "guidance": guidance,
+    "prior-guidance": prior_guidance,
+    "candidates": candidates,
+    "samplers": samplers,
+}
+
+
+def _row(evaluation: Evaluation, changed: dict[str, Any]) -> Row:
+    settings: Settings = replace(evaluation.system.defaults, **changed)
+    told = ", ".join(f"{name} {value}" for name, value in changed.items())
+    drawn = evaluation.draw(settings, told)
+    followed = evaluation.captions_followed(drawn)
+    count = sum(each.count for each in followed.values())
+    distances = evaluation.distances(drawn)["generated"]
+    return Row(
+        changed=changed,
+        followed=sum(each.share * each.count for each in followed.values()) / count,
+        by_group={name: each.share for name, each in followed.items()},
+        similarity=sum(each.similarity * each.count for each in followed.values()) / count,
+        **{name: distances[name] for name in ("frechet", "mmd", "precision", "recall")},
+        seconds=drawn.seconds,
+    )

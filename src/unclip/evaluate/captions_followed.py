@@ -1,0 +1,64 @@
+"""Captions followed: is a picture's own caption, among others, the one that a judge finds most like it?"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unclip.evaluate.features import Encoder
+from unclip.evaluate.retrieval import ranks, recall_at
+
+
+@dataclass(frozen=True, kw_only=True)
+class Followed:
+    """The share of pictures whose caption was picked; the same of real drawings, which a judge cannot pass either way.
+
+    `error` is the share's standard error over captions; `chance` the share that guessing would get.
+    `similarity` is the mean cosine between a picture and its caption, the CLIP score before any scaling.
+    """
+
+    count: int
+    share: float
+    error: float
+    real_share: float
+    chance: float
+    similarity: float
+    real_similarity: float
+
+
+def captions_followed(
+    judge: Encoder,
+    generated: Float[Tensor, "n d"],
+    real: Float[Tensor, "n d"],
+    options: Sequence[Sequence[str]],
+) -> Followed:
+    """Judge embedded pictures, row i against `options[i]`, whose first caption is the right one."""
+    texts = list(dict.fromkeys(text for row in options for text in row))
+    place = {text: index for index, text in enumerate(texts)}
+    embeddings = judge.captions(texts)
+    vectors = [embeddings[[place[text] for text in row]] for row in options]
+    picked, real_picked = _picked(generated, vectors), _picked(real, vectors)
+    count, share = len(options), picked.mean().item()
+    right = torch.stack([row[0] for row in vectors])
+    return Followed(
+        count=count,
+        share=share,
+        error=math.sqrt(share * (1 - share) / count),
+        real_share=real_picked.mean().item(),
+        chance=sum(1 / len(row) for row in options) / count,
+        similarity=(generated * right).sum(1).mean().item(),
+        real_similarity=(real * right).sum(1).mean().item(),
+    )
+
+
+def _picked(pictures: Float[Tensor, "n d"], vectors: Sequence[Float[Tensor, "_ d"]]) -> Float[Tensor, " n"]:
+    """1 where the first of a picture's captions is strictly the nearest, else 0."""
+    found = []
+    for picture, options in zip(pictures, vectors, strict=True):
+        right = torch.zeros(1, len(options), dtype=torch.bool)
+        right[0, 0] = True
+        found.append(recall_at(ranks(picture[None] @ options.T, right), 1))
+    return torch.tensor(found, dtype=torch.float64)

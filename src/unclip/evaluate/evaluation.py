@@ -1,0 +1,244 @@
+"""One evaluation: the same questions, real drawings and judge for every model and every setting that is compared."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from unclip.data.dataset import open_dataset
+from unclip.data.resident import Resident
+from unclip.evaluate.attributes import alternatives
+from unclip.evaluate.captions_followed import Followed, captions_followed
+from unclip.evaluate.distances import frechet, median_distance, mmd
+from unclip.evaluate.features import Encoder
+from unclip.evaluate.memorisation import memorisation, nearest_two
+from unclip.evaluate.pictures import draw_pictures
+from unclip.evaluate.precision_recall import precision_recall
+from unclip.evaluate.questions import Group, Questions, ask, weighted_order
+from unclip.evaluate.retrieval import retrieval, same_caption
+from unclip.generate.settings import Settings
+from unclip.generate.system import System
+from unclip.images import from_uint8
+from unclip.rng import derive
+
+#: Side in pixels at which pictures are compared pixel by pixel.
+THUMBNAIL = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """What is asked of a model; `count` captions of each group, judged among `choices`."""
+
+    data: str = ""
+    groups: tuple[Group, ...]
+    train: str = "train"
+    held_out: tuple[str, ...] = ("val",)
+    """The splits that retrieval is measured on, at most `retrieval_count` drawings of them."""
+    retrieval_count: int = 1000
+    count: int = 100
+    choices: int = 100
+    seed: int = 0
+    batch: int = 16
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for counts that measure nothing."""
+        for name, least in (("count", 1), ("choices", 2), ("retrieval_count", 2), ("batch", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+
+
+class Asked(NamedTuple):
+    """A group's questions with the pictures that belong to them and, for the distances, with others."""
+
+    group: Group
+    questions: Questions
+    real: UInt8[Tensor, "n 3 s s"]
+    reference: UInt8[Tensor, "n 3 s s"]
+
+
+class Drawn(NamedTuple):
+    """The questions answered: each group's pictures, and how the judge sees them; and the seconds a picture took."""
+
+    pictures: list[UInt8[Tensor, "_ 3 s s"]]
+    features: list[Float[Tensor, "_ d"]]
+    seconds: float | None
+
+
+class Evaluation:
+    """Holds a system against a data set. Pictures and embeddings are kept in `folder`, and found again there.
+
+    Without a judge the system's own CLIP judges, which flatters the system: `independent` tells.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        config: EvaluationConfig,
+        *,
+        judge: Encoder | None = None,
+        folder: Path | None = None,
+        cache: Path | None = None,
+        report: Callable[[str], object] = lambda line: None,
+    ):
+        if not config.data:
+            raise ValueError(
+                "the evaluation names no data: give --data FOLDER (`unclip data artwork FOLDER` makes one)"
+            )
+        self.system, self.config, self.report = system, config, report
+        self.clip = Encoder.of(system)
+        self.judge = judge or self.clip
+        self.independent = self.judge.weights != self.clip.weights
+        self.folder, self.cache = folder, cache
+        self.size = system.sizes[0]
+        self._residents: dict[str, Resident] = {}
+        self.fingerprints: dict[str, str] = {}
+        self.asked = [self._ask(group) for group in config.groups]
+
+    def resident(self, split: str) -> Resident:
+        """A split's drawings in memory, at the size of the decoder's pictures."""
+        if split not in self._residents:
+            dataset = open_dataset(self.config.data, split=split)
+            self.fingerprints[split] = dataset.fingerprint
+            self._residents[split] = Resident.load(dataset, self.size, self.cache, report=self.report)
+        return self._residents[split]
+
+    def _ask(self, group: Group) -> Asked:
+        resident, config = self.resident(group.split), self.config
+        questions = ask(group, resident.samples, count=config.count, choices=config.choices, seed=config.seed)
+        real = resident.pictures([question.index for question in questions.asked])
+        return Asked(group, questions, real, resident.pictures(questions.reference))
+
+    def draw(self, settings: Settings | None = None, doing: str = "drawing") -> Drawn:
+        """Draw every question's caption, with the model's own settings unless given."""
+        pairs = [(question.caption, question.seed) for one in self.asked for question in one.questions.asked]
+        made = draw_pictures(
+            self.system,
+            pairs,
+            settings or self.system.defaults,
+            folder=self.folder,
+            batch=self.config.batch,
+            report=lambda done, of: self.report(f"{doing}: {done} of {of} pictures"),
+        )
+        pictures = list(made.pixels.split([len(one.questions.asked) for one in self.asked]))
+        return Drawn(pictures, [self.judge.pictures(some) for some in pictures], made.seconds)
+
+    @cached_property
+    def real(self) -> list[Float[Tensor, "n d"]]:
+        """How the judge sees the drawings that the questions were taken from."""
+        return [self.judge.pictures(one.real) for one in self.asked]
+
+    @cached_property
+    def unseen(self) -> list[int]:
+        """The groups whose captions were not in the training set; all, where there are none."""
+        unseen = [number for number, one in enumerate(self.asked) if not one.group.seen]
+        return unseen or list(range(len(self.asked)))
+
+    @cached_property
+    def reference(self) -> Float[Tensor, "n d"]:
+        """How the judge sees other held-out drawings of the unseen groups."""
+        return torch.cat([self.judge.pictures(self.asked[number].reference) for number in self.unseen])
+
+    def captions_followed(self, drawn: Drawn) -> dict[str, Followed]:
+        """By group: the share of pictures that the judge gives their own caption, among others of the group."""
+        return {
+            one.group.name: captions_followed(
+                self.judge,
+                features,
+                real,
+                [(question.caption, *question.distractors) for question in one.questions.asked],
+            )
+            for one, features, real in zip(self.asked, drawn.features, self.real)
+        }
+
+    def attributes(self, drawn: Drawn) -> dict[str, dict[str, Followed]]:
+        """By group and respect (style, colour, arrangement, binding): the share that is right in it."""
+        found: dict[str, dict[str, Followed]] = {}
+        for one, features, real in zip(self.asked, drawn.features, self.real):
+            options = [alternatives(question.sample) for question in one.questions.asked]
+            names = dict.fromkeys(name for each in options for name in each)
+            for name in names:
+                rows = [row for row, each in enumerate(options) if name in each]
+                found.setdefault(one.group.name, {})[name] = captions_followed(
+                    self.judge, features[rows], real[rows], [options[row][name] for row in rows]
+                )
+        return found
+
+    def distances(self, drawn: Drawn) -> dict[str, dict[str, float]]:
+        """Generated pictures of the unseen groups against held-out drawings, and real against real as the floor."""
+        generated = torch.cat([drawn.features[number] for number in self.unseen])
+        real = torch.cat([self.real[number] for number in self.unseen])
+        bandwidth = median_distance(self.reference)
+        return {
+            name: {
+                "frechet": frechet(self.reference, features),
+                "mmd": mmd(self.reference, features, bandwidth),
+                **precision_recall(self.reference, features)._asdict(),
+            }
+            for name, features in (("generated", generated), ("real", real))
+        }
+
+    def retrieval(self, encoder: Encoder) -> dict[str, float]:
+        """How well an encoder tells held-out drawings and their first captions apart."""
+        pool = [
+            (split, index) for split in self.config.held_out for index in range(len(self.resident(split)))
+        ]
+        samples = [self.resident(split).samples[index] for split, index in pool]
+        order = weighted_order(range(len(pool)), samples, derive(self.config.seed, "retrieval"))
+        rows = sorted(order[: self.config.retrieval_count])
+        captions = [samples[row].captions[0] for row in rows]
+        pictures = torch.cat([self.resident(pool[row][0]).pictures([pool[row][1]]) for row in rows])
+        right = same_caption([samples[row] for row in rows], captions)
+        found = retrieval(encoder.pictures(pictures), encoder.captions(captions), right)
+        return {"count": float(len(rows)), **found}
+
+    def memorisation(self, drawn: Drawn) -> dict[str, dict[str, dict[str, Any]]]:
+        """For captions seen and unseen in training, by the judge's features and by pixels."""
+        held_out = torch.cat([self.asked[number].real for number in self.unseen])
+        held_out_features = torch.cat([self.real[number] for number in self.unseen])
+        sets = {
+            "seen": [number for number, one in enumerate(self.asked) if one.group.seen],
+            "unseen": [number for number, one in enumerate(self.asked) if not one.group.seen],
+        }
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        by_features, by_pixels = self._nearest(held_out_features, thumbnails(held_out))
+        for name, numbers in sets.items():
+            if numbers:
+                features = torch.cat([drawn.features[number] for number in numbers])
+                pixels = thumbnails(torch.cat([drawn.pictures[number] for number in numbers]))
+                of_features, of_pixels = self._nearest(features, pixels)
+                found[name] = {
+                    "features": asdict(memorisation(of_features, by_features)),
+                    "pixels": asdict(memorisation(of_pixels, by_pixels)),
+                }
+        return found
+
+    def _nearest(
+        self, features: Float[Tensor, "n d"], pixels: Float[Tensor, "n p"]
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        training = self.resident(self.config.train)
+        chunks = np.array_split(np.arange(len(training)), -(-len(training) // 2048))
+        by_pixels = nearest_two(pixels, (thumbnails(training.pictures(chunk)) for chunk in chunks))
+        return nearest_two(features, self._training_features.split(4096)), by_pixels
+
+    @cached_property
+    def _training_features(self) -> Float[Tensor, "n d"]:
+        resident = self.resident(self.config.train)
+        self.report(f"embedding {len(resident)} training pictures")
+        if self.cache is None:
+            return self.judge.pictures(resident.pictures(np.arange(len(resident))))
+        return self.judge.training_set(resident, self.fingerprints[self.config.train], self.cache)
+
+
+def thumbnails(pixels: UInt8[Tensor, "n 3 s s"]) -> Float[Tensor, "n p"]:
+    """Pictures as vectors of small pixels in [-1, 1], scaled so that a distance is a root mean square over them."""
+    small = adaptive_avg_pool2d(from_uint8(pixels), min(THUMBNAIL, pixels.shape[-1]))
+    flat = rearrange(small, "n c h w -> n (c h w)")
+    return flat / flat.shape[1] ** 0.5

@@ -1,0 +1,97 @@
+"""What the evaluation sees of pictures and captions: embeddings by a CLIP, the model's own or a judge trained apart."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.functional import interpolate, normalize
+
+from unclip.checkpoints.io import load_part
+from unclip.checkpoints.manifest import read_manifest
+from unclip.data.resident import Resident
+from unclip.generate.system import System
+from unclip.images import from_uint8
+from unclip.models.clip import Clip
+from unclip.tokenizers.clip import ClipTokenizer
+
+
+class Encoder:
+    """A CLIP and its tokenizer. All its vectors have length 1.
+
+    A judge is an encoder with another architecture and seed than the model's CLIP, trained on real drawings and never
+    used to make a picture: a model that pleases only its own CLIP does not please a judge.
+    """
+
+    def __init__(self, clip: Clip, tokenizer: ClipTokenizer, *, name: str):
+        self.clip, self.tokenizer, self.name = clip.eval(), tokenizer, name
+        self.device = next(clip.parameters()).device
+        self.weights = _hash(clip, tokenizer)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], device: torch.device | str = "cpu") -> "Encoder":
+        """The CLIP of a model folder, or of a finished run's. Raises `FileNotFoundError` where there is none."""
+        folder = Path(folder)
+        if (folder / "model" / "model.json").is_file():
+            folder = folder / "model"
+        manifest = read_manifest(folder)
+        network = load_part(folder, manifest, "clip", device=device)
+        if not isinstance(network, Clip) or manifest.tokenizer is None:
+            raise ValueError(
+                f"{folder} holds no CLIP with a tokenizer: it cannot compare pictures and captions"
+            )
+        tokenizer = ClipTokenizer.from_json((folder / manifest.tokenizer.file).read_text(encoding="utf-8"))
+        return cls(network, tokenizer, name=manifest.name)
+
+    @classmethod
+    def of(cls, system: System) -> "Encoder":
+        """The model's own CLIP."""
+        return cls(system.clip, system.tokenizer, name=f"{system.name}'s CLIP")
+
+    @torch.no_grad()
+    def pictures(self, pixels: UInt8[Tensor, "n 3 h w"], *, batch: int = 64) -> Float[Tensor, "n d"]:
+        """Embeddings of pictures of any size, on the CPU."""
+        return torch.cat([self._embed(some) for some in pixels.split(batch)])
+
+    @torch.no_grad()
+    def captions(self, texts: Sequence[str], *, batch: int = 256) -> Float[Tensor, "n d"]:
+        """Embeddings of captions, on the CPU; what is too long is cut."""
+        tokens = self.tokenizer.encode(texts).to(self.device)
+        parts = [self.clip.encode_text(some).embedding for some in tokens.split(batch)]
+        return normalize(torch.cat(parts).float(), dim=-1).cpu()
+
+    def training_set(self, resident: Resident, fingerprint: str, cache: Path) -> Float[Tensor, "n d"]:
+        """Embeddings of a whole data set, computed once and kept in the folder `cache`."""
+        file = cache / f"{fingerprint[:24]}-{len(resident)}-{resident.size}-judged-{self.weights}.safetensors"
+        if file.exists():
+            return load_file(file)["image_embedding"]
+        chunks = np.array_split(np.arange(len(resident)), -(-len(resident) // 1024))
+        embeddings = torch.cat([self.pictures(resident.pictures(chunk)) for chunk in chunks])
+        cache.mkdir(parents=True, exist_ok=True)
+        fresh = file.with_suffix(".writing")
+        save_file({"image_embedding": embeddings}, fresh)
+        fresh.rename(file)
+        return embeddings
+
+    def _embed(self, pixels: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        pictures = from_uint8(pixels.to(self.device))
+        size = self.clip.config.vision.size
+        if pictures.shape[-2:] != (size, size):
+            pictures = interpolate(
+                pictures, (size, size), mode="bilinear", antialias=True, align_corners=False
+            )
+        return normalize(self.clip.encode_image(pictures).float(), dim=-1).cpu()
+
+
+def _hash(clip: Clip, tokenizer: ClipTokenizer) -> str:
+    """Twelve hexadecimal digits that change with any weight or the tokenizer."""
+    state = hashlib.sha256(tokenizer.to_json().encode())
+    for name, weight in sorted(clip.state_dict().items()):
+        state.update(name.encode())
+        state.update(weight.detach().cpu().contiguous().float().numpy().tobytes())
+    return state.hexdigest()[:12]

@@ -1,0 +1,105 @@
+"""Which captions a model is asked to draw: some seen in training, some whose combination it never saw.
+
+Everything is a pure function of the seed and the samples' keys, so that two models are asked the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int
+
+from unclip.data.sample import Sample
+from unclip.rng import Noise, derive
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Captions of one sort: those of a split, or of the pictures in it whose `kind` is one of `kinds`."""
+
+    name: str
+    split: str
+    kinds: tuple[str, ...] = ()
+    seen: bool = False
+    """Whether the captions were in the training set."""
+
+
+class Question(NamedTuple):
+    """A caption to draw, the drawing that it belongs to, and the captions that the picture must not be taken for."""
+
+    index: int
+    """Of the drawing, in its split."""
+    sample: Sample
+    seed: int
+    distractors: tuple[str, ...]
+
+    @property
+    def caption(self) -> str:
+        """The drawing's first caption: the plain one."""
+        return self.sample.captions[0]
+
+
+class Questions(NamedTuple):
+    """A group's questions, and as many other drawings of the group to compare pictures with.
+
+    Both were drawn alike: the asked drawings differ from the reference only by chance.
+    """
+
+    asked: list[Question]
+    reference: Int[np.ndarray, " n"]
+
+
+def ask(group: Group, samples: Sequence[Sample], *, count: int, choices: int, seed: int) -> Questions:
+    """At most `count` questions with different captions, each with `choices` - 1 distractors from the same group.
+
+    Drawings are picked with the probabilities of their weights, as in training. Raises ValueError for an empty group.
+    """
+    pool = [
+        i for i, sample in enumerate(samples) if not group.kinds or sample.meta.get("kind") in group.kinds
+    ]
+    pool = _first_of_each_caption(
+        weighted_order(pool, samples, derive(seed, "questions", group.name)), samples
+    )
+    if len(pool) < 2:
+        raise ValueError(
+            f"the split {group.split!r} has {len(pool)} captions for the group {group.name!r}: at least 2 are needed"
+        )
+    # By turns, so that neither half has the heavier drawings.
+    count = min(count, len(pool) // 2)
+    asked, reference = pool[0 : 2 * count : 2], pool[1 : 2 * count : 2]
+    everything = [samples[index].captions[0] for index in pool]
+    questions = [
+        Question(
+            index=index,
+            sample=samples[index],
+            seed=derive(seed, "picture", group.name, samples[index].key) & 0xFFFFFFFF,
+            distractors=_distractors(samples[index], everything, choices - 1, seed),
+        )
+        for index in asked
+    ]
+    return Questions(questions, np.array(reference, dtype=np.int64))
+
+
+def weighted_order(pool: Sequence[int], samples: Sequence[Sample], seed: int) -> list[int]:
+    """`pool` in the order of drawing without replacement by weight (Efraimidis and Spirakis 2006)."""
+    if not pool:
+        return []
+    draws = Noise([derive(seed, samples[index].key) for index in pool]).uniform().log()
+    keys = draws / torch.tensor([samples[index].weight for index in pool], dtype=torch.float64)
+    return [pool[place] for place in keys.argsort(descending=True).tolist()]
+
+
+def _first_of_each_caption(pool: Sequence[int], samples: Sequence[Sample]) -> list[int]:
+    first: dict[str, int] = {}
+    for index in pool:
+        first.setdefault(samples[index].captions[0].lower(), index)
+    return list(first.values())
+
+
+def _distractors(sample: Sample, captions: Sequence[str], count: int, seed: int) -> tuple[str, ...]:
+    own = {caption.lower() for caption in sample.captions}
+    others = [caption for caption in captions if caption.lower() not in own]
+    order = Noise([derive(seed, "distractors", sample.key)]).uniform(len(others))[0].argsort()
+    return tuple(others[place] for place in order[:count].tolist())

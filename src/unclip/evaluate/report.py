@@ -1,0 +1,139 @@
+"""The whole evaluation as one JSON-able report, and as a table for people."""
+
+import hashlib
+import importlib.metadata
+import importlib.resources
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from unclip.config import to_dict
+from unclip.evaluate.ablations import ABLATIONS
+from unclip.evaluate.evaluation import Evaluation
+
+FORMAT = 1
+
+
+def evaluate(evaluation: Evaluation, ablations: Sequence[str] = ()) -> dict[str, Any]:
+    """Every measurement, with all that is needed to repeat it: weights, data, counts, seeds and versions."""
+    drawn = evaluation.draw()
+    found: dict[str, Any] = {
+        "format": FORMAT,
+        **_provenance(evaluation),
+        "captions_followed": {k: asdict(v) for k, v in evaluation.captions_followed(drawn).items()},
+        "attributes": {
+            group: {name: asdict(value) for name, value in each.items()}
+            for group, each in evaluation.attributes(drawn).items()
+        },
+        "distances": evaluation.distances(drawn),
+        "retrieval": {"clip": evaluation.retrieval(evaluation.clip)},
+        "memorisation": evaluation.memorisation(drawn),
+        "seconds_a_picture": drawn.seconds,
+    }
+    if evaluation.independent:
+        found["retrieval"]["judge"] = evaluation.retrieval(evaluation.judge)
+    found["ablations"] = {name: [asdict(row) for row in ABLATIONS[name](evaluation)] for name in ablations}
+    return found
+
+
+def _provenance(evaluation: Evaluation) -> dict[str, Any]:
+    system, judge = evaluation.system, evaluation.judge
+    return {
+        "model": {"name": system.name, "weights": system.weights, "settings": to_dict(system.defaults)},
+        "judge": {"name": judge.name, "weights": judge.weights, "independent": evaluation.independent},
+        "config": {**to_dict(evaluation.config), "data": None},
+        "data": dict(evaluation.fingerprints),
+        "size": evaluation.size,
+        "counts": {one.group.name: len(one.questions.asked) for one in evaluation.asked},
+        "device": system.device.type,
+        "dtype": str(system.dtype).removeprefix("torch."),
+        "unclip": importlib.metadata.version("unclip"),
+        "code": code_version(),
+        "torch": torch.__version__,
+    }
+
+
+def code_version() -> str:
+    """Twelve hexadecimal digits that change with the code of this package: what measured, not only what was measured."""
+    files = importlib.resources.files("unclip.evaluate").iterdir()
+    sources = sorted((file.name, file.read_bytes()) for file in files if file.name.endswith(".py"))
+    return hashlib.sha256(
+        b"\0".join(part for name, text in sources for part in (name.encode(), text))
+    ).hexdigest()[:12]
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report for people: shares in per cent, real drawings beside generated ones."""
+    judge = report["judge"]
+    told = "" if judge["independent"] else "  (the model's own CLIP: not independent, these figures flatter)"
+    lines = [
+        f"{report['model']['name']} ({report['model']['weights']}), {report['size']} px",
+        f"judge: {judge['name']} ({judge['weights']}){told}",
+    ]
+    rows = [
+        [name, row["count"], _percent(row["share"]), _percent(row["error"]), _percent(row["real_share"]), _percent(row["chance"])]
+        for name, row in report["captions_followed"].items()
+    ]  # fmt: skip
+    lines += _block("captions followed, %", ["asked", "generated", "+-", "real", "chance"], rows)
+    rows = [
+        [f"{group}: {name}", row["count"], _percent(row["share"]), _percent(row["error"]), _percent(row["real_share"]), _percent(row["chance"])]
+        for group, each in report["attributes"].items()
+        for name, row in each.items()
+    ]  # fmt: skip
+    lines += _block("one word at a time, %", ["asked", "generated", "+-", "real", "chance"], rows)
+    rows = [
+        [name, f"{row['frechet']:.4f}", f"{1000 * row['mmd']:.2f}",
+         *(f"{row[key]:.3f}" for key in ("precision", "recall", "density", "coverage"))]
+        for name, row in report["distances"].items()
+    ]  # fmt: skip
+    header = ["Fréchet", "MMD x1000", "precision", "recall", "density", "coverage"]
+    lines += _block("against held-out drawings", header, rows)
+    keys = (
+        "image_to_text_recall_1",
+        "image_to_text_recall_5",
+        "text_to_image_recall_1",
+        "text_to_image_recall_5",
+    )
+    rows = [
+        [name, int(row["count"]), *(_percent(row[key]) for key in keys)]
+        for name, row in report["retrieval"].items()
+    ]
+    header = ["among", "image->text @1", "@5", "text->image @1", "@5"]
+    lines += _block("held-out retrieval, %", header, rows)
+    rows = [
+        [f"{name}, {space}", f"{row['median']:.3f}", f"{row['held_out_median']:.3f}", _percent(row["closer"]),
+         _percent(row["copies"]), _percent(row["held_out_copies"])]
+        for name, each in report["memorisation"].items()
+        for space, row in each.items()
+    ]  # fmt: skip
+    header = ["median", "held-out", "closer %", "copies %", "held-out %"]
+    lines += _block("nearest training drawing", header, rows)
+    for name, each in report["ablations"].items():
+        rows = [
+            [", ".join(f"{knob} {value}" for knob, value in row["changed"].items()), _percent(row["followed"]),
+             f"{row['frechet']:.4f}", f"{1000 * row['mmd']:.2f}", f"{row['precision']:.3f}", f"{row['recall']:.3f}",
+             "-" if row["seconds"] is None else f"{row['seconds']:.2f}"]
+            for row in each
+        ]  # fmt: skip
+        header = ["followed %", "Fréchet", "MMD x1000", "precision", "recall", "s a picture"]
+        lines += _block(name, header, rows)
+    return "\n".join(lines)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _block(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """A titled table, the first column to the left and the rest to the right; nothing where there are no rows."""
+    if not rows:
+        return []
+    cells = [[title, *header], *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
+        for row in cells
+    ]
+    return ["", *(line.rstrip() for line in lines)]
