@@ -128,7 +128,10 @@ def test_relations_are_where_captions_say():
     """'a left of b': the coloured masses really lie so."""
     everything = {d.key: d for d in drawings.load_drawings(PACKAGES)}
     star, apple = everything["flat/star"], everything["flat/red-apple"]
-    layers = [(star, star.body, Placement(x=0.25, side=0.45)), (apple, apple.body, Placement(x=0.75, side=0.45))]
+    layers = [
+        (star, star.body, Placement(x=0.25, side=0.45)),
+        (apple, apple.body, Placement(x=0.75, side=0.45)),
+    ]
     pixels = np.asarray(canvas.rasterise(canvas.document(layers), 64)).astype(int)
     yellow = np.nonzero((pixels[..., 0] > 200) & (pixels[..., 1] > 150) & (pixels[..., 2] < 100))[1]
     red = np.nonzero((pixels[..., 0] > 150) & (pixels[..., 1] < 80))[1]
@@ -139,11 +142,15 @@ def test_two_drawings_keep_their_own_gradients():
     """Both fixtures' 3d drawings use the id 'a' for their gradient."""
     everything = {d.key: d for d in drawings.load_drawings(PACKAGES)}
     tree, star = everything["3d/evergreen-tree"], everything["3d/star"]
-    layers = [(tree, tree.body, Placement(x=0.25, side=0.45)), (star, star.body, Placement(x=0.75, side=0.45))]
+    layers = [
+        (tree, tree.body, Placement(x=0.25, side=0.45)),
+        (star, star.body, Placement(x=0.75, side=0.45)),
+    ]
     pixels = np.asarray(canvas.rasterise(canvas.document(layers), 64))
     green, yellow = pixels[36, 16], pixels[32, 48]
     assert green[1] > green[0]
-    assert yellow[0] > 200 and yellow[2] < 100
+    assert yellow[0] > 200
+    assert yellow[2] < 100
 
 
 def test_matching():
@@ -177,7 +184,9 @@ def test_augmentation_numbers_describe_the_placement():
     assert Placement().augmentation == [0.0] * 5
     everything = {d.key: d for d in drawings.load_drawings(PACKAGES)}
     star = everything["flat/star"]
-    small = measure(canvas.pixels(canvas.document([(star, star.body, Placement(x=0.3, y=0.7, side=0.5))]), 64))
+    small = measure(
+        canvas.pixels(canvas.document([(star, star.body, Placement(x=0.3, y=0.7, side=0.5))]), 64)
+    )
     assert small is not None
     left, top, right, bottom = small.box
     assert (left + right) / 2 == pytest.approx(0.3, abs=0.03)

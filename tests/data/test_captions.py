@@ -8,7 +8,9 @@ from unclip.data.drawings import Concept
 APPLE = Concept(id="1F34E", label="red apple", keywords=("apple", "food", "fruit", "red"), names=("apple",),
                 group="food-drink", subgroup="food-fruit")  # fmt: skip
 CAT = Concept(id="1F431", label="cat face", keywords=("pet",), names=("cat",), group="animals-nature")
-CAR = Concept(id="1F697", label="automobile", keywords=("car",), names=("car", "red car"), group="travel-places")
+CAR = Concept(
+    id="1F697", label="automobile", keywords=("car",), names=("car", "red car"), group="travel-places"
+)
 PIZZA = Concept(id="1F355", label="pizza", keywords=("cheese",), names=("pizza",), group="food-drink")
 
 
@@ -69,7 +71,9 @@ def test_counts_and_style():
 
 def test_tones():
     hand = Concept(id="1F44B", label="waving hand", group="people-body")
-    assert "a waving hand with medium-dark skin tone, flat style" in captions.single(hand, "flat", tones=("medium-dark",))
+    assert "a waving hand with medium-dark skin tone, flat style" in captions.single(
+        hand, "flat", tones=("medium-dark",)
+    )
     assert captions.with_tones("handshake", ("light", "dark")) == "handshake with light and dark skin tone"
 
 

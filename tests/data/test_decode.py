@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unclip.data.decode import MAX_PIXELS, decode
+from unclip.data.decode import decode
+from unclip.images import MAX_PIXELS
 
 
 def encode(array: np.ndarray, kind: str = "PNG", mode: str | None = None) -> bytes:
@@ -59,24 +60,24 @@ def test_other_formats(kind):
 
 def test_grey_and_16_bit():
     assert decode(encode(np.full((2, 2), 77, dtype=np.uint8)))[:, 0, 0].tolist() == [77] * 3
-    assert decode(encode(np.full((2, 2), 77 << 8, dtype=np.uint16)))[:, 0, 0].tolist() == [77] * 3
+    assert decode(encode(np.full((2, 2), 77 * 257, dtype=np.uint16)))[:, 0, 0].tolist() == [77] * 3
 
 
 def test_bomb_is_refused_by_its_header():
     side = int(MAX_PIXELS**0.5) + 1
-    with pytest.raises(ValueError, match="pixels are more than"):
+    with pytest.raises(ValueError, match="megapixels"):
         decode(png_header(side, side))
-    with pytest.raises(ValueError, match="decoded|pixels"):
+    with pytest.raises(ValueError, match="megapixels"):
         decode(png_header(2**31 - 1, 2**31 - 1))
 
 
 @pytest.mark.parametrize("data", [b"", b"not a picture", b"GIF89a" + bytes(20), b"\x89PNG\r\n\x1a\n"])
 def test_not_a_picture(data):
-    with pytest.raises(ValueError, match="PNG, JPEG or WebP"):
+    with pytest.raises(ValueError, match="PNG, JPEG or WebP|header"):
         decode(data)
 
 
 def test_truncated_file():
     data = encode(np.random.default_rng(2).integers(0, 256, (64, 64, 3), dtype=np.uint8))
-    with pytest.raises(ValueError, match="decoded"):
+    with pytest.raises(ValueError, match="cannot be decoded"):
         decode(data[: len(data) // 2])

@@ -61,7 +61,7 @@ def test_missing_captions(pairs):
 
 def test_undecodable_picture_is_named(pairs):
     (pairs / "a.jpg").write_bytes(b"nothing")
-    with pytest.raises(BadSample, match=r"a\.jpg: not a PNG"):
+    with pytest.raises(BadSample, match=r"a\.jpg: the picture is not a PNG"):
         open_dataset(pairs).picture(0, 8)
 
 

@@ -32,7 +32,8 @@ def test_big_is_bigger_than_small():
     area = {"small": [], "big": []}
     for index in range(48):
         area[data.info(index).meta["size"]].append((data.picture(index, 32) < 255).any(axis=0).mean())
-    assert min(area["big"]) > 0 and np.mean(area["big"]) > 2 * np.mean(area["small"])
+    assert min(area["big"]) > 0
+    assert np.mean(area["big"]) > 2 * np.mean(area["small"])
 
 
 def test_seed_moves_things():

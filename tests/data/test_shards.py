@@ -45,7 +45,12 @@ def test_any_tar_reader_agrees(tmp_path):
     path = write(tmp_path)[0]
     with tarfile.open(path) as tar:
         members = tar.getmembers()
-        assert [member.name for member in members] == ["000000.png", "000000.json", "000001.png", "000001.json"]
+        assert [member.name for member in members] == [
+            "000000.png",
+            "000000.json",
+            "000001.png",
+            "000001.json",
+        ]
         assert all(member.mtime == member.uid == member.gid == 0 for member in members)
         content = tar.extractfile(members[2])
         assert content is not None
@@ -112,7 +117,7 @@ def test_bad_members_are_named(tmp_path):
     }
     assert data.info(0).captions == ("fine",)
     assert data.info(5).captions == ("one line", "another")
-    with pytest.raises(BadSample, match="x-train-00000/000001: not a PNG"):
+    with pytest.raises(BadSample, match="x-train-00000/000001: the picture is not a PNG"):
         data.picture(1, 8)
     for index, reason in ((2, "Expecting"), (3, "no caption"), (4, "weight")):
         with pytest.raises(BadSample, match=reason):

@@ -18,7 +18,8 @@ from unclip.data.artwork_plan import SPLITS, Job, Layer, Plan, digest
 from unclip.data.canvas import Placement
 from unclip.data.colours import Palette, map_colours, measure, recolouring
 from unclip.data.drawings import Drawing
-from unclip.data.shards import ShardWriter, write_atomically
+from unclip.data.shards import ShardWriter
+from unclip.images import write_atomically
 
 #: Side of the small pictures on which colours are measured.
 MEASURED = 64
@@ -103,7 +104,7 @@ def build(
         "counts": counts,
         "kinds": kinds,
     }  # fmt: skip
-    write_atomically(folder / "artwork.json", json.dumps(record, indent=2).encode() + b"\n")
+    write_atomically(folder / "artwork.json", json.dumps(record, indent=2).encode() + b"\n", force=True)
     return Built(
         folder=folder, counts=counts, kinds=kinds, drawings=len(palettes), dropped=len(trials) - passed
     )

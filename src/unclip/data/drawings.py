@@ -28,7 +28,9 @@ _TONES = {
     "1F3FE": "medium-dark",
     "1F3FF": "dark",
 }
-_NUMBERED_TONES = {f"tone{number}": tone for number, tone in enumerate(_TONES.values(), start=1)}
+_NUMBERED_TONES: dict[str, str] = {
+    f"tone{number}": tone for number, tone in enumerate(_TONES.values(), start=1)
+}
 _TONE_SLUG = re.compile(r"-(?:(?:medium-light|medium-dark|light|medium|dark)-skin-tone|tone[1-5])")
 _SHORT_TONE_SLUG = re.compile(r"-(?:medium-light|medium-dark|light|medium|dark)$")
 
@@ -236,7 +238,7 @@ def _split_tones(slug: str, *, short: bool, concepts: Concepts) -> tuple[str, tu
     found = _TONE_SLUG.findall(slug)
     if found:
         words = [part[1:].removesuffix("-skin-tone") for part in found]
-        return _TONE_SLUG.sub("", slug), tuple(_NUMBERED_TONES.get(word, word) for word in words)
+        return _TONE_SLUG.sub("", slug), tuple(_NUMBERED_TONES.get(str(word), str(word)) for word in words)
     shorter = _SHORT_TONE_SLUG.sub("", slug)
     if short and shorter != slug and concepts.find(shorter, None) is not None:
         return shorter, (slug[len(shorter) + 1 :],)

@@ -130,7 +130,7 @@ def read_table(path: Path) -> Iterator[Mapping[str, Any]]:
 
 def _read_parquet(path: Path) -> Iterator[Mapping[str, Any]]:
     try:
-        from pyarrow import parquet
+        from pyarrow import parquet  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError(
             f"reading {path} needs pyarrow: install it with `pip install 'unclip[parquet]'`"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unclip.data.decode_all import decode_all
 from unclip.data.sample import BadSample, BadSamples, Dataset, Sample
-from unclip.data.shards import write_atomically
+from unclip.images import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class Resident:
         if reasons is None:
             report(f"decoding {len(dataset)} pictures at {size} px into {array}")
             reasons = decode_all(dataset, size, array, workers)
-            write_atomically(record, json.dumps({"format": 1, "bad": reasons}).encode())
+            write_atomically(record, json.dumps({"format": 1, "bad": reasons}).encode(), force=True)
         samples, rows = [], []
         for index, key in enumerate(dataset.keys()):
             if key in reasons:

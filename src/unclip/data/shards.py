@@ -16,6 +16,7 @@ import numpy as np
 
 from unclip.data.decode import EXTENSIONS, MAX_BYTES, decode
 from unclip.data.sample import BadSample, BadSamples, Sample, captions_in, digest_of, weight_in
+from unclip.images import write_atomically
 
 BLOCK = tarfile.BLOCKSIZE
 
@@ -64,8 +65,10 @@ class ShardWriter:
         self._buffer.write(bytes(2 * BLOCK))
         path = self.folder / f"{self.prefix}-{len(self.paths):05d}.tar"
         index = {"format": 1, "size": self._buffer.tell(), "samples": self._samples}
-        write_atomically(path, self._buffer.getvalue())
-        write_atomically(path.with_suffix(".idx"), json.dumps(index, separators=(",", ":")).encode() + b"\n")
+        write_atomically(path, self._buffer.getvalue(), force=True)
+        write_atomically(
+            path.with_suffix(".idx"), json.dumps(index, separators=(",", ":")).encode() + b"\n", force=True
+        )
         self.paths.append(path)
         self._buffer, self._samples = io.BytesIO(), []
 
@@ -79,16 +82,6 @@ class ShardWriter:
     def __exit__(self, kind: object, *rest: object) -> None:
         if kind is None:
             self.close()
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that no reader ever sees half of it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
