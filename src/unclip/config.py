@@ -115,7 +115,7 @@ def _read_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
     if kinds and isinstance(value, Mapping):
         kind = value.get("kind")
         if kind in kinds:
-            return from_dict(kinds[kind], value, where)
+            return from_dict(typing.cast(type, kinds[kind]), value, where)
         if len(candidates) > 1:
             raise ConfigError(f"{where}.kind: {kind!r} is not one of {', '.join(map(repr, kinds))}")
     failures = []

@@ -41,7 +41,7 @@ class Noise:
             if isinstance(seeds, Tensor)
             else torch.tensor([_signed(seed) for seed in seeds], dtype=torch.int64)
         )
-        self.keys = _mix(keys.to(device))
+        self.keys = _mix(keys.to(device, torch.int64))
         self.counter = 0
 
     def __len__(self) -> int:
@@ -63,7 +63,8 @@ class Noise:
 
     def uniform(self, *shape: int) -> Float[Tensor, "b ..."]:
         """float64 numbers in the open interval (0, 1), of shape (b, *shape)."""
-        return (_shift(self.bits(*shape), 11).double() + 0.5) * 2.0**-53
+        # The largest of the 2^53 values would round up to 1.
+        return ((_shift(self.bits(*shape), 11).double() + 0.5) * 2.0**-53).clamp(max=1 - 2.0**-53)
 
     def normal(self, *shape: int) -> Float[Tensor, "b ..."]:
         """float32 standard normals of shape (b, *shape), by the Box-Muller transform."""

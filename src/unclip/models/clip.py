@@ -67,6 +67,9 @@ class TextEncoding(NamedTuple):
 class VisionTower(nn.Module):
     """A ViT (Dosovitskiy et al. 2020) with CLIP's norm before the first block."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, config: VisionConfig, embedding: int):
         super().__init__()
         if config.size % config.patch:
@@ -169,7 +172,9 @@ class Clip(nn.Module):
         """
         image = nn.functional.normalize(image_embedding.float(), dim=-1)
         text = nn.functional.normalize(text_embedding.float(), dim=-1)
-        logits = self.logit_scale.exp().clamp(max=100.0) * image @ text.T
+        # In bfloat16, a logit near the largest scale of 100 would be rounded to a multiple of 0.5.
+        with torch.autocast(image.device.type, enabled=False):
+            logits = self.logit_scale.float().exp().clamp(max=100.0) * image @ text.T
         paired = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
         ignored = torch.zeros_like(paired) if same is None else same & ~paired
         if self.logit_bias is not None:

@@ -109,12 +109,15 @@ class CaptionEncoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A net and the projections that turn a `DecoderCondition` into what it reads."""
+    """A net and the projections that turn a `DecoderCondition` into what it reads.
+
+    Raises ValueError for a net that does not fit the pictures, the hint or the conditions.
+    """
 
     def __init__(self, config: DecoderConfig):
         super().__init__()
         self.config = config
-        _check_channels(config)
+        _check(config)
         if isinstance(config.net, UnetConfig):
             self.net, vector_width = Unet(config.net), config.net.vector_width
         else:
@@ -134,8 +137,13 @@ class Decoder(nn.Module):
 
     def encode(self, condition: DecoderCondition) -> DecoderContext:
         """Project the conditions. Raises ValueError where a part of the condition does not fit the config."""
-        if (condition.hint is not None) and not self.config.inpainting:
+        if condition.hint is not None and not self.config.inpainting:
             raise ValueError("this decoder was not trained to inpaint: it reads no hint")
+        if condition.image_embedding.shape[1] != self.config.embedding:
+            raise ValueError(
+                f"the image embedding has {condition.image_embedding.shape[1]} channels, this decoder reads "
+                f"{self.config.embedding}: take the CLIP that it was trained with"
+            )
         z = condition.image_embedding * self.config.embedding_scale
         z = torch.where(condition.keep_image[:, None], z, self.null_image)
         tokens = rearrange(self.image_tokens(z), "b (k f) -> b k f", k=self.config.image_tokens)
@@ -158,7 +166,9 @@ class Decoder(nn.Module):
         return self.net(x, label, context.vector, context.tokens)
 
 
-def _check_channels(config: DecoderConfig) -> None:
+def _check(config: DecoderConfig) -> None:
+    if isinstance(config.net, PatchTransformerConfig) and config.net.size != config.size:
+        raise ValueError(f"net.size is {config.net.size}, but the decoder's size is {config.size}")
     wanted_in = 3 + 4 * config.inpainting
     wanted_out = 3 * (1 + config.process.learned_variance)
     if (config.net.in_channels, config.net.out_channels) != (wanted_in, wanted_out):

@@ -29,6 +29,15 @@ class PatchTransformerConfig:
     """Brings flow time in [0, 1] to the range of the sinusoids; 1 for labels that are timesteps."""
 
 
+class HeadNorm(nn.RMSNorm):
+    """Root mean square normalisation of queries or keys, in float32 whatever their type."""
+
+    def forward(self, x: Float[Tensor, "b heads n c"]) -> Float[Tensor, "b heads n c"]:
+        """Like `x`, in its type."""
+        normalised = nn.functional.rms_norm(x.float(), self.normalized_shape, self.weight.float(), self.eps)
+        return normalised.to(x.dtype)
+
+
 class ModulatedAttention(nn.Module):
     """Self-attention with normalised queries and keys, over the picture's tokens and the context's."""
 
@@ -39,8 +48,8 @@ class ModulatedAttention(nn.Module):
         self.heads = width // head_channels
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.context_kv = None if context_width is None else nn.Linear(context_width, 2 * width, bias=False)
-        self.query_norm = nn.RMSNorm(head_channels, eps=1e-6)
-        self.key_norm = nn.RMSNorm(head_channels, eps=1e-6)
+        self.query_norm = HeadNorm(head_channels, eps=1e-6)
+        self.key_norm = HeadNorm(head_channels, eps=1e-6)
         self.out = nn.Linear(width, width, bias=False)
 
     def forward(
@@ -52,8 +61,7 @@ class ModulatedAttention(nn.Module):
                 self.context_kv(context), "b m (two h c) -> two b h m c", two=2, h=self.heads
             )
             k, v = torch.cat([context_k, k], dim=2), torch.cat([context_v, v], dim=2)
-        q, k = self.query_norm(q).to(v.dtype), self.key_norm(k).to(v.dtype)
-        attended = nn.functional.scaled_dot_product_attention(q, k, v)
+        attended = nn.functional.scaled_dot_product_attention(self.query_norm(q), self.key_norm(k), v)
         return self.out(rearrange(attended, "b h n c -> b n (h c)"))
 
 
@@ -131,6 +139,8 @@ class PatchTransformer(nn.Module):
             raise ValueError(
                 f"this patch transformer reads {size} x {size} pixels, got {tuple(x.shape[-2:])}"
             )
+        if context is not None and self.config.context_width is None:
+            raise ValueError("this patch transformer attends to no context: set context_width")
         tokens = rearrange(x, "b c (h p) (w q) -> b (h w) (c p q)", p=patch, q=patch)
         tokens = self.patches(tokens) + self.positions
         condition = self.label(label)

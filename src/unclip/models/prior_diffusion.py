@@ -1,5 +1,6 @@
 """The diffusion prior: a causal transformer that denoises CLIP image embeddings (arXiv 2204.06125, section 2.2)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -8,7 +9,11 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from unclip.diffusion.parametrization import ProcessConfig
+from unclip.diffusion.denoiser import NoiseSource, Step
+from unclip.diffusion.guidance import classifier_free_batched
+from unclip.diffusion.parametrization import Preconditioned, ProcessConfig
+from unclip.diffusion.paths import start
+from unclip.diffusion.samplers import SAMPLERS, sample
 from unclip.nn.embeddings import LabelEmbedding
 from unclip.nn.transformer import Activation, Transformer
 
@@ -47,6 +52,11 @@ class PriorCondition:
     def drop(self, mask: Bool[Tensor, " b"]) -> "PriorCondition":
         """Without the captions where `mask` is True."""
         return replace(self, keep=self.keep & ~mask)
+
+    def repeat(self, copies: int) -> "PriorCondition":
+        """Each caption `copies` times, rows ordered (b copies)."""
+        fields = (self.text_embedding, self.text_states, self.text_mask, self.keep)
+        return PriorCondition(*(repeat(field, "b ... -> (b k) ...", k=copies) for field in fields))
 
 
 class DiffusionPrior(nn.Module):
@@ -90,6 +100,11 @@ class DiffusionPrior(nn.Module):
         self, x: Float[Tensor, "b d"], label: Float[Tensor, " b"], condition: PriorCondition
     ) -> Float[Tensor, "b d"]:
         """Scaled noisy embeddings, labels, captions -> the raw prediction, float32."""
+        if condition.text_states.shape[1:] != (self.config.context, self.config.text_width):
+            raise ValueError(
+                f"the caption's states are {tuple(condition.text_states.shape[1:])} (tokens, width), this prior reads "
+                f"{(self.config.context, self.config.text_width)}: take the CLIP that it was trained with"
+            )
         keep = condition.keep[:, None, None]
         states = torch.where(keep, self.states_in(condition.text_states), self.null_state.to(x.dtype))
         text = torch.where(keep[:, 0], self.text_in(condition.text_embedding), self.null_text.to(x.dtype))
@@ -108,3 +123,59 @@ class DiffusionPrior(nn.Module):
         keys = torch.cat([shown, shown.new_ones(len(x), 4)], dim=1)
         last = rearrange(self.transformer(sequence, keys)[:, -1:], "b 1 w -> b w")
         return self.image_out(self.norm_out(last)).float()
+
+    def sample_steps(
+        self,
+        condition: PriorCondition,
+        noise: NoiseSource,
+        *,
+        steps: int = 64,
+        sampler: str = "ancestral",
+        guidance: float = 1.0,
+        null: PriorCondition | None = None,
+    ) -> Iterator[Step]:
+        """Sample one standardised embedding for each row, step by step; `noise` has a stream for each.
+
+        Guidance leads away from `null`, by default no caption; 1 is none.
+        """
+        process = self.config.process.build()
+        model, grid = Preconditioned(self, process), process.grid(steps)
+        if guidance == 1:
+            denoise = model.bind(condition)
+        else:
+            denoise = classifier_free_batched(model, condition, null or condition.null(), guidance)
+        x = start(noise.normal(self.config.embedding).to(condition.text_embedding.device), grid[0])
+        return SAMPLERS[sampler](denoise, x, grid, noise=noise)
+
+    # Section 2.2: "two samples of z_i, and selecting the one with a higher dot product with z_t".
+    def sample(
+        self,
+        condition: PriorCondition,
+        noise: NoiseSource,
+        *,
+        candidates: int = 2,
+        steps: int = 64,
+        sampler: str = "ancestral",
+        guidance: float = 1.0,
+        null: PriorCondition | None = None,
+    ) -> Float[Tensor, "b d"]:
+        """Sample `candidates` image embeddings for each caption, in CLIP's own scale, and keep the one nearest to it.
+
+        `noise` has a stream for each candidate, ordered (b candidates), and `null` a row for each caption.
+        """
+        walk = self.sample_steps(
+            condition.repeat(candidates),
+            noise,
+            steps=steps,
+            sampler=sampler,
+            guidance=guidance,
+            null=None if null is None else null.repeat(candidates),
+        )
+        drawn = rearrange(self.unstandardise(sample(walk)), "(b k) d -> b k d", k=candidates)
+        return nearest(drawn, condition.text_embedding)
+
+
+def nearest(candidates: Float[Tensor, "b k d"], text_embedding: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+    """Of each row's image embeddings the one whose cosine with the text embedding, z_i·z_t, is largest."""
+    scores = nn.functional.cosine_similarity(candidates, text_embedding[:, None], dim=-1)
+    return candidates[torch.arange(len(candidates), device=candidates.device), scores.argmax(dim=1)]

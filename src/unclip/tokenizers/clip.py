@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from jaxtyping import Int
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -23,22 +23,36 @@ class ClipTokenizer:
         start, end = backend.token_to_id(START), backend.token_to_id(END)
         if start is None or end is None:
             raise ValueError(f"the vocabulary lacks {START} or {END}; it is not a CLIP tokenizer")
+        if context < 2:
+            raise ValueError(f"a context of {context} tokens has no room for start and end: give 2 or more")
         self.backend, self.context, self.start, self.end = backend, context, start, end
 
     @classmethod
     def train(cls, captions: Iterable[str], *, vocabulary: int, context: int) -> "ClipTokenizer":
-        """Learn the merges from `captions`; the vocabulary holds the 2 x 256 byte symbols, merges, start and end."""
+        """Learn the merges from `captions`; the vocabulary holds the 2 x 256 byte symbols, merges, start and end.
+
+        The same captions, in any order, give the same tokenizer. Few captions give a smaller vocabulary than asked
+        for. Raises ValueError for one with no room for the symbols.
+        """
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        last = [symbol + "</w>" for symbol in alphabet]
+        symbols = alphabet + last
+        if vocabulary < len(symbols) + 2:
+            raise ValueError(
+                f"a vocabulary of {vocabulary} is too small: it needs {len(symbols) + 2} or more"
+            )
         backend = _backend(models.BPE(unk_token=END, end_of_word_suffix="</w>"))
         trainer = trainers.BpeTrainer(
-            vocab_size=vocabulary - 2 - 256,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            vocab_size=vocabulary - 2,
+            initial_alphabet=alphabet,
+            # The trainer numbers what it does not know in the order of a randomly seeded hash table, and these numbers
+            # decide between pairs that are equally frequent. Known beforehand, they give the same merges in every run.
+            special_tokens=list[str | AddedToken](last),
             end_of_word_suffix="</w>",
             show_progress=False,
         )
         backend.train_from_iterator(captions, trainer)
         learned = json.loads(backend.to_str())["model"]
-        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-        symbols = alphabet + [symbol + "</w>" for symbol in alphabet]
         merges = [tuple(merge) for merge in learned["merges"]]
         pieces = dict.fromkeys(symbols + [left + right for left, right in merges] + [START, END])
         return cls.from_merges({piece: index for index, piece in enumerate(pieces)}, merges, context=context)
@@ -47,8 +61,11 @@ class ClipTokenizer:
     def from_merges(
         cls, vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]], *, context: int = 77
     ) -> "ClipTokenizer":
-        """The tokenizer of CLIP's `vocab.json` and `merges.txt`."""
-        model = models.BPE(dict(vocabulary), list(merges), unk_token=END, end_of_word_suffix="</w>")
+        """The tokenizer of CLIP's `vocab.json` and `merges.txt`. Raises ValueError where they do not fit together."""
+        try:
+            model = models.BPE(dict(vocabulary), list(merges), unk_token=END, end_of_word_suffix="</w>")
+        except Exception as error:  # the library has no type of its own
+            raise ValueError(f"the merges do not fit the vocabulary: {error}") from error
         return cls(_backend(model), context)
 
     @classmethod
@@ -57,8 +74,8 @@ class ClipTokenizer:
         try:
             data = json.loads(text)
             merges = [(left, right) for left, right in data["merges"]]
-            return cls.from_merges(data["vocabulary"], merges, context=data["context"])
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            return cls.from_merges(data["vocabulary"], merges, context=int(data["context"]))
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not a tokenizer file of this project: {error!r}") from error
 
     def to_json(self) -> str:
