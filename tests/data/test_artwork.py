@@ -1,5 +1,6 @@
 """Building the artwork set from a small icon fixture: same bytes, strict splits, honest captions."""
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -176,6 +177,28 @@ def test_people_flags_and_tones_are_not_recoloured():
             assert plan.colours_to_try(drawing, 4) == []
     assert any(plan.colours_to_try(drawing, 4) for drawing in found)
     assert not plan.recolours({}, 4)
+
+
+def test_a_concept_and_its_skin_tones_share_a_split():
+    """Else a held-out person would be in train with another skin."""
+    found = drawings.load_drawings(PACKAGES)
+    hands = [d for d in found if d.concept.group == "people-body"]
+    shades = {"light", "medium", "dark"}
+    plain = {d.style: d for d in hands if not d.tones}
+    drawn = [
+        dataclasses.replace(d, name=f"{label}-{tone}", tones=(tone,) if tone else (), concept=dataclasses.replace(
+            d.concept, id=f"X{number}", label=label))
+        for d in plain.values() for tone in ("", *shades) for number, label in enumerate(
+            ["waving hand", "man waving", "woman waving", *(f"person {i}" for i in range(40))])
+    ]  # fmt: skip
+    palette = measure(canvas.pixels(canvas.document([(hands[0], hands[0].body, Placement())]), 64))
+    assert palette is not None
+    plan = Plan(drawn, {d.key: palette for d in drawn})
+    splits = {}
+    for drawing in drawn:
+        splits.setdefault((drawing.concept.id, drawing.style), set()).add(plan.unit_split(drawing))
+    assert all(len(found) == 1 for found in splits.values())
+    assert {"train", "heldout-style", "val"} == {split for found in splits.values() for split in found}
 
 
 def test_augmentation_numbers_describe_the_placement():

@@ -73,7 +73,7 @@ def test_bomb_is_refused_by_its_header():
 
 @pytest.mark.parametrize("data", [b"", b"not a picture", b"GIF89a" + bytes(20), b"\x89PNG\r\n\x1a\n"])
 def test_not_a_picture(data):
-    with pytest.raises(ValueError, match="PNG, JPEG or WebP|header"):
+    with pytest.raises(ValueError, match=r"PNG, JPEG or WebP|header"):
         decode(data)
 
 

@@ -107,9 +107,7 @@ class Plan:
 
     def unit_split(self, drawing: Drawing) -> str:
         """Where a drawing belongs as it is: train, val or heldout-style. Skin tones go with their concept."""
-        if drawing.weight < 0.5 and not drawing.tones:
-            return "train"
-        if drawing.concept.id.startswith("icon-"):
+        if drawing.concept.weight < 0.5 or drawing.concept.id.startswith("icon-"):
             return "train"
         number = share("unit", drawing.concept.id, drawing.style)
         if number < 0.04:

@@ -46,6 +46,31 @@ class Concept:
     group: str = "other"
     subgroup: str = "other"
 
+    @property
+    def weight(self) -> float:
+        """1 for everyday things, less for people's many variants, signs, letters and flags."""
+        if self.group in ("flags", "component", "regional") or self.subgroup in ("keycap", "alphanum"):
+            return 0.12
+        if self.subgroup == "time" and ("o’clock" in self.label or "thirty" in self.label):
+            return 0.12
+        if self.subgroup in (
+            "family",
+            "person-symbol",
+            "arrow",
+            "av-symbol",
+            "math",
+            "gender",
+            "punctuation",
+        ):
+            return 0.2
+        if self.group == "symbols" and self.subgroup != "geometric":
+            return 0.35
+        if self.group == "people-body":
+            return (
+                0.4 if re.match(r"(wo)?m[ae]n\b", self.label) and self.label not in ("man", "woman") else 0.7
+            )
+        return 1.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
@@ -66,21 +91,8 @@ class Drawing:
 
     @property
     def weight(self) -> float:
-        """How often training should see the drawing, 1 for everyday things: variants and signs count less."""
-        group, subgroup, label = self.concept.group, self.concept.subgroup, self.concept.label
-        if self.tones:
-            return 0.1
-        if group in ("flags", "component", "regional") or subgroup in ("keycap", "alphanum"):
-            return 0.12
-        if subgroup == "time" and ("o’clock" in label or "thirty" in label):
-            return 0.12
-        if subgroup in ("family", "person-symbol", "arrow", "av-symbol", "math", "gender", "punctuation"):
-            return 0.2
-        if group == "symbols" and subgroup != "geometric":
-            return 0.35
-        if group == "people-body":
-            return 0.4 if re.match(r"(wo)?m[ae]n\b", label) and label not in ("man", "woman") else 0.7
-        return 1.0
+        """How often training should see the drawing: its concept's weight, and little for each of the skin tones."""
+        return 0.1 if self.tones else self.concept.weight
 
 
 def _bare(hexcode: str) -> str:
