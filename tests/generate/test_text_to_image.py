@@ -82,7 +82,7 @@ def test_a_recipe_of_another_model_is_refused_unless_allowed(tiny_system):
         {"upsampler_steps": 3},
         {"guidance": 3.0},
         {"prior_guidance": 3.0},
-        {"candidates": 8},
+        {"candidates": 64},
         {"sampler": "euler"},
         {"negative": "a blue cat"},
         {"prior": "text"},
