@@ -20,13 +20,22 @@ class DataConfig:
 
     path: str = ""
     """A folder of pictures or of tar shards; "shapes" draws coloured shapes."""
-    split: str = "train"
-    validation: str = "val"
+    split: str | None = "train"
+    """The split that is learned, of shards named NAME-SPLIT-NUMBER.tar; None: all shards. Other data has no splits."""
+    validation: str | None = "val"
+    """The split to validate on; None: a held-out share of what is learned, as with data that has no splits."""
+    held_out: float = 0.05
+    """That share, in (0, 1): which pictures it holds, at least one, is decided by a hash of their keys."""
     size: int = 64
     cache: str | None = None
     """Where decoded pictures are kept; None: beside the run."""
     shift: int = 0
-    """Augmentation: pictures are moved by up to so many pixels, the edge filled with white."""
+    """Augmentation of the pictures that CLIP sees: moved by up to so many pixels, the edge filled with white."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a share that leaves nothing."""
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out is {self.held_out}; it is a share between 0 and 1, such as 0.05")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,26 +52,35 @@ class TrainConfig:
     """Length of the run in samples seen, so that it means the same at every batch size."""
     batch: int = 64
     micro_batch: int | None = None
-    """Samples held in memory at once; their gradients are accumulated to a batch. None: the whole batch."""
+    """Samples held in memory at once; their gradients are accumulated to a batch. None: the whole batch.
+
+    A caption's negatives in CLIP's loss are those of its micro-batch only: there, a smaller one is another loss.
+    """
     ema_decay: float = 0.998
     seed: int = 0
     precision: Literal["bf16", "fp32"] = "bf16"
-    compile: bool = False
+    """What activations are computed in (autocast); weights, optimiser and average are float32 always."""
+    compile: bool | None = None
+    """Whether the networks are compiled; None: on CUDA, where it pays soonest."""
     out: str = ""
+    """The run's folder."""
     clip: str | None = None
     """Run folder of the CLIP stage, which the prior and the decoder read embeddings and tokenizer from."""
     vocabulary: int = 4096
     """Tokens of the byte-pair encoding that the CLIP stage learns from the captions."""
     validate_every: int = 20_000
+    """Samples between validations."""
     preview_every: int = 20_000
+    """Samples between grids of pictures."""
     checkpoint_seconds: float = 120.0
     checkpoints_kept: int = 2
 
     def __post_init__(self) -> None:
         """Raise ValueError for numbers that make no run."""
-        for name in ("samples", "batch", "validate_every", "preview_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("samples", "batch", "micro_batch", "validate_every", "preview_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
         if self.checkpoints_kept < 2:
             raise ValueError(
                 f"checkpoints_kept is {self.checkpoints_kept}; keep at least 2, as one may be damaged"

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 class Ema:
     """`average <- decay * average + (1 - decay) * weights` after every step.
 
-    Early on the decay is (1 + n) / (10 + n), so that the random start is forgotten (Karras et al. 2022, EMA ramp-up).
+    Early on the decay is (1 + n) / (10 + n) after n steps, so that the random start is soon forgotten (the rule of
+    TensorFlow's ExponentialMovingAverage).
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -22,11 +23,11 @@ class Ema:
         """Take in the weights after step number `steps` (from 1)."""
         weight = 1.0 - min(self.decay, (1 + steps) / (10 + steps))
         state = model.state_dict()
-        floating = [name for name in self.average if self.average[name].is_floating_point()]
-        torch._foreach_lerp_(
+        floating = [name for name, value in self.average.items() if value.is_floating_point()]
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
             [self.average[name] for name in floating], [state[name] for name in floating], weight
         )
-        for name in self.average.keys() - floating:
+        for name in self.average.keys() - set(floating):
             self.average[name].copy_(state[name])
 
     @contextmanager

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from unclip.checkpoints.io import load_part
 from unclip.checkpoints.manifest import read_manifest
+from unclip.data.shards import write_atomically
 from unclip.models.clip import Clip
 from unclip.tokenizers.clip import ClipTokenizer
 from unclip.train.config import TrainConfig
@@ -20,7 +21,7 @@ class ClipRun:
     """The finished CLIP stage that `config.clip` names: frozen network, tokenizer, and a hash of both."""
 
     def __init__(self, config: TrainConfig, device: torch.device):
-        if config.clip is None:
+        if not config.clip:
             raise ValueError(
                 f"the {config.stage} stage learns from a CLIP: train that first, or name its run with clip=FOLDER"
             )
@@ -36,28 +37,26 @@ class ClipRun:
         self.tokenizer_json = (folder / "tokenizer.json").read_text(encoding="utf-8")
         self.tokenizer = ClipTokenizer.from_json(self.tokenizer_json)
         self.hash = hashlib.sha256(manifest.parts["clip"].sha256.encode()).hexdigest()[:16]
-        self.device = device
+        self.device, self.bf16 = device, config.precision == "bf16"
 
     @property
     def embedding(self) -> int:
         """The width of the embeddings."""
         return self.clip.config.embedding
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def image_embeddings(self, source: Source, cache: Path, *, batch: int = 256) -> Float[Tensor, "n d"]:
-        """z_i of every drawing of `source`, in its order, on the device; computed once and kept in `cache`."""
-        file = cache / f"{source.fingerprint}-{self.hash}.safetensors"
+        """z_i of every picture of `source`, in its order, on the device; computed once and kept in `cache`."""
+        kind = "bf16" if self.bf16 else "fp32"
+        file = cache / f"{source.fingerprint}-{self.hash}-{kind}.safetensors"
         if file.exists():
-            return load_file(file)["image_embedding"].float().to(self.device)
+            return load_file(file)["image_embedding"].to(self.device)
         parts = []
         for start in range(0, len(source), batch):
             pictures = source.pictures_between(start, min(start + batch, len(source)))
-            with torch.autocast(self.device.type, torch.bfloat16):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 parts.append(self.clip.encode_image(pictures).float())
         embeddings = torch.cat(parts)
         cache.mkdir(parents=True, exist_ok=True)
-        fresh = file.with_suffix(".writing")
-        save_file({"image_embedding": embeddings.cpu()}, fresh)
-        fresh.rename(file)
-        # Out of inference mode, so that it may take part in a graph.
-        return embeddings.clone()
+        write_atomically(file, save({"image_embedding": embeddings.cpu()}))
+        return embeddings

@@ -1,64 +1,83 @@
 """Training data in memory: the sample with a number is a pure function of the seed and that number."""
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from einops import rearrange
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from unclip.data.dataset import open_dataset
+from unclip.data.dataset import Dataset, open_dataset
 from unclip.data.order import Order
 from unclip.data.resident import Resident
+from unclip.data.sample import digest_of
 from unclip.images import from_uint8
 from unclip.rng import Noise, derive
-from unclip.train.config import TrainConfig
+from unclip.train.config import DataConfig, TrainConfig
+
+Part = Literal["train", "validation"]
 
 
 class Source:
-    """A split's pictures and captions, and the order in which a run visits them."""
+    """The pictures and captions to learn from or to validate on, and the order in which a run visits them."""
 
-    def __init__(self, config: TrainConfig, split: str, device: torch.device, *, size: int | None = None):
+    def __init__(self, config: TrainConfig, part: Part, device: torch.device, *, size: int | None = None):
         data = config.data
         if not data.path:
             raise ValueError(
                 "the config names no data: give --data FOLDER (`unclip data artwork FOLDER` makes one)"
             )
         self.device, self.shift = device, data.shift
-        dataset = open_dataset(data.path, split=split)
-        self._fingerprint = f"{dataset.fingerprint[:24]}-{len(dataset)}-{size or data.size}"
         cache = Path(data.cache or Path(config.out).parent / "cache")
+        dataset, shared = open_part(data, part)
+        self._content = dataset.fingerprint
         self.resident = Resident.load(dataset, size or data.size, cache=cache)
+        if shared:
+            held_out = chosen_by_key([sample.key for sample in self.resident.samples], data.held_out)
+            self.resident = _rows(self.resident, held_out if part == "validation" else ~held_out)
         self.order = Order(len(self.resident), derive(config.seed, "order"), self.resident.weights)
+        self._pixels = _in_device_memory(self.resident, device)
 
     def __len__(self) -> int:
         return len(self.resident)
 
     @property
     def fingerprint(self) -> str:
-        """Names the drawings and their size: what is computed from them is kept under it."""
-        return self._fingerprint
+        """Names the pictures, their order and size: what is computed from them is kept under it."""
+        return digest_of([self._content, self.resident.size, *(one.key for one in self.resident.samples)])[
+            :24
+        ]
 
     def pictures_between(self, start: int, stop: int) -> Float[Tensor, "b 3 s s"]:
         """Pictures `start` to `stop` in the data set's own order, for passes over all of it."""
         return self.pictures(np.arange(start, stop))
 
     def indices(self, numbers: Int64[np.ndarray, " b"]) -> Int64[np.ndarray, " b"]:
-        """Which drawings the samples with these consecutive numbers show."""
+        """Which pictures the samples with these consecutive numbers show."""
         return self.order.indices(int(numbers[0]), int(numbers[-1]) + 1)
+
+    def key(self, number: int) -> str:
+        """The key of the picture that sample `number` shows."""
+        return self.resident.samples[int(self.order.indices(number, number + 1)[0])].key
 
     def pictures(
         self, indices: Int64[np.ndarray, " b"], noise: Noise | None = None
     ) -> Float[Tensor, "b 3 s s"]:
         """Pictures in [-1, 1] on the device, moved a little where `noise` is given and the config says so."""
-        pixels = self.resident.pictures(indices)
+        if self._pixels is None:
+            pixels = self.resident.pictures(indices).to(self.device)
+        else:
+            pixels = self._pixels[torch.from_numpy(indices).to(self.device)]
         if noise is not None and self.shift:
-            offsets = noise.fork("shift").integers(2 * self.shift + 1, 2).cpu() - self.shift
-            pixels = shifted(pixels, offsets)
-        return from_uint8(pixels.to(self.device, non_blocking=True))
+            pixels = shifted(pixels, noise.fork("shift").integers(2 * self.shift + 1, 2) - self.shift)
+        return from_uint8(pixels)
 
     def captions(self, indices: Int64[np.ndarray, " b"], noise: Noise | None = None) -> list[str]:
-        """One caption of each drawing: drawn with `noise`, or else its first."""
+        """One caption of each picture: drawn with `noise`, or else its first."""
         samples = [self.resident.samples[index] for index in indices]
         if noise is None:
             return [sample.captions[0] for sample in samples]
@@ -66,21 +85,64 @@ class Source:
         return [sample.captions[int(draw * len(sample.captions))] for sample, draw in zip(samples, draws)]
 
     def all_captions(self) -> list[str]:
-        """Every caption of every drawing."""
+        """Every caption of every picture."""
         return [caption for sample in self.resident.samples for caption in sample.captions]
+
+
+def open_part(data: DataConfig, part: Part) -> tuple[Dataset, bool]:
+    """The data set that `part` is in, and whether the other part is in it too, to be told apart by `chosen_by_key`."""
+    if data.path != "shapes" and not _has_splits(Path(data.path)):
+        return open_dataset(data.path), True
+    if data.validation is None:
+        return open_dataset(data.path, split=data.split), True
+    return open_dataset(data.path, split=data.split if part == "train" else data.validation), False
+
+
+def chosen_by_key(keys: list[str], share: float) -> Bool[np.ndarray, " n"]:
+    """About a share of the keys: each decided by its own hash, so that further pictures move no other ones.
+
+    At least one is chosen and at least one is left. Raises ValueError for fewer than two keys.
+    """
+    if len(keys) < 2:
+        raise ValueError(
+            f"the data set has {len(keys)} usable pictures: give at least 2, as one is held out for validation"
+        )
+    hashes = [int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") for key in keys]
+    chosen = np.array([value < share * 2**64 for value in hashes])
+    chosen[np.argmin(hashes)], chosen[np.argmax(hashes)] = True, False
+    return chosen
+
+
+def _has_splits(path: Path) -> bool:
+    """Whether a folder's shards are named NAME-SPLIT-NUMBER.tar."""
+    return any(tar.stem.count("-") >= 2 for tar in path.glob("*.tar"))
+
+
+def _rows(resident: Resident, chosen: Bool[np.ndarray, " n"]) -> Resident:
+    samples = [sample for sample, taken in zip(resident.samples, chosen) if taken]
+    return replace(resident, rows=resident.rows[chosen], samples=samples)
+
+
+def _in_device_memory(resident: Resident, device: torch.device) -> UInt8[Tensor, "n 3 s s"] | None:
+    """All pictures on a GPU, if they take less than half of its free memory; None: they stay memory-mapped."""
+    if device.type != "cuda":
+        return None
+    if len(resident) * resident.data[0].nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+        return None
+    return torch.from_numpy(resident.data[resident.rows]).to(device)
 
 
 def shifted(pixels: UInt8[Tensor, "b 3 s s"], offsets: Int64[Tensor, "b 2"]) -> UInt8[Tensor, "b 3 s s"]:
     """Each picture moved by its (down, right) offset in pixels; white comes in at the edge."""
+    side = torch.arange(pixels.shape[-1], device=pixels.device)
     margin = int(offsets.abs().max())
-    size = pixels.shape[-1]
     padded = torch.nn.functional.pad(pixels, [margin] * 4, value=255)
-    corners = (margin - offsets).tolist()
-    return torch.stack(
-        [one[:, top : top + size, left : left + size] for one, (top, left) in zip(padded, corners)]
-    )
+    rows, columns = ((side + margin - offset[:, None]) for offset in offsets.unbind(1))
+    which = torch.arange(len(pixels), device=pixels.device)
+    moved = padded[which[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    return rearrange(moved, "b h w c -> b c h w").contiguous()
 
 
 def spread(count: int, of: int) -> Int64[np.ndarray, " n"]:
-    """At most `count` indices, evenly spread over `of` samples: the same held-out drawings at every validation."""
+    """At most `count` indices, evenly spread over `of` samples: the same held-out pictures at every validation."""
     return np.unique(np.linspace(0, of - 1, min(count, of)).round().astype(np.int64))

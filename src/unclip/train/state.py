@@ -84,7 +84,7 @@ class TrainingState:
             "files": {f"{name}.safetensors": _describe(fresh / f"{name}.safetensors") for name in PARTS},
         }
         with (fresh / MANIFEST).open("w", encoding="utf-8") as file:
-            json.dump(manifest, file)
+            json.dump({**manifest, "sha256": _digest(manifest)}, file)
             file.flush()
             os.fsync(file.fileno())
         _sync(fresh)
@@ -128,6 +128,8 @@ def _fault(checkpoint: Path) -> str | None:
     """Why a checkpoint cannot be used; None for a good one."""
     try:
         manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        if manifest.pop("sha256") != _digest(manifest):
+            return f"{MANIFEST} does not match its checksum"
         for name, entry in manifest["files"].items():
             file = checkpoint / name
             if file.stat().st_size != entry["bytes"]:
@@ -135,9 +137,13 @@ def _fault(checkpoint: Path) -> str | None:
             with file.open("rb") as handle:
                 if hashlib.file_digest(handle, "sha256").hexdigest() != entry["sha256"]:
                     return f"{name} does not match its checksum"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return str(error)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        return repr(error)
     return None
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _sync(folder: Path) -> None:

@@ -12,7 +12,7 @@ from unclip.models.clip import Clip, ClipConfig
 from unclip.rng import Noise
 from unclip.tokenizers.clip import ClipTokenizer
 from unclip.train.config import TrainConfig
-from unclip.train.objective import Losses
+from unclip.train.objective import Losses, compiled
 from unclip.train.source import Source, spread
 
 
@@ -21,8 +21,8 @@ class ClipObjective:
 
     def __init__(self, config: TrainConfig, device: torch.device):
         assert isinstance(config.model, ClipConfig)
-        self.train = Source(config, config.data.split, device)
-        self.held_out = Source(config, config.data.validation, device)
+        self.train = Source(config, "train", device)
+        self.held_out = Source(config, "validation", device)
         text = config.model.text
         self.tokenizer = ClipTokenizer.train(
             self.train.all_captions(), vocabulary=config.vocabulary, context=text.context
@@ -30,19 +30,17 @@ class ClipObjective:
         self.tokenizer_json = self.tokenizer.to_json()
         self.model = Clip(fitted(config.model, self.tokenizer)).to(device)
         self.device = device
-        # Compiled for training only: validation would compile again for its own shapes.
-        maybe_compiled = torch.compile if config.compile else lambda function: function
-        self.encode_image = maybe_compiled(self.model.encode_image)
-        self.encode_text = maybe_compiled(self.model.encode_text)
+        self.encode_image = compiled(config, device, self.model.encode_image)
+        self.encode_text = compiled(config, device, self.model.encode_text)
 
     def loss(self, numbers: Int64[np.ndarray, " b"], noise: Noise) -> Losses:
-        """The contrastive loss of one batch; equal captions are no negatives of each other."""
+        """The contrastive loss of one (micro-)batch; equal captions are no negatives of each other."""
         indices = self.train.indices(numbers)
         tokens = self.tokenizer.encode(self.train.captions(indices, noise)).to(self.device)
         image = self.encode_image(self.train.pictures(indices, noise))
         text = self.encode_text(tokens).embedding
         loss = self.model.loss(image, text, same_captions(tokens))
-        return Losses(loss, {"temperature": 1 / self.model.logit_scale.exp().item()})
+        return Losses(loss, {"temperature": self.model.logit_scale.detach().neg().exp()})
 
     def validate(self) -> dict[str, float]:
         """Loss and recall at 1 among up to 512 held-out drawings; drawings with equal captions count as right."""

@@ -9,16 +9,16 @@ from jaxtyping import Float, Int64
 from PIL import Image
 from torch import Tensor
 
-from unclip.diffusion.guidance import classifier_free
 from unclip.diffusion.losses import diffusion_loss
 from unclip.diffusion.parametrization import Preconditioned
-from unclip.diffusion.samplers import dpmpp_2m, sample
+from unclip.diffusion.samplers import sample
+from unclip.generate.stages import decode, decoder_denoiser
 from unclip.images import grid, to_image
 from unclip.models.decoder import CaptionConfig, Decoder, DecoderCondition, DecoderConfig
 from unclip.rng import Noise
 from unclip.train.config import TrainConfig
 from unclip.train.embed import ClipRun
-from unclip.train.objective import Losses
+from unclip.train.objective import Losses, compiled
 from unclip.train.objectives.hints import random_hint
 from unclip.train.objectives.levels import losses_at_levels
 from unclip.train.source import Source, spread
@@ -31,17 +31,17 @@ class DecoderObjective:
         assert isinstance(config.model, DecoderConfig)
         self.config, self.device = config, device
         self.clip = ClipRun(config, device)
-        self.train = Source(config, config.data.split, device)
-        self.held_out = Source(config, config.data.validation, device)
+        self.tokenizer_json = self.clip.tokenizer_json
+        self.train = Source(config, "train", device)
+        self.held_out = Source(config, "validation", device)
         cache = Path(config.out).parent / "embeddings"
         self.train_embeddings = self.clip.image_embeddings(self.train, cache)
         self.held_out_embeddings = self.clip.image_embeddings(self.held_out, cache)
-        self.model = Decoder(self._fitted(config.model)).to(device, memory_format=torch.channels_last)
+        self.model = Decoder(self._fitted(config.model)).to(device)
+        self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.process = config.model.process.build()
         self.denoiser = Preconditioned(self.model, self.process)
-        # Compiled for training only: validation and previews would compile again for their own shapes.
-        compiled = torch.compile(self.model) if config.compile else self.model
-        self.training_denoiser = Preconditioned(compiled, self.process)
+        self.training_denoiser = Preconditioned(compiled(config, device, self.model), self.process)
 
     def _fitted(self, config: DecoderConfig) -> DecoderConfig:
         """The config with the embedding, the scale and the vocabulary that the CLIP stage really has."""
@@ -69,7 +69,9 @@ class DecoderObjective:
         sigma = self.config.loss.density.sigma(noise.fork("sigma").uniform(), self.process)
         eps = noise.fork("eps").normal(*x0.shape[1:])
         context = self.model.encode(condition)
-        return Losses(diffusion_loss(self.training_denoiser, x0, eps, sigma, context, self.config.loss).mean(), {})
+        return Losses(
+            diffusion_loss(self.training_denoiser, x0, eps, sigma, context, self.config.loss).mean(), {}
+        )
 
     def _condition(
         self, embeddings: Float[Tensor, "n d"], captions: list[str], indices: Int64[np.ndarray, " b"]
@@ -95,14 +97,8 @@ class DecoderObjective:
     def preview(self) -> Image.Image:
         """Held-out drawings, and below each the decoder's picture of its embedding (guidance 2, 16 steps)."""
         x0, condition = self._held_out(16)
-        guided = classifier_free(
-            self.denoiser.bind(self.model.encode(condition)),
-            self.denoiser.bind(self.model.encode(condition.null())),
-            scale=2.0,
-        )
-        sigmas = self.process.grid(16)
-        noise = Noise(range(len(x0)), device=self.device)
-        start = noise.normal(*x0.shape[1:]) * float(sigmas[0].square().add(1).sqrt())
-        drawn = sample(dpmpp_2m(guided, start, sigmas))
+        denoise = decoder_denoiser(self.model, condition, guidance=2.0)
+        steps = decode(self.model, denoise, range(len(x0)), steps=16, sampler="dpmpp_2m", device=self.device)
+        drawn = sample(steps)
         rows = [row for i in range(0, len(x0), 8) for row in (x0[i : i + 8], drawn[i : i + 8])]
         return grid([to_image(picture) for row in rows for picture in row], columns=min(8, len(x0)))

@@ -11,12 +11,12 @@ from torch import nn
 
 from unclip.diffusion.losses import diffusion_loss
 from unclip.diffusion.parametrization import Preconditioned
-from unclip.diffusion.samplers import euler, sample
+from unclip.diffusion.samplers import sample
 from unclip.models.prior_diffusion import DiffusionPrior, DiffusionPriorConfig, PriorCondition
 from unclip.rng import Noise
 from unclip.train.config import TrainConfig
 from unclip.train.embed import ClipRun
-from unclip.train.objective import Losses
+from unclip.train.objective import Losses, compiled
 from unclip.train.objectives.levels import losses_at_levels
 from unclip.train.source import Source, spread
 
@@ -28,8 +28,9 @@ class PriorObjective:
         assert isinstance(config.model, DiffusionPriorConfig)
         self.config, self.device = config, device
         self.clip = ClipRun(config, device)
-        self.train = Source(config, config.data.split, device)
-        self.held_out = Source(config, config.data.validation, device)
+        self.tokenizer_json = self.clip.tokenizer_json
+        self.train = Source(config, "train", device)
+        self.held_out = Source(config, "validation", device)
         cache = Path(config.out).parent / "embeddings"
         self.train_embeddings = self.clip.image_embeddings(self.train, cache)
         self.held_out_embeddings = self.clip.image_embeddings(self.held_out, cache)
@@ -41,6 +42,7 @@ class PriorObjective:
         self._standardise()
         self.process = model.process.build()
         self.denoiser = Preconditioned(self.model, self.process)
+        self.training_denoiser = Preconditioned(compiled(config, device, self.model), self.process)
 
     def _standardise(self) -> None:
         # One scale for all dimensions, like the paper's 17.2, after the mean is taken off: small dimensions stay small.
@@ -64,7 +66,9 @@ class PriorObjective:
         x0 = self.model.standardise(self.train_embeddings[torch.from_numpy(indices).to(self.device)])
         sigma = self.config.loss.density.sigma(noise.fork("sigma").uniform(), self.process)
         eps = noise.fork("eps").normal(x0.shape[1])
-        return Losses(diffusion_loss(self.denoiser, x0, eps, sigma, condition, self.config.loss).mean(), {})
+        return Losses(
+            diffusion_loss(self.training_denoiser, x0, eps, sigma, condition, self.config.loss).mean(), {}
+        )
 
     def validate(self) -> dict[str, float]:
         """Losses at fixed noise levels, and cosines of sampled with true embeddings (and, for scale, of the text's)."""
@@ -75,9 +79,8 @@ class PriorObjective:
             self.denoiser, self.model.standardise(truth), condition, self.config.loss, self.process
         )
         noise = Noise(indices.tolist(), device=self.device)
-        sigmas = self.process.grid(16)
-        start = noise.normal(truth.shape[1]) * float(sigmas[0].square().add(1).sqrt())
-        drawn = self.model.unstandardise(sample(euler(self.denoiser.bind(condition), start, sigmas)))
+        steps = self.model.sample_steps(condition, noise, steps=16, sampler="dpmpp_2m")
+        drawn = self.model.unstandardise(sample(steps))
         cosine = nn.functional.cosine_similarity
         return {
             **levels,

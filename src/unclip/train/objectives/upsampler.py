@@ -7,12 +7,13 @@ from PIL import Image
 
 from unclip.diffusion.losses import diffusion_loss
 from unclip.diffusion.parametrization import Preconditioned
-from unclip.diffusion.samplers import dpmpp_2m, sample
+from unclip.diffusion.samplers import sample
+from unclip.generate.stages import upsample
 from unclip.images import grid, to_image
 from unclip.models.upsampler import Upsampler, UpsamplerConfig, degrade, resize_up, training_pair
 from unclip.rng import Noise
 from unclip.train.config import TrainConfig
-from unclip.train.objective import Losses
+from unclip.train.objective import Losses, compiled
 from unclip.train.objectives.levels import losses_at_levels
 from unclip.train.source import Source, spread
 
@@ -23,14 +24,14 @@ class UpsamplerObjective:
     def __init__(self, config: TrainConfig, device: torch.device):
         assert isinstance(config.model, UpsamplerConfig)
         self.config, self.device = config, device
-        self.train = Source(config, config.data.split, device, size=config.model.high_size)
-        self.held_out = Source(config, config.data.validation, device, size=config.model.high_size)
-        self.model = Upsampler(config.model).to(device, memory_format=torch.channels_last)
+        self.train = Source(config, "train", device, size=config.model.high_size)
+        self.held_out = Source(config, "validation", device, size=config.model.high_size)
+        self.model = Upsampler(config.model).to(device)
+        self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.tokenizer_json = None
         self.process = config.model.process.build()
         self.denoiser = Preconditioned(self.model, self.process)
-        # Compiled for training only: validation and previews would compile again for their own shapes.
-        compiled = torch.compile(self.model) if config.compile else self.model
-        self.training_denoiser = Preconditioned(compiled, self.process)
+        self.training_denoiser = Preconditioned(compiled(config, device, self.model), self.process)
 
     def loss(self, numbers: Int64[np.ndarray, " b"], noise: Noise) -> Losses:
         """The diffusion loss of one crop of each drawing."""
@@ -38,7 +39,9 @@ class UpsamplerObjective:
         x0, condition = training_pair(self.train.pictures(indices), noise, self.model.config)
         sigma = self.config.loss.density.sigma(noise.fork("sigma").uniform(), self.process)
         eps = noise.fork("eps").normal(*x0.shape[1:])
-        return Losses(diffusion_loss(self.training_denoiser, x0, eps, sigma, condition, self.config.loss).mean(), {})
+        return Losses(
+            diffusion_loss(self.training_denoiser, x0, eps, sigma, condition, self.config.loss).mean(), {}
+        )
 
     def validate(self) -> dict[str, float]:
         """Losses at fixed noise levels on fixed crops."""
@@ -55,8 +58,6 @@ class UpsamplerObjective:
         high = self.held_out.pictures(indices)
         noise = Noise(indices.tolist(), device=self.device)
         low, _ = degrade(high, noise, config)
-        sigmas = self.process.grid(6)
-        start = noise.normal(*high.shape[1:]) * float(sigmas[0].square().add(1).sqrt())
-        drawn = sample(dpmpp_2m(self.denoiser.bind(self.model.condition(low)), start, sigmas))
+        drawn = sample(upsample(self.model, low, indices.tolist(), steps=6, sampler="dpmpp_2m"))
         rows = (resize_up(low, config.factor), drawn, high)
         return grid([to_image(picture) for row in rows for picture in row], columns=len(indices))

@@ -1,0 +1,101 @@
+"""A run's folder: config.json, metrics.jsonl, previews/, checkpoints/, and in the end model/."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from unclip.config import to_dict
+from unclip.images import save_picture
+from unclip.train.config import TrainConfig
+
+# A run may go on with other values of these: no weight depends on them.
+_FREE = {"out", "validate_every", "preview_every", "checkpoint_seconds", "checkpoints_kept"}
+
+
+class RunFolder:
+    """The folder that `config.out` names, claimed for a run of that config.
+
+    Raises ValueError where the config names no folder, or the folder holds a run of another config.
+    """
+
+    def __init__(self, config: TrainConfig):
+        if not config.out:
+            raise ValueError("the config names no folder for the run: set out")
+        self.path = Path(config.out)
+        self._started = time.monotonic()
+        file = self.path / "config.json"
+        if file.exists():
+            old = _binding(json.loads(file.read_text(encoding="utf-8")))
+            new = _binding(json.loads(json.dumps(to_dict(config))))
+            changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+            if changed:
+                raise ValueError(
+                    f"{self.path} holds a run of another config (it differs in {', '.join(changed)}): "
+                    "choose another --out, or remove that folder to start anew"
+                )
+        self.path.mkdir(parents=True, exist_ok=True)
+        _replace(file, json.dumps(to_dict(config), indent=2))
+
+    @property
+    def model(self) -> Path:
+        """Where the finished model goes."""
+        return self.path / "model"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the run's state is kept."""
+        return self.path / "checkpoints"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the model is there."""
+        return (self.model / "model.json").exists()
+
+    def rewind_metrics(self, samples: int) -> None:
+        """Forget the lines of steps after `samples`, which a run that goes on from there will write again."""
+        file = self.path / "metrics.jsonl"
+        if file.exists():
+            lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+            _replace(file, "".join(line for line in lines if _is_within(line, samples)))
+
+    def write_metrics(self, samples: int, **values: float) -> None:
+        """Add one JSON line: the samples seen, the seconds since this process took the run up, `values` to six digits."""
+        rounded = {key: float(f"{value:.6g}") for key, value in values.items()}
+        seconds = round(time.monotonic() - self._started, 1)
+        line = json.dumps({"samples": samples, "seconds": seconds, **rounded})
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def write_preview(self, samples: int, picture: Image.Image) -> None:
+        """Keep a picture of what the network did after so many samples."""
+        folder = self.path / "previews"
+        folder.mkdir(exist_ok=True)
+        save_picture(picture, folder / f"{samples:09d}.png", force=True)
+
+
+def _binding(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a config, as JSON, that decides the weights."""
+    kept = {key: value for key, value in config.items() if key not in _FREE}
+    return {**kept, "data": {key: value for key, value in config["data"].items() if key != "cache"}}
+
+
+def _is_within(line: str, samples: int) -> bool:
+    """Whether a line is whole (the last one of a killed run may not be) and not after `samples`."""
+    try:
+        return json.loads(line)["samples"] <= samples and line.endswith("\n")
+    except ValueError:
+        return False
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write a file so that a kill leaves the old one or the new one, never half of it."""
+    fresh = file.with_name(f".{file.name}.writing")
+    with fresh.open("w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    fresh.replace(file)
