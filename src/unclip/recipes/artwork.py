@@ -3,7 +3,7 @@
 unclip train clip --recipe artwork --data SHARDS --out runs/artwork/clip      (and prior, decoder, upsampler)
 """
 
-from unclip.diffusion.losses import LogitNormal, LogNormal, LossConfig, UniformTime
+from unclip.diffusion.losses import LogitNormal, LossConfig, UniformTime
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.models.clip import ClipConfig, TextConfig, VisionConfig
 from unclip.models.decoder import CaptionConfig, DecoderConfig
@@ -32,7 +32,7 @@ def clip() -> TrainConfig:
         optimizer=OptimizerConfig(
             learning_rate=1e-3, muon_learning_rate=2e-3, weight_decay=0.05, betas=(0.9, 0.98)
         ),
-        samples=120_000,
+        samples=76_800,
         batch=256,
         ema_decay=0.99,
     )
@@ -43,11 +43,11 @@ def prior() -> TrainConfig:
     return TrainConfig(
         recipe="artwork",
         stage="prior",
-        model=DiffusionPriorConfig(width=256, layers=8, heads=4),
+        model=DiffusionPriorConfig(width=256, layers=6, heads=4),
         loss=LossConfig(density=UniformTime(), weight="x0"),
         optimizer=OptimizerConfig(learning_rate=1e-3, muon_learning_rate=2e-3, weight_decay=0.02),
-        samples=250_000,
-        batch=256,
+        samples=51_200,
+        batch=128,
         ema_decay=0.995,
         clip="",
     )
@@ -69,7 +69,7 @@ def decoder() -> TrainConfig:
         ),
         loss=LossConfig(density=LogitNormal(mean=0.8, std=0.8), weight="velocity"),
         optimizer=OptimizerConfig(learning_rate=1e-3, muon_learning_rate=2e-3),
-        samples=120_000,
+        samples=150_016,
         batch=64,
         ema_decay=0.998,
         clip="",
@@ -77,7 +77,10 @@ def decoder() -> TrainConfig:
 
 
 def upsampler() -> TrainConfig:
-    """Convolutions on 4 x 4 folded pixels: cheap at 256 px on a CPU, trained on 64 px crops."""
+    """Convolutions on 4 x 4 folded pixels: cheap at 256 px on a CPU, trained on 64 px crops.
+
+    It adds to the bicubic picture what that lacks, so a handful of steps do.
+    """
     return TrainConfig(
         recipe="artwork",
         stage="upsampler",
@@ -86,19 +89,21 @@ def upsampler() -> TrainConfig:
                 in_channels=6,
                 out_channels=3,
                 channels=64,
-                multiples=(1, 2),
-                blocks=2,
+                multiples=(1, 1, 2),
+                blocks=1,
+                resample="conv",
                 patch=4,
                 norm="rms",
                 label_scale=1000.0,
             ),
             process=ProcessConfig(parametrization="x0", schedule="flow"),
-            noise_level=0.1,
+            blur_probability=0.5,
+            noise_level=0.05,
             residual=True,
         ),
-        loss=LossConfig(density=LogNormal(mean=-1.2, std=1.2), weight="velocity"),
-        optimizer=OptimizerConfig(learning_rate=2e-3, weight_decay=0.0),
-        samples=60_000,
+        loss=LossConfig(density=LogitNormal(mean=0.0, std=1.0), weight="velocity"),
+        optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.0),
+        samples=80_000,
         batch=32,
-        ema_decay=0.995,
+        ema_decay=0.998,
     )
