@@ -86,7 +86,7 @@ class Evaluation:
         judge: Encoder | None = None,
         folder: Path | None = None,
         cache: Path | None = None,
-        report: Callable[[str], object] = lambda line: None,
+        report: Callable[[str], None] = lambda line: None,
     ):
         if not config.data:
             raise ValueError(
@@ -113,7 +113,7 @@ class Evaluation:
     def _ask(self, group: Group) -> Asked:
         resident, config = self.resident(group.split), self.config
         questions = ask(group, resident.samples, count=config.count, choices=config.choices, seed=config.seed)
-        real = resident.pictures([question.index for question in questions.asked])
+        real = resident.pictures([question.row for question in questions.asked])
         return Asked(group, questions, real, resident.pictures(questions.reference))
 
     def draw(self, settings: Settings | None = None, doing: str = "drawing") -> Drawn:

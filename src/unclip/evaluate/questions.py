@@ -29,7 +29,7 @@ class Group:
 class Question(NamedTuple):
     """A caption to draw, the drawing that it belongs to, and the captions that the picture must not be taken for."""
 
-    index: int
+    row: int
     """Of the drawing, in its split."""
     sample: Sample
     seed: int
@@ -72,7 +72,7 @@ def ask(group: Group, samples: Sequence[Sample], *, count: int, choices: int, se
     everything = [samples[index].captions[0] for index in pool]
     questions = [
         Question(
-            index=index,
+            row=index,
             sample=samples[index],
             seed=derive(seed, "picture", group.name, samples[index].key) & 0xFFFFFFFF,
             distractors=_distractors(samples[index], everything, choices - 1, seed),

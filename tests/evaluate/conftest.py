@@ -1,0 +1,103 @@
+"""A tiny system with random weights, and a judge of another shape, on the procedural shapes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from unclip.checkpoints.io import save_model
+from unclip.data.shapes import Shapes
+from unclip.diffusion.parametrization import ProcessConfig
+from unclip.evaluate.evaluation import EvaluationConfig
+from unclip.evaluate.features import Encoder
+from unclip.evaluate.questions import Group
+from unclip.generate.system import System
+from unclip.models.clip import Clip, ClipConfig, TextConfig, VisionConfig
+from unclip.models.decoder import CaptionConfig, Decoder, DecoderConfig
+from unclip.models.patch_transformer import PatchTransformerConfig
+from unclip.models.prior_diffusion import DiffusionPrior, DiffusionPriorConfig
+from unclip.tokenizers.clip import ClipTokenizer
+
+DEFAULTS = {"steps": 2, "prior_steps": 2, "candidates": 1, "guidance": 1.0}
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> ClipTokenizer:
+    """Learned from the shapes' captions."""
+    shapes = Shapes()
+    captions = [caption for index in range(48) for caption in shapes.info(index).captions]
+    return ClipTokenizer.train(captions, vocabulary=560, context=12)
+
+
+def make_clip(tokenizer: ClipTokenizer, **vision: object) -> Clip:
+    """A CLIP of 16 px pictures, one layer deep."""
+    text = TextConfig(
+        vocabulary=tokenizer.vocabulary, context=12, end=tokenizer.end, width=32, layers=1, heads=2
+    )
+    shape = {"size": 16, "patch": 4, "width": 32, "layers": 1, "heads": 2} | vision
+    return Clip(ClipConfig(embedding=16, vision=VisionConfig(**shape), text=text))
+
+
+@pytest.fixture(scope="session")
+def system_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: ClipTokenizer) -> Path:
+    """CLIP, prior and decoder of 16 px pictures."""
+    torch.manual_seed(0)
+    text = {"vocabulary": tokenizer.vocabulary, "context": 12, "end": tokenizer.end}
+    parts = {
+        "clip": make_clip(tokenizer),
+        "prior": DiffusionPrior(
+            DiffusionPriorConfig(embedding=16, context=12, text_width=32, width=32, layers=1, heads=2)
+        ),
+        "decoder": Decoder(
+            DecoderConfig(
+                net=PatchTransformerConfig(
+                    size=16, patch=4, width=32, layers=1, head_channels=16, context_width=24
+                ),
+                size=16,
+                embedding=16,
+                image_tokens=2,
+                caption=CaptionConfig(width=32, layers=1, heads=2, **text),
+                process=ProcessConfig(parametrization="x0", schedule="flow"),
+            )
+        ),
+    }
+    # Layers that start at zero would make every picture the same grey.
+    with torch.no_grad():
+        for network in parts.values():
+            for parameter in network.parameters():
+                if parameter.count_nonzero() == 0:
+                    parameter.normal_(std=0.05)
+    folder = tmp_path_factory.mktemp("evaluate") / "model"
+    return save_model(folder, parts, name="random", tokenizer=tokenizer.to_json(), defaults=DEFAULTS)
+
+
+@pytest.fixture(scope="session")
+def system(system_folder: Path) -> System:
+    """The system of `system_folder`."""
+    return System.load(system_folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def judge(tokenizer: ClipTokenizer) -> Encoder:
+    """A CLIP of another shape and seed, which reads 8 px pictures."""
+    torch.manual_seed(1)
+    return Encoder(make_clip(tokenizer, size=8, patch=4, pool="mean"), tokenizer, name="judge")
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where decoded pictures are kept."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def config() -> Callable[..., EvaluationConfig]:
+    """Eight captions of the shapes, seen and elsewhere."""
+
+    def make(**changes: object) -> EvaluationConfig:
+        given = {"count": 8, "choices": 5, "retrieval_count": 30, "batch": 5} | changes
+        groups = (Group(name="seen", split="train", seen=True), Group(name="elsewhere", split="val"))
+        return EvaluationConfig(data="shapes", groups=groups, **given)
+
+    return make

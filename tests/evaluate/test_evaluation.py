@@ -1,0 +1,191 @@
+"""The evaluation as a whole, on a random model and on models that are known to be right or wrong."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from unclip.data.resident import Resident
+from unclip.data.shapes import Shapes
+from unclip.evaluate.ablations import compare
+from unclip.evaluate.captions_followed import captions_followed
+from unclip.evaluate.evaluation import Drawn, Evaluation, EvaluationConfig, thumbnails
+from unclip.evaluate.features import Encoder
+from unclip.evaluate.pictures import draw_pictures
+from unclip.evaluate.report import evaluate, table
+from unclip.images import from_uint8
+
+
+@pytest.fixture(scope="module")
+def evaluation(system, judge, config, cache) -> Evaluation:
+    return Evaluation(system, config(), judge=judge, cache=cache)
+
+
+@pytest.fixture(scope="module")
+def report(evaluation):
+    return evaluate(evaluation, ["priors"])
+
+
+def test_report_names_what_it_was_made_from(report, evaluation, system, judge):
+    assert report["model"]["weights"] == system.weights
+    assert report["judge"] == {"name": "judge", "weights": judge.weights, "independent": True}
+    assert report["counts"] == {"seen": 8, "elsewhere": 8}
+    assert report["config"]["seed"] == 0
+    assert report["data"]["train"] == Shapes().fingerprint
+    assert len(report["code"]) == 12
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_report_measures_everything(report):
+    assert set(report["captions_followed"]) == {"seen", "elsewhere"}
+    assert report["captions_followed"]["seen"]["chance"] == pytest.approx(1 / 5)
+    assert set(report["distances"]) == {"generated", "real"}
+    # Random pictures are nothing like shapes; real ones are like other real ones.
+    assert report["distances"]["generated"]["frechet"] > report["distances"]["real"]["frechet"]
+    assert report["distances"]["generated"]["mmd"] > report["distances"]["real"]["mmd"]
+    assert set(report["retrieval"]) == {"clip", "judge"}
+    assert set(report["memorisation"]) == {"seen", "unseen"}
+    assert [row["changed"] for row in report["ablations"]["priors"]] == [
+        {"prior": "none"},
+        {"prior": "text"},
+        {"prior": "diffusion"},
+    ]
+
+
+def test_table_shows_each_number_under_its_name(report):
+    lines = table(report).splitlines()
+    assert lines[1].startswith("judge: judge (")
+    row = next(line.split() for line in lines if line.startswith("elsewhere "))
+    share = report["captions_followed"]["elsewhere"]
+    assert row[1:] == [
+        "8",
+        *(f"{100 * share[key]:.1f}" for key in ("share", "error", "real_share", "chance")),
+    ]
+    assert "prior diffusion" in table(report)
+
+
+def test_without_a_judge_the_report_says_that_it_flatters(system, config, cache):
+    evaluation = Evaluation(system, config(count=6), cache=cache)
+    assert not evaluation.independent
+    assert evaluation.judge.weights == evaluation.clip.weights
+    report = evaluate(evaluation)
+    assert set(report["retrieval"]) == {"clip"}
+    assert "not independent" in table(report)
+
+
+def test_real_drawings_as_answers_score_what_real_drawings_score(evaluation):
+    drawn = Drawn([one.real for one in evaluation.asked], evaluation.real, None)
+    for followed in evaluation.captions_followed(drawn).values():
+        assert followed.share == followed.real_share
+        assert followed.similarity == pytest.approx(followed.real_similarity)
+    distances = evaluation.distances(drawn)
+    assert distances["generated"] == distances["real"]
+
+
+def test_training_drawings_as_answers_are_found_out(evaluation):
+    drawn = Drawn([one.real for one in evaluation.asked], evaluation.real, None)
+    found = evaluation.memorisation(drawn)
+    # The seen group's drawings are training drawings; distances in pixels are exactly 0.
+    assert found["seen"]["pixels"]["median"] == 0.0
+    assert found["seen"]["pixels"]["copies"] == 1.0
+    assert found["unseen"]["pixels"]["median"] == found["unseen"]["pixels"]["held_out_median"]
+
+
+def test_ablations_take_the_same_captions_and_seeds(evaluation):
+    same, other = compare(evaluation, [{}, {"prior": "text"}])
+    drawn = evaluation.draw()
+    assert same.by_group == {name: each.share for name, each in evaluation.captions_followed(drawn).items()}
+    assert same.frechet == pytest.approx(evaluation.distances(drawn)["generated"]["frechet"])
+    assert other.frechet != same.frechet
+    assert same.seconds is not None
+    assert same.seconds > 0
+
+
+def test_pictures_are_kept_and_found_again(system, tmp_path):
+    told: list[tuple[int, int]] = []
+    asked = [("a red circle", 1), ("a big blue ring", 2), ("a square", 3)]
+    first = draw_pictures(system, asked[:2], system.defaults, folder=tmp_path, batch=1)
+    files = sorted(tmp_path.rglob("*.png"))
+    before = [file.stat().st_mtime_ns for file in files]
+    second = draw_pictures(
+        system,
+        asked,
+        system.defaults,
+        folder=tmp_path,
+        batch=1,
+        report=lambda done, of: told.append((done, of)),
+    )
+    assert told == [(2, 3), (3, 3)]
+    assert [file.stat().st_mtime_ns for file in files] == before
+    assert torch.equal(second.pixels[:2], first.pixels)
+    fresh = draw_pictures(system, asked, system.defaults, batch=1)
+    assert torch.equal(fresh.pixels, second.pixels)
+    again = draw_pictures(system, asked, system.defaults, folder=tmp_path)
+    assert again.seconds is None
+
+
+def test_other_settings_and_damaged_files_are_drawn_anew(system, tmp_path):
+    asked = [("a red circle", 1)]
+    first = draw_pictures(system, asked, system.defaults, folder=tmp_path)
+    (file,) = tmp_path.rglob("*.png")
+    file.write_bytes(b"damaged")
+    assert torch.equal(draw_pictures(system, asked, system.defaults, folder=tmp_path).pixels, first.pixels)
+    draw_pictures(system, asked, system.defaults.with_given(steps=3), folder=tmp_path)
+    assert len(list(tmp_path.rglob("*.png"))) == 2
+
+
+def test_embeddings_of_a_training_set_are_kept(judge, tmp_path):
+    shapes = Shapes(count=20)
+    resident = Resident.load(shapes, 16, tmp_path / "pictures")
+    embeddings = judge.training_set(resident, shapes.fingerprint, tmp_path / "cache")
+    torch.testing.assert_close(embeddings, judge.pictures(resident.pictures(np.arange(20))))
+    (file,) = (tmp_path / "cache").iterdir()
+    assert judge.weights in file.name
+    file.unlink()
+    assert torch.equal(judge.training_set(resident, shapes.fingerprint, tmp_path / "cache"), embeddings)
+
+
+def test_encoder_from_a_run_folder_is_the_models_clip(system, system_folder, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model").symlink_to(system_folder)
+    assert Encoder.load(tmp_path / "run").weights == Encoder.of(system).weights
+    with pytest.raises(FileNotFoundError, match=r"model\.json"):
+        Encoder.load(tmp_path)
+
+
+def test_followed_counts_what_the_judge_picks(judge):
+    texts = ["a red circle", "a blue square", "a big ring"]
+    vectors = judge.captions(texts)
+    options = [[texts[0], texts[1]], [texts[1], texts[2]], [texts[2], texts[0]]]
+    # A picture that sits on its caption's embedding is picked, one that sits on another's is not.
+    generated = torch.stack([vectors[0], vectors[2], vectors[2]])
+    found = captions_followed(judge, generated, vectors, options)
+    assert (found.count, found.real_share, found.chance) == (3, 1.0, 0.5)
+    assert found.share == pytest.approx(2 / 3)
+    assert found.real_similarity == pytest.approx(1.0, abs=1e-5)
+
+
+def test_thumbnail_distance_is_a_root_mean_square():
+    black = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    half = black.clone()
+    half[:, :, 32:] = 255
+    difference = (from_uint8(black) - from_uint8(half)).square().mean().sqrt()
+    assert (thumbnails(black) - thumbnails(half)).norm().item() == pytest.approx(difference.item())
+
+
+@pytest.mark.parametrize(("name", "value"), [("count", 0), ("choices", 1), ("batch", 0)])
+def test_counts_that_measure_nothing_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} is {value}"):
+        EvaluationConfig(data="shapes", groups=(), **{name: value})
+
+
+def test_data_must_be_named(system, config):
+    with pytest.raises(ValueError, match="--data"):
+        Evaluation(system, EvaluationConfig(groups=config().groups))
+
+
+def test_pictures_of_an_unknown_size_are_refused(system, tmp_path: Path):
+    with pytest.raises(ValueError, match="999"):
+        draw_pictures(system, [("a ring", 1)], system.defaults, size=999, folder=tmp_path)
