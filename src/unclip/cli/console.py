@@ -1,7 +1,9 @@
 """What a command says: results on stdout, everything else on stderr, bars only where a person watches."""
 
 import json
+import math
 import sys
+import time
 from typing import Any
 
 
@@ -49,3 +51,30 @@ class Progress:
     def __exit__(self, *exception: object) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+class Status:
+    """One line that tells what a long call is at: rewritten on a terminal, elsewhere written at most every ten seconds."""
+
+    def __init__(self, *, quiet: bool = False):
+        self._quiet = quiet
+        self._terminal = sys.stderr.isatty()
+        self._told = -math.inf
+
+    def __call__(self, text: str) -> None:
+        if self._quiet:
+            return
+        if self._terminal:
+            sys.stderr.write(f"\r\033[Kunclip: {text}")
+            sys.stderr.flush()
+        elif time.monotonic() - self._told >= 10.0:
+            tell(text)
+            self._told = time.monotonic()
+
+    def __enter__(self) -> "Status":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._terminal and not self._quiet:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""`unclip evaluate`: measure a model on captions it has seen and on combinations it has not."""
+"""`unclip evaluate`: how good a model is."""
 
 import argparse
 import json
@@ -7,50 +7,46 @@ from pathlib import Path
 from unclip.cli import console, options
 from unclip.cli.console import UsageError
 
-ABLATIONS = ("priors", "guidance", "prior-guidance", "candidates", "samplers")
-
 
 def add(verbs) -> None:
-    parser = options.verb(
-        verbs,
-        "evaluate",
-        "measure a model: captions followed, distances to real drawings, retrieval, memorisation",
-        epilog="Pictures are kept beside the report: the same command again draws only what is missing.",
+    parser = options.verb(verbs, "evaluate", "measure how good a model is")
+    options.add_model(parser)
+    parser.add_argument(
+        "--recipe", default="artwork", metavar="NAME", help="whose questions (default: artwork)"
     )
     parser.add_argument(
-        "--recipe", default="artwork", metavar="NAME", help="what is asked (default: artwork)"
+        "--data", metavar="FOLDER", help="pictures with captions, such as `unclip data` makes"
     )
-    options.add_model(parser)
-    parser.add_argument("--data", metavar="FOLDER", help="the data set that the model was trained on")
     parser.add_argument(
         "--judge",
         type=Path,
         metavar="FOLDER",
-        help="a CLIP trained apart, to judge (default: the model's own, which flatters it)",
-    )
-    parser.add_argument(
-        "--count", type=options.positive, metavar="N", help="captions of each group (default: the recipe's)"
-    )
-    parser.add_argument(
-        "--seed", type=options.seed, metavar="N", help="of questions and pictures (default: the recipe's)"
+        help="a CLIP trained apart, to judge (default: the model's own, which flatters)",
     )
     parser.add_argument(
         "--ablation",
         action="append",
-        choices=ABLATIONS,
         default=[],
         metavar="NAME",
-        help=f"compare settings too, may be given again: {', '.join(ABLATIONS)}",
+        help="also turn one knob, such as guidance or priors; repeatable",
+    )
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="write the whole report here, as JSON")
+    options.add_force(parser)
+    parser.add_argument(
+        "--pictures",
+        type=Path,
+        metavar="FOLDER",
+        help="keep the drawn pictures here; the same command again goes on",
     )
     parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        default=Path("report.json"),
-        metavar="FILE",
-        help="where the report goes, with a folder of pictures beside it (default: report.json)",
+        "--cache", type=Path, metavar="FOLDER", help="keep decoded drawings and their embeddings here"
     )
-    options.add_force(parser)
+    parser.add_argument(
+        "--seed", type=options.seed, metavar="N", help="another seed asks other questions (default: 0)"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting, such as count=20"
+    )
     options.add_device(parser)
     options.add_quiet(parser)
     options.add_json(parser)
@@ -58,37 +54,41 @@ def add(verbs) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from unclip.config import override
-    from unclip.recipes import judge
-
-    output = options.writable(arguments.output, force=arguments.force)
-    try:
-        config = judge.evaluation(arguments.recipe)
-    except ValueError as error:
-        raise UsageError(f"--recipe: {error}") from None
-    named = {"data": arguments.data, "count": arguments.count, "seed": arguments.seed}
-    config = override(
-        config, [f"{key}={json.dumps(value)}" for key, value in named.items() if value is not None]
-    )
-    if not config.data:
-        raise UsageError("give the data set that the model was trained on: --data FOLDER")
-
     from unclip.cli.loading import load
+    from unclip.config import override
+    from unclip.evaluate.ablations import ABLATIONS
     from unclip.evaluate.evaluation import Evaluation
     from unclip.evaluate.features import Encoder
     from unclip.evaluate.report import evaluate, table
+    from unclip.images import write_atomically
+    from unclip.recipes import judge
 
+    if unknown := [name for name in arguments.ablation if name not in ABLATIONS]:
+        raise UsageError(f"--ablation {unknown[0]}: choose from {', '.join(ABLATIONS)}")
+    given = [] if arguments.data is None else [f"data={json.dumps(arguments.data)}"]
+    given += [] if arguments.seed is None else [f"seed={arguments.seed}"]
+    try:
+        config = override(judge.evaluation(arguments.recipe), [*given, *arguments.set])
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if not config.data:
+        raise UsageError(
+            "say which data to measure with: --data FOLDER (`unclip data artwork FOLDER` makes it)"
+        )
+    out = None if arguments.out is None else options.writable(arguments.out, force=arguments.force)
     system = load(arguments.model, arguments.device, arguments.dtype)
-    evaluation = Evaluation(
-        system,
-        config,
-        judge=None if arguments.judge is None else Encoder.load(arguments.judge, system.device),
-        folder=output.with_name(f"{output.stem}-pictures"),
-        cache=output.parent / "cache",
-        report=(lambda line: None) if arguments.quiet else console.tell,
-    )
-    report = evaluate(evaluation, arguments.ablation)
-    output.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with console.Status(quiet=arguments.quiet) as status:
+        evaluation = Evaluation(
+            system,
+            config,
+            judge=None if arguments.judge is None else Encoder.load(arguments.judge, system.device),
+            folder=arguments.pictures,
+            cache=arguments.cache,
+            report=status,
+        )
+        report = evaluate(evaluation, arguments.ablation)
+    if out is not None:
+        write_atomically(out, (json.dumps(report, indent=2) + "\n").encode(), force=arguments.force)
     if arguments.json:
         console.result_json(report)
     else:

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             if not arguments.debug:
-                warnings.filterwarnings("default", category=UserWarning, module=r"unclip\.")
+                warnings.simplefilter("default", UserWarning)
                 warnings.showwarning = _show_warning
             arguments.run(arguments)
         sys.stdout.flush()
@@ -81,7 +81,7 @@ def _describe(error: Exception) -> str:
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
     # Warnings of this package are meant for the user; those of its dependencies for whoever works on it.
-    if Path(filename).is_relative_to(Path(unclip.__path__[0])):
+    if category.__module__.startswith("unclip.") or Path(filename).is_relative_to(unclip.__path__[0]):
         console.tell(f"note: {message}")
 
 

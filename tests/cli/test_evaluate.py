@@ -1,0 +1,54 @@
+"""`unclip evaluate` on a real, barely trained model: the report on stdout and in a file, and what it refuses."""
+
+import json
+
+import pytest
+
+
+def test_report(unclip, model, tmp_path):
+    out = tmp_path / "report.json"
+    common = (
+        "evaluate",
+        "--recipe",
+        "tiny",
+        "-m",
+        model,
+        "--pictures",
+        tmp_path / "pictures",
+        "--cache",
+        tmp_path / "cache",
+    )
+    small = ("--set", "count=8", "--set", "choices=4", "--set", "retrieval_count=8")
+    code, text, err = unclip(*common, *small, "-o", out)
+    assert code == 0, err
+    report = json.loads(out.read_text())
+    assert report["model"]["name"] == "tiny"
+    assert report["counts"] == {"seen shapes": 8, "shapes elsewhere": 8}
+    assert report["judge"]["independent"] is False
+    assert "seen shapes" in text
+    # What was drawn is found again, and gives the same numbers.
+    code, text, err = unclip(*common, *small, "--json", "--quiet")
+    assert (code, err) == (0, "")
+    again = json.loads(text)
+    assert again["seconds_a_picture"] is None
+    assert again["captions_followed"] == report["captions_followed"]
+    assert again["distances"] == report["distances"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "told"),
+    [
+        (("--recipe", "artwork"), 2, "--data FOLDER"),
+        (("--recipe", "none"), 2, "tiny"),
+        (("--recipe", "tiny", "--ablation", "colour"), 2, "guidance"),
+        (("--recipe", "tiny", "--set", "choices=1"), 2, "at least 2"),
+        (("--recipe", "tiny", "--judge", "nowhere"), 1, "nowhere"),
+        (("--recipe", "artwork", "--data", "nowhere"), 1, "nowhere"),
+    ],
+)
+def test_bad_input(unclip, model, tmp_path, monkeypatch, argv, code, told):
+    monkeypatch.chdir(tmp_path)
+    outcome = unclip("evaluate", "-m", model, *argv)
+    assert (outcome.code, outcome.out) == (code, "")
+    assert told in outcome.err
+    assert "Traceback" not in outcome.err
