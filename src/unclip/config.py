@@ -29,7 +29,7 @@ def to_dict(config: Any) -> Any:
     return config
 
 
-def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
+def from_dict(cls: type[T], data: Any, where: str = "") -> T:
     """Build `cls` from plain JSON data.
 
     Raises `ConfigError` for an unknown key, a missing key or a value of another type, and names it.

@@ -33,6 +33,7 @@ class Noise:
 
     `seeds` holds one integer in [0, 2^63) a sample. Draws advance the streams; `fork` starts independent ones.
     Draws are made on `device` (the CPU by default): integers are equal everywhere, normals to rounding.
+    SplitMix64 maps 0 to 0, so the very first draw of seed 0 is the smallest there is; a fork has no such corner.
     """
 
     def __init__(self, seeds: Sequence[int] | Int[Tensor, " b"], device: torch.device | str = "cpu"):
