@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from unclip.config import to_dict
+from unclip.config import ConfigError, from_dict, to_dict
 from unclip.images import save_picture
 from unclip.train.config import TrainConfig
 
@@ -29,7 +29,7 @@ class RunFolder:
         self._started = time.monotonic()
         file = self.path / "config.json"
         if file.exists():
-            old = _binding(json.loads(file.read_text(encoding="utf-8")))
+            old = _binding(_completed(json.loads(file.read_text(encoding="utf-8"))))
             new = _binding(json.loads(json.dumps(to_dict(config))))
             changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
             if changed:
@@ -75,6 +75,14 @@ class RunFolder:
         folder = self.path / "previews"
         folder.mkdir(exist_ok=True)
         save_picture(picture, folder / f"{samples:09d}.png", force=True)
+
+
+def _completed(data: dict[str, Any]) -> dict[str, Any]:
+    """`data` with the defaults of fields that a newer version added, so that an older version's run goes on."""
+    try:
+        return json.loads(json.dumps(to_dict(from_dict(TrainConfig, data))))
+    except ConfigError:
+        return data
 
 
 def _binding(config: dict[str, Any]) -> dict[str, Any]:
