@@ -1,16 +1,18 @@
 """A tiny system with random weights, on disk and in memory, through the real classes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from PIL import Image
+from torch import Tensor, nn
 
 from unclip.checkpoints.io import save_model
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.generate.system import System
 from unclip.models.clip import Clip, ClipConfig, TextConfig, VisionConfig
-from unclip.models.decoder import CaptionConfig, Decoder, DecoderConfig
+from unclip.models.decoder import CaptionConfig, Decoder, DecoderConfig, DecoderContext
 from unclip.models.patch_transformer import PatchTransformerConfig
 from unclip.models.prior_diffusion import DiffusionPrior, DiffusionPriorConfig
 from unclip.models.unet import UnetConfig
@@ -109,3 +111,40 @@ def either_system(request, tiny_system, tmp_path_factory) -> System:
         return tiny_system
     folder = save_tiny(tmp_path_factory.mktemp("models") / "unet", unet=True)
     return System.load(folder, device="cpu")
+
+
+class GaussianDecoder(Decoder):
+    """The ideal denoiser of pictures N(m, I / 4), whose mean m, a colour, is read off z_i.
+
+    DDIM's path under it is smooth and invertible, which that of a network with random weights is not.
+    """
+
+    def forward(self, x: Tensor, label: Tensor, context: DecoderContext) -> Tensor:
+        sigma = (label / (1 - label))[:, None, None, None]
+        mean = torch.tanh(context.vector[:, :3, None, None]) / 4
+        state = x[:, :3] * (1 + sigma**2).sqrt()
+        return (sigma**2 * mean + state / 4) / (sigma**2 + 1 / 4)
+
+
+def gaussian_parts(tokenizer: ClipTokenizer, *, inpainting: bool = False) -> dict[str, nn.Module]:
+    """`tiny_parts` with a `GaussianDecoder`."""
+    parts = tiny_parts(tokenizer)
+    config = parts["decoder"].config
+    net = replace(config.net, in_channels=7 if inpainting else 3)
+    torch.manual_seed(1)
+    return {**parts, "decoder": GaussianDecoder(replace(config, net=net, inpainting=inpainting)).eval()}
+
+
+@pytest.fixture(scope="session")
+def gaussian_system(tiny_system) -> System:
+    """A system whose decoder is a `GaussianDecoder`."""
+    tokenizer = tiny_tokenizer()
+    return System.of(gaussian_parts(tokenizer), tokenizer, name="gaussian", defaults=tiny_system.defaults)
+
+
+@pytest.fixture(scope="session")
+def drawing() -> Image.Image:
+    """A smooth picture with a border, as unlike noise as drawings are."""
+    picture = Image.radial_gradient("L").resize((32, 32)).convert("RGB")
+    picture.paste("orange", (20, 4, 30, 14))
+    return picture

@@ -10,7 +10,7 @@ from torch import Tensor
 from unclip.diffusion.denoiser import Step
 from unclip.images.tensors import to_image
 
-Stage = Literal["prior", "decoder", "upsampler"]
+Stage = Literal["prior", "inversion", "decoder", "upsampler"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

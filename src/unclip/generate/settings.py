@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 from unclip.config import from_dict
 from unclip.diffusion.samplers import SAMPLERS
@@ -55,6 +55,19 @@ class Settings:
     def with_given(self, **given: Any) -> "Settings":
         """A copy with the given values; None keeps what is there."""
         return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+
+class Knobs(TypedDict, total=False):
+    """The settings that a call may change; None keeps the model's own."""
+
+    steps: int | None
+    guidance: float | None
+    sampler: str | None
+    prior: PriorName | None
+    prior_steps: int | None
+    prior_guidance: float | None
+    candidates: int | None
+    upsampler_steps: int | None
 
 
 def read_settings(data: Mapping[str, Any]) -> Settings:

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from unclip.checkpoints.hub import resolve
 from unclip.checkpoints.io import load_part
 from unclip.checkpoints.manifest import read_manifest, verify
+from unclip.generate.manipulations import Manipulations
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback
 from unclip.generate.settings import PriorName, Settings, read_settings
+from unclip.generate.sources import PictureLike
 from unclip.generate.stages import read_captions, warn_if_cut
 from unclip.images.files import centre_crop, resize
 from unclip.images.tensors import to_tensor
@@ -31,7 +33,7 @@ from unclip.tokenizers.clip import ClipTokenizer
 Part = TypeVar("Part", bound=nn.Module)
 
 
-class System:
+class System(Manipulations):
     """Parts that belong together, each loaded when it is first needed.
 
     Make one with `System.load`, or from networks in memory with `System.of`. Safe to use from several threads.
@@ -234,15 +236,20 @@ class System:
         )
 
     def redo(
-        self, recipe: Mapping[str, Any], *, callback: Callback | None = None, any_weights: bool = False
+        self,
+        recipe: Mapping[str, Any],
+        *sources: PictureLike,
+        callback: Callback | None = None,
+        any_weights: bool = False,
     ) -> Picture:
-        """Make a picture again from its recipe.
+        """Make a picture again from its recipe, and from the pictures that it was made from, if there were any.
 
-        Raises `ValueError` for a recipe of another format or operation, and, unless `any_weights`, of other weights.
+        Raises `ValueError` for a recipe of another format or of an unknown operation, for other sources than those that
+        it names, and, unless `any_weights`, for other weights.
         """
-        from unclip.generate import text_to_image
+        from unclip.generate.redo import redo
 
-        return text_to_image.redo(self, recipe, callback=callback, any_weights=any_weights)
+        return redo(self, recipe, sources, callback=callback, any_weights=any_weights)
 
     @torch.no_grad()
     def embed_text(self, prompts: str | Sequence[str]) -> Float[Tensor, "b d"]:

@@ -1,18 +1,17 @@
 """Text to picture: P(x | y) = P(x | z_i, y) P(z_i | y), stage by stage (arXiv 2204.06125, section 2)."""
 
-import importlib.metadata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unclip.config import to_dict
 from unclip.generate.picture import RECIPE_FORMAT, Picture
 from unclip.generate.progress import Callback, Reporter
-from unclip.generate.settings import Settings, check_seed, read_settings, seed_of
+from unclip.generate.recipe import recipe_of
+from unclip.generate.settings import Settings, check_seed, seed_of
+from unclip.generate.sources import PictureLike
 from unclip.generate.stages import (
     Captions,
     choose,
@@ -54,9 +53,7 @@ def generate_each(
     """`System.generate`, yielding pictures as they are finished: who stops early keeps what is done."""
     if not prompts or not all(prompt.strip() for prompt in prompts):
         raise ValueError("the prompt is empty: say what to draw")
-    count = n * len(prompts)
-    if n < 1 or count > MAX_PICTURES:
-        raise ValueError(f"{count} pictures were asked for: ask for 1 to {MAX_PICTURES}")
+    check_count(n * len(prompts))
     size = check_size(system, size)
     seed = draw_seed() if seed is None else check_seed(seed)
     negative = negative if negative and negative.strip() else None
@@ -66,13 +63,14 @@ def generate_each(
     return _in_batches(system, orders, settings, size, callback, check_batch_size(system, batch_size))
 
 
-def redo(
-    system: System, recipe: Mapping[str, Any], *, callback: Callback | None = None, any_weights: bool = False
+def again(
+    system: System,
+    recipe: Mapping[str, Any],
+    sources: Sequence[PictureLike],
+    settings: Settings,
+    callback: Callback | None,
 ) -> Picture:
-    """`System.redo` for pictures made from text."""
-    check_recipe(system, recipe, "generate", any_weights=any_weights)
-    names = {field.name for field in fields(Settings)}
-    settings = read_settings({name: value for name, value in recipe.items() if name in names})
+    """A picture made again from its recipe."""
     order = Order(recipe["prompt"], recipe.get("negative"), check_seed(recipe["seed"]))
     return next(_in_batches(system, [order], settings, check_size(system, recipe["size"]), callback, 1))
 
@@ -92,6 +90,13 @@ def check_recipe(
             f"the picture was made by {recipe.get('model')!r} with weights {recipe.get('weights')}, this is "
             f"{system.name!r} with {system.weights}: load that model, or allow other weights for a similar picture"
         )
+
+
+def check_count(count: int) -> int:
+    """`count`, if so many pictures can be asked for. Raises `ValueError` otherwise."""
+    if not 1 <= count <= MAX_PICTURES:
+        raise ValueError(f"{count} pictures were asked for: ask for 1 to {MAX_PICTURES}")
+    return count
 
 
 def check_size(system: System, size: int | None) -> int:
@@ -157,7 +162,7 @@ def draw(
     return [
         Picture(
             image=to_image(pixels[k]),
-            recipe=recipe_of(system, order, size, settings),
+            recipe=_recipe(system, order, size, settings),
             embedding=None if embedding is None else embedding[k].float().cpu().clone(),
         )
         for k, order in enumerate(orders)
@@ -215,25 +220,18 @@ def enlarge(
     return pixels
 
 
-def recipe_of(system: System, order: Order, size: int, settings: Settings) -> dict[str, Any]:
-    """All that makes the picture what it is, JSON-able."""
-    cut = system.tokenizer.length(order.prompt) > system.tokenizer.context
-    return {
-        "recipe": RECIPE_FORMAT,
-        "operation": "generate",
-        "unclip": importlib.metadata.version("unclip"),
-        "model": system.name,
-        "weights": system.weights,
-        "prompt": order.prompt,
-        **({"prompt_truncated": True} if cut else {}),
-        **({"negative": order.negative} if order.negative else {}),
-        "seed": order.seed,
-        "size": size,
-        **to_dict(settings),
-        "device": system.device.type,
-        "dtype": str(system.dtype).removeprefix("torch."),
-        "torch": torch.__version__,
-    }
+def _recipe(system: System, order: Order, size: int, settings: Settings) -> dict[str, Any]:
+    return recipe_of(
+        system,
+        "generate",
+        seed=order.seed,
+        size=size,
+        settings=settings,
+        prior=True,
+        prompt=order.prompt,
+        prompt_truncated=system.tokenizer.length(order.prompt) > system.tokenizer.context or None,
+        negative=order.negative,
+    )
 
 
 def _captions(system: System, prompts: Sequence[str]) -> Captions:

@@ -1,0 +1,93 @@
+"""What a `System` does with pictures that it is given: the manipulations of section 3 of the paper, as methods."""
+
+from typing import TYPE_CHECKING, Any, Unpack
+
+from unclip.generate.picture import Picture
+from unclip.generate.progress import Callback
+from unclip.generate.settings import Knobs
+from unclip.generate.sources import PictureLike
+
+if TYPE_CHECKING:
+    from unclip.generate.inversion import Inversion
+
+
+class Manipulations:
+    """The methods of `System` that take pictures.
+
+    All of them open a picture from memory, a path or bytes, and raise `PictureError` for what is none; they take the
+    `Knobs` of sampling, whose defaults are the model's. Each picture records a seed of its own. `size` is the side in
+    pixels, the model's largest unless given. What a model cannot do for lack of a part is a `ValueError` that names the
+    part.
+    """
+
+    @property
+    def _system(self) -> Any:
+        return self
+
+    def invert(
+        self, picture: PictureLike, *, callback: Callback | None = None, **knobs: Unpack[Knobs]
+    ) -> "Inversion":
+        """(z_i, x_T) of a picture: its CLIP embedding, and the noise from which the decoder's DDIM draws it again.
+
+        Of pictures that are not square the middle is taken.
+        """
+        from unclip.generate import inversion
+
+        settings = inversion.inversion_settings(self._system.defaults, knobs)
+        return inversion.invert(self._system, picture, settings=settings, callback=callback)
+
+    def reconstruct(
+        self,
+        picture: PictureLike,
+        *,
+        seed: int | None = None,
+        size: int | None = None,
+        callback: Callback | None = None,
+        **knobs: Unpack[Knobs],
+    ) -> Picture:
+        """The picture drawn again from its own (z_i, x_T). More `steps` bring it nearer; the recipe holds the `psnr`.
+
+        The seed is the upsamplers'.
+        """
+        from unclip.generate import inversion, reconstruct
+
+        settings = inversion.inversion_settings(self._system.defaults, knobs)
+        return reconstruct.reconstruct(
+            self._system, picture, settings=settings, seed=seed, size=size, callback=callback
+        )
+
+    def vary(
+        self,
+        picture: PictureLike,
+        *,
+        n: int = 4,
+        eta: float | None = None,
+        seed: int | None = None,
+        size: int | None = None,
+        callback: Callback | None = None,
+        batch_size: int | None = None,
+        **knobs: Unpack[Knobs],
+    ) -> list[Picture]:
+        """`n` pictures of the same meaning and style, with other details.
+
+        They are drawn from z_i alone; with an `eta`, from (z_i, x_T) by DDIM with so much noise: 0 gives the picture
+        back, 1 keeps what x_T says of its layout the least.
+        """
+        from unclip.generate import inversion, variations
+
+        defaults = self._system.defaults
+        settings = (
+            defaults.with_given(**knobs) if eta is None else inversion.inversion_settings(defaults, knobs)
+        )
+        made = variations.vary(
+            self._system,
+            picture,
+            settings=settings,
+            n=n,
+            eta=eta,
+            seed=seed,
+            size=size,
+            callback=callback,
+            batch_size=batch_size,
+        )
+        return list(made)

@@ -1,0 +1,51 @@
+"""What a recipe holds, whatever the operation."""
+
+import importlib.metadata
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from unclip.config import to_dict
+from unclip.generate.picture import RECIPE_FORMAT
+from unclip.generate.settings import Settings
+from unclip.generate.sources import Source
+from unclip.generate.system import System
+
+_OF_THE_PRIOR = ("prior", "prior_steps", "prior_sampler", "prior_guidance", "candidates")
+
+
+def recipe_of(
+    system: System,
+    operation: str,
+    *,
+    seed: int,
+    size: int | Sequence[int],
+    settings: Settings,
+    sources: Sequence[Source] = (),
+    prior: bool = False,
+    **what: Any,
+) -> dict[str, Any]:
+    """All that makes a picture what it is, JSON-able.
+
+    `what` belongs to the operation; None is left out. `size` is a side, or width and height. `prior` says whether the
+    prior took part.
+    """
+    knobs = to_dict(settings)
+    if not prior:
+        knobs = {name: value for name, value in knobs.items() if name not in _OF_THE_PRIOR}
+    return {
+        "recipe": RECIPE_FORMAT,
+        "operation": operation,
+        "unclip": importlib.metadata.version("unclip"),
+        "model": system.name,
+        "weights": system.weights,
+        **{name: value for name, value in what.items() if value is not None},
+        **({"sources": [source.sha256 for source in sources]} if sources else {}),
+        "seed": seed,
+        "size": size if isinstance(size, int) else list(size),
+        **knobs,
+        "device": system.device.type,
+        "dtype": str(system.dtype).removeprefix("torch."),
+        "torch": torch.__version__,
+    }
