@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from unclip.cli.generate import name_outputs, slug
+from unclip.cli.drawing import name_outputs, slug
 from unclip.images import open_picture, read_recipe
 
 
@@ -57,6 +57,40 @@ def test_prompts_from_stdin(unclip, model, tmp_path, monkeypatch):
     assert code == 0
     assert [read_recipe(path)["prompt"] for path in out.split()] == ["a red circle", "a blue square"]
     assert [Path(path).name for path in out.split()] == ["a-1.png", "a-2.png"]
+
+
+def test_grid_alone(unclip, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = ("generate", "a red circle", "-n", 3, "-m", model, "--seed", 1)
+    assert unclip(*command, "--grid", "sheet.png") == (0, "sheet.png\n", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
+    assert open_picture("sheet.png").size == (2 * 32 + 8, 2 * 32 + 8)
+    assert "--force" in unclip(*command, "--grid", "sheet.png").err
+    assert unclip(*command, "--grid", "sheet.jpg").code == 2
+
+
+def test_grid_and_pictures(unclip, model, tmp_path):
+    command = (
+        "generate",
+        "a red circle",
+        "-n",
+        2,
+        "-m",
+        model,
+        "--seed",
+        1,
+        "--grid",
+        tmp_path / "sheet.png",
+    )
+    code, out, _ = unclip(*command, "-o", tmp_path / "a.png", "--json")
+    assert code == 0
+    made = json.loads(out)
+    assert made["path"] == str(tmp_path / "sheet.png")
+    assert [Path(picture["path"]).name for picture in made["pictures"]] == ["a-1.png", "a-2.png"]
+    assert (
+        open_picture(made["path"]).crop((0, 0, 32, 32)).tobytes()
+        == open_picture(tmp_path / "a-1.png").tobytes()
+    )
 
 
 def test_long_prompt_is_cut_and_told(unclip, model, tmp_path):
@@ -174,6 +208,6 @@ def test_file_names_from_prompts(prompt, name):
 
 
 def test_many_pictures_sort_by_number():
-    paths = name_outputs("out.png", [("a", seed) for seed in range(12)])
+    paths = name_outputs("out.png", ["a"] * 12)
     assert [path.name for path in paths][:2] == ["out-01.png", "out-02.png"]
     assert paths == sorted(paths)

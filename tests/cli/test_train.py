@@ -79,6 +79,10 @@ def test_pack_refuses_what_does_not_fit(unclip, model, tmp_path):
     code, _, err = unclip("pack", tmp_path / "begun", "-o", tmp_path / "out")
     assert code == 2
     assert "not finished" in err
+    (tmp_path / "cache").mkdir()
+    code, _, err = unclip("pack", tmp_path / "cache", "-o", tmp_path / "out")
+    assert code == 2
+    assert f"passed over {tmp_path / 'cache'}" in err
     assert not (tmp_path / "out").exists()
 
 

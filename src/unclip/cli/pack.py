@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def find_parts(sources: list[Path]) -> "dict[str, tuple[Path, Manifest]]":
-    """Which folder holds each part. Raises `UsageError` where two hold the same one, or a run is not finished."""
+    """Which folder holds each part. Raises `UsageError` where two hold the same one, a run is not finished, or there is none."""
     from unclip.checkpoints.manifest import MANIFEST, read_manifest
 
     found: dict[str, tuple[Path, Manifest]] = {}
@@ -77,11 +77,16 @@ def find_parts(sources: list[Path]) -> "dict[str, tuple[Path, Manifest]]":
         folder = source / "model" if (source / "model" / MANIFEST).is_file() else source
         if (source / "config.json").is_file() and folder is source:
             raise UsageError(f"{source} is a run that is not finished: `unclip train` goes on with it")
+        if not (folder / MANIFEST).is_file():
+            console.tell(f"passed over {source}: it holds no model")
+            continue
         manifest = read_manifest(folder)
         for name in manifest.parts:
             if name in found:
                 raise UsageError(f"both {found[name][0]} and {folder} hold a {name!r}; leave one out")
             found[name] = folder, manifest
+    if not found:
+        raise UsageError("none of these folders holds a model; give finished runs of `unclip train`")
     return found
 
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from unclip.cli import console, options
+from unclip.cli import console, drawing, options
 from unclip.cli.console import UsageError
 
 
@@ -26,7 +26,6 @@ def add(verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from unclip.checkpoints.hub import bundled
-    from unclip.cli.generate import reporter
     from unclip.cli.loading import load
     from unclip.generate.picture import Picture
 
@@ -41,7 +40,9 @@ def run(arguments: argparse.Namespace) -> None:
         model, arguments.device or before.recipe.get("device"), arguments.dtype or before.recipe.get("dtype")
     )
     with console.Progress(quiet=arguments.quiet) as progress:
-        after = system.redo(before.recipe, callback=reporter(progress), any_weights=arguments.any_weights)
+        after = system.redo(
+            before.recipe, callback=drawing.reporter(progress), any_weights=arguments.any_weights
+        )
     after.save(path, force=arguments.force)
     identical = before.image.size == after.image.size and before.image.tobytes() == after.image.tobytes()
     console.tell("every pixel is the same" if identical else "the pixels differ")

@@ -1,0 +1,165 @@
+"""What all verbs that draw share: their options, the names of their files, and how pictures reach the user."""
+
+import argparse
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unclip.cli import console, options
+from unclip.cli.console import UsageError
+
+if TYPE_CHECKING:
+    from unclip.generate.picture import Picture
+    from unclip.generate.progress import Progress
+    from unclip.generate.system import System
+
+KNOBS = ("steps", "guidance", "sampler", "upsampler_steps")
+PRIOR_KNOBS = ("prior_steps", "prior_guidance", "candidates", "prior")
+
+
+def add_options(parser: argparse.ArgumentParser, *, names: str, prior: bool) -> argparse._ArgumentGroup:
+    """Seed, output, model and device, and the sampling options, whose group is returned; `prior`: with the prior's."""
+    options.add_seed(parser)
+    options.add_output(parser, names)
+    parser.add_argument(
+        "--grid", type=Path, metavar="FILE", help="lay all pictures out on one sheet, and write only that"
+    )
+    options.add_force(parser)
+    options.add_model(parser)
+    options.add_device(parser)
+    options.add_quiet(parser)
+    options.add_json(parser)
+    group = parser.add_argument_group("sampling (the defaults are the model's)")
+    group.add_argument("--size", type=options.positive, metavar="N", help="side in pixels")
+    group.add_argument("--steps", type=options.positive, metavar="N", help="decoder steps")
+    group.add_argument(
+        "--guidance", type=options.number, metavar="X", help="how strongly the decoder follows (1: not led)"
+    )
+    group.add_argument("--sampler", metavar="NAME", help="the decoder's sampler, such as euler or dpmpp_2m")
+    group.add_argument(
+        "--upsampler-steps", type=options.positive, metavar="N", help="steps of each upsampler"
+    )
+    if prior:
+        group.add_argument("--prior-steps", type=options.positive, metavar="N", help="prior steps")
+        group.add_argument(
+            "--prior-guidance", type=options.number, metavar="X", help="how strongly the prior follows"
+        )
+        group.add_argument(
+            "--candidates",
+            type=options.positive,
+            metavar="N",
+            help="embeddings to draw for a picture; the best is taken",
+        )
+        group.add_argument(
+            "--prior",
+            choices=("diffusion", "text", "none"),
+            help="where the image embedding comes from: the prior, the text embedding in its place, or nowhere",
+        )
+    return group
+
+
+def choose_seed(arguments: argparse.Namespace) -> int:
+    """`--seed`, or a drawn one, which is told."""
+    from unclip.rng import draw_seed
+
+    if arguments.seed is not None:
+        return arguments.seed
+    seed = draw_seed()
+    console.tell(f"seed {seed} was drawn; --seed {seed} draws the same again")
+    return seed
+
+
+def load(arguments: argparse.Namespace) -> "System":
+    """The system that the options ask for, checked for the size."""
+    from unclip.cli.loading import load
+
+    system = load(arguments.model, arguments.device, arguments.dtype)
+    if arguments.size is not None and arguments.size not in system.sizes:
+        raise UsageError(
+            f"--size {arguments.size}: the model {system.name!r} draws {', '.join(map(str, system.sizes))} pixels a side"
+        )
+    return system
+
+
+def knobs(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The sampling options by their names; None where one was not given."""
+    return {name: getattr(arguments, name) for name in (*KNOBS, *PRIOR_KNOBS) if name in arguments}
+
+
+def reporter(progress: console.Progress) -> "Callable[[Progress], None]":
+    """A callback that shows on `progress` which picture and stage is at work."""
+
+    def report(event: "Progress") -> None:
+        which = f"picture {event.first + 1} of {event.pictures}, " if event.pictures > 1 else ""
+        progress.update(event.fraction, which + event.stage)
+
+    return report
+
+
+def plan_outputs(arguments: argparse.Namespace, stems: Sequence[str]) -> list[Path | None]:
+    """Where each picture goes, checked before the first is drawn: a minute's work must not end in "exists".
+
+    None where only the grid is wanted. Raises `UsageError` for names that are no PNG's, and `OSError` like `writable`.
+    """
+    if arguments.grid is not None:
+        require_png(arguments.grid)
+        options.writable(arguments.grid, force=arguments.force)
+        if arguments.output is None:
+            return [None] * len(stems)
+    return [options.writable(path, force=arguments.force) for path in name_outputs(arguments.output, stems)]
+
+
+def deliver(
+    pictures: "Iterable[Picture]", paths: Sequence[Path | None], arguments: argparse.Namespace
+) -> None:
+    """Save each picture when it is finished and say where; then the grid, or the JSON of all."""
+    made, images = [], []
+    for picture, path in zip(pictures, paths):
+        images.append(picture.image)
+        made.append(dict(picture.recipe))
+        if path is not None:
+            picture.save(path, force=arguments.force)
+            made[-1] = {"path": str(path), **picture.recipe}
+            if not arguments.json:
+                console.result(str(path))
+    if arguments.grid is not None:
+        from unclip.images import grid, save_picture
+
+        save_picture(grid(images, gap=8), arguments.grid, force=arguments.force)
+        if not arguments.json:
+            console.result(str(arguments.grid))
+    if arguments.json:
+        console.result_json(
+            made if arguments.grid is None else {"path": str(arguments.grid), "pictures": made}
+        )
+
+
+def name_outputs(output: str | None, stems: Sequence[str]) -> list[Path]:
+    """A path for each picture: `output` itself, numbered if there are several, or `stems` in the folder that it is.
+
+    Raises `UsageError` for a name that is neither a folder's nor ends in .png.
+    """
+    path = Path(output or ".")
+    if output is None or output.endswith(("/", "\\")) or path.is_dir():
+        return [path / f"{stem}.png" for stem in stems]
+    require_png(path)
+    if len(stems) == 1:
+        return [path]
+    width = len(str(len(stems)))
+    return [path.with_stem(f"{path.stem}-{index:0{width}}") for index in range(1, len(stems) + 1)]
+
+
+def require_png(path: Path) -> None:
+    """Raise `UsageError` unless the name is one of a PNG file."""
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"{path}: pictures are written as PNG; end the name in .png, or in / for a folder")
+
+
+def slug(prompt: str) -> str:
+    """A file name from a prompt: its words in lower case without accents, as many as fit into 48 characters."""
+    plain = unicodedata.normalize("NFKD", prompt)
+    words = re.findall(r"\w+", "".join(c for c in plain if not unicodedata.combining(c)).lower())
+    name = "-".join(words)
+    return (name if len(name) <= 48 else name[:49].rpartition("-")[0] or name[:48]) or "picture"
