@@ -54,6 +54,20 @@ def test_each_sample_has_its_own_padding():
     torch.testing.assert_close(together[1, :2], transformer(x[1:, :2])[0])
 
 
+@pytest.mark.parametrize("cuts", [(1,), (3,), (1, 2, 3, 4)])
+def test_reading_bit_by_bit_with_a_cache_is_reading_at_once(cuts):
+    transformer, x = net(causal=True), tokens()
+    keys = torch.tensor([[True] * 5, [True, False, True, False, True]])
+    whole, cache, read = transformer(x, keys), transformer.cache(), 0
+    for stop in (*cuts, TOKENS):
+        part = transformer(x[:, read:stop], keys[:, :stop], cache)
+        torch.testing.assert_close(part, whole[:, read:stop])
+        read = stop
+        assert [len(past) for past in cache] == [read, read]
+    # The control: without the cache the last tokens know nothing of the others.
+    assert (transformer(x[:, -1:]) - whole[:, -1:]).abs().max() > 1e-3
+
+
 def test_nothing_but_padding_is_finite_with_finite_gradients():
     transformer, x = net(), tokens().requires_grad_()
     output = transformer(x, torch.zeros(2, TOKENS, dtype=torch.bool))
@@ -91,6 +105,8 @@ def test_masks():
     both = attention_mask(3, causal=True, keys=keys, device=device)
     assert both is not None
     assert both.int().tolist() == [[[[1, 0, 0], [1, 1, 0], [1, 0, 1]]]]
+    last = attention_mask(3, causal=True, keys=keys, device=device, queries=2)
+    assert torch.equal(last, both[:, :, 1:])
 
 
 def test_activations():

@@ -21,6 +21,25 @@ class QuickGelu(nn.Module):
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "quick_gelu": QuickGelu}
 
 
+class KeyValues:
+    """The keys and values of the tokens that one attention has read: further tokens are read without those again."""
+
+    def __init__(self):
+        self.pair: tuple[Tensor, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return 0 if self.pair is None else self.pair[0].shape[2]
+
+    def extend(
+        self, k: Float[Tensor, "b h n c"], v: Float[Tensor, "b h n c"]
+    ) -> tuple[Float[Tensor, "b h m c"], Float[Tensor, "b h m c"]]:
+        """Put those of further tokens behind the others; all of them."""
+        if self.pair is not None:
+            k, v = torch.cat([self.pair[0], k], dim=2), torch.cat([self.pair[1], v], dim=2)
+        self.pair = k, v
+        return k, v
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention with one fused projection; rows of its weight are [queries, keys, values]."""
 
@@ -33,10 +52,15 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(
-        self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "#b 1 n n"] | None = None
+        self,
+        x: Float[Tensor, "b n d"],
+        mask: Bool[Tensor, "#b 1 n m"] | None = None,
+        past: KeyValues | None = None,
     ) -> Float[Tensor, "b n d"]:
-        """`mask` is True where a query (row) may look at a key (column)."""
+        """`mask` is True where a query (row) may look at a key (column); the keys of `past` come first, and it grows."""
         q, k, v = rearrange(self.qkv(x), "b n (three h c) -> three b h n c", three=3, h=self.heads)
+        if past is not None:
+            k, v = past.extend(k, v)
         attended = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.out(rearrange(attended, "b h n c -> b n (h c)"))
 
@@ -55,10 +79,13 @@ class Block(nn.Module):
         )
 
     def forward(
-        self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "#b 1 n n"] | None = None
+        self,
+        x: Float[Tensor, "b n d"],
+        mask: Bool[Tensor, "#b 1 n m"] | None = None,
+        past: KeyValues | None = None,
     ) -> Float[Tensor, "b n d"]:
         """(b, n, d) -> (b, n, d)."""
-        x = x + self.attention(self.norm_1(x), mask)
+        x = x + self.attention(self.norm_1(x), mask, past)
         return x + self.mlp(self.norm_2(x))
 
 
@@ -88,24 +115,46 @@ class Transformer(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
+    def cache(self) -> list[KeyValues]:
+        """A memory for `forward`, of no tokens yet: one part for each block."""
+        return [KeyValues() for _ in self.blocks]
+
     def forward(
-        self, x: Float[Tensor, "b n d"], keys: Bool[Tensor, "b n"] | None = None
+        self,
+        x: Float[Tensor, "b n d"],
+        keys: Bool[Tensor, "b m"] | None = None,
+        cache: list[KeyValues] | None = None,
     ) -> Float[Tensor, "b n d"]:
-        """`keys` is True at tokens that may be looked at (False at padding)."""
-        mask = attention_mask(x.shape[1], causal=self.causal, keys=keys, device=x.device)
-        for block in self.blocks:
-            x = block(x, mask)
+        """`keys` is True at tokens that may be looked at (False at padding).
+
+        With a `cache`, `x` follows the tokens that were read with it before, and `keys` tells of those too. Only what
+        is causal can be read bit by bit with the same result.
+        """
+        length = x.shape[1] + (len(cache[0]) if cache else 0)
+        mask = attention_mask(length, causal=self.causal, keys=keys, device=x.device, queries=x.shape[1])
+        for index, block in enumerate(self.blocks):
+            x = block(x, mask, cache[index] if cache else None)
         return x
 
 
 def attention_mask(
-    length: int, *, causal: bool, keys: Bool[Tensor, "b n"] | None, device: torch.device
-) -> Bool[Tensor, "b 1 n n"] | None:
-    """True where row (query) may look at column (key); every query may look at itself, so that no row is empty."""
+    length: int,
+    *,
+    causal: bool,
+    keys: Bool[Tensor, "b m"] | None,
+    device: torch.device,
+    queries: int | None = None,
+) -> Bool[Tensor, "#b 1 n m"] | None:
+    """True where row (query) may look at column (key); every query may look at itself, so that no row is empty.
+
+    The rows are the last `queries` of the `length` tokens; all, unless given.
+    """
     if not causal and keys is None:
         return None
-    full = torch.ones(1, 1, length, length, dtype=torch.bool, device=device)
-    mask = full.tril() if causal else full
+    rows = length if queries is None else queries
+    full = torch.ones(1, 1, rows, length, dtype=torch.bool, device=device)
+    mask = full.tril(length - rows) if causal else full
     if keys is not None:
-        mask = (mask & keys[:, None, None, :]) | torch.eye(length, dtype=torch.bool, device=device)
+        itself = full.tril(length - rows).triu(length - rows)
+        mask = (mask & keys[:, None, None, :]) | itself
     return mask
