@@ -26,7 +26,7 @@ def clip() -> TrainConfig:
         optimizer=OptimizerConfig(
             learning_rate=1e-3, muon_learning_rate=2e-3, weight_decay=0.05, betas=(0.9, 0.98)
         ),
-        samples=160_000,
+        samples=120_000,
         batch=256,
         ema_decay=0.99,
         seed=20_001,
