@@ -71,10 +71,10 @@ def test_every_term_of_a_gaussian(name: str, steps: int, data) -> None:
     assert bound.total.mean().item() == pytest.approx((expected.sum() + bound.prior.mean()).item(), rel=0.02)
 
 
-@pytest.mark.parametrize("steps", [5, 40])
+@pytest.mark.parametrize("steps", [3, 10])
 def test_the_optimal_variance_makes_the_bound_tight(steps: int) -> None:
     """Then the bound is the data's own likelihood, in any number of steps, and no other variance gets there."""
-    noise = Noise(range(12000))
+    noise = Noise(range(4000))
     x0 = noise.normal(20).double() * math.sqrt(VARIANCE)
     nll = -Normal(0, math.sqrt(VARIANCE)).log_prob(x0).mean(1) / math.log(2)
 
@@ -83,9 +83,19 @@ def test_the_optimal_variance_makes_the_bound_tight(steps: int) -> None:
             variational_bound(exact, x0, PROCESS.grid(steps), noise, variance=variance, bins=None).total - nll
         )
 
-    assert excess(OPTIMAL).mean().item() == pytest.approx(0, abs=0.01)
-    assert excess("fixed_large").mean() > 0.02
-    assert excess("fixed_small").mean() > 0.02
+    assert excess(OPTIMAL).mean().item() == pytest.approx(0, abs=0.02)
+    assert excess("fixed_large").mean() > 0.05
+    assert excess("fixed_small").mean() > 0.05
+
+
+def test_the_last_step_borrows_the_variance_of_the_step_before() -> None:
+    """Improved DDPM's clipped variance: at sigma = 1 after 2, 1² (2² - 1²) / 2² in the units of x_t, whose abar is 1/2."""
+    x0 = torch.full((2, 3), 0.25)
+    sigmas = torch.tensor([3.0, 2.0, 1.0, 0.0], dtype=torch.float64)
+    bound = variational_bound(
+        lambda x, sigma: Denoised(torch.full_like(x, 0.25)), x0, sigmas, Noise([1, 2]), bins=None
+    )
+    assert bound.steps[0].tolist() == pytest.approx([0, 0, 0.5 * math.log2(2 * math.pi * 0.375)], abs=1e-6)
 
 
 def test_prior_term() -> None:
@@ -108,9 +118,9 @@ def test_two_valued_data_costs_one_bit() -> None:
     def knows(x: Tensor, sigma: Tensor) -> Denoised:
         return Denoised(torch.tanh(x / sigma.to(x).reshape(-1, 1) ** 2))
 
-    bound = variational_bound(knows, x0, PROCESS.grid(500), noise, bins=2)
+    bound = variational_bound(knows, x0, PROCESS.grid(250), noise, bins=2)
     assert bound.steps[:, -1].max() < 1e-6
-    assert bound.total.mean().item() == pytest.approx(1.0, abs=0.03)
+    assert bound.total.mean().item() == pytest.approx(1.0, abs=0.06)
 
 
 def test_grids_that_have_no_bound() -> None:

@@ -119,7 +119,7 @@ def _inside(sigma: Tensor, interval: tuple[float, float]) -> Tensor:
 
 def _where(guided: Tensor, inside: Denoised, outside: Denoised) -> Denoised:
     mask = guided.reshape(-1, *(1,) * (inside.x0.ndim - 1))
-    return Denoised(torch.where(mask, inside.x0, outside.x0), outside.var_frac)
+    return Denoised(torch.where(mask, inside.x0, outside.x0), inside.var_frac)
 
 
 def clip(denoise: Denoiser, low: float = -1.0, high: float = 1.0) -> Denoiser:
