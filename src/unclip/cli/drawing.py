@@ -3,7 +3,8 @@
 import argparse
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from unclip.cli.console import UsageError
 if TYPE_CHECKING:
     from unclip.generate.picture import Picture
     from unclip.generate.progress import Progress
+    from unclip.generate.settings import Knobs
     from unclip.generate.system import System
 
 KNOBS = ("steps", "guidance", "sampler", "upsampler_steps")
@@ -83,9 +85,19 @@ def load(arguments: argparse.Namespace) -> "System":
     return system
 
 
-def knobs(arguments: argparse.Namespace) -> dict[str, Any]:
+def knobs(arguments: argparse.Namespace) -> "Knobs":
     """The sampling options by their names; None where one was not given."""
-    return {name: getattr(arguments, name) for name in (*KNOBS, *PRIOR_KNOBS) if name in arguments}
+    given: Any = {name: getattr(arguments, name) for name in (*KNOBS, *PRIOR_KNOBS) if name in arguments}
+    return given
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turns the complaints of settings about values into `UsageError`: the values were options."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def reporter(progress: console.Progress) -> "Callable[[Progress], None]":

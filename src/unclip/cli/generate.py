@@ -32,10 +32,8 @@ def run(arguments: argparse.Namespace) -> None:
     from unclip.generate.text_to_image import generate_each
 
     system = drawing.load(arguments)
-    try:
+    with drawing.usage_errors():
         settings = system.defaults.with_given(**drawing.knobs(arguments))
-    except ValueError as error:
-        raise UsageError(str(error)) from None
     seed = drawing.choose_seed(arguments)
     repeated = [prompt for prompt in prompts for _ in range(arguments.number)]
     stems = [f"{drawing.slug(prompt)}-{seed_of(seed, index)}" for index, prompt in enumerate(repeated)]

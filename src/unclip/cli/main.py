@@ -9,10 +9,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import unclip
-from unclip.cli import console, data, doctor, evaluate, generate, models, pack, redo, show, train
+from unclip.cli import (
+    console,
+    data,
+    doctor,
+    evaluate,
+    generate,
+    models,
+    pack,
+    reconstruct,
+    redo,
+    show,
+    train,
+    vary,
+)
 from unclip.cli.console import UsageError
 
-VERBS = (generate, show, redo, models, data, train, evaluate, pack, doctor)
+VERBS = (generate, vary, reconstruct, show, redo, models, data, train, evaluate, pack, doctor)
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 

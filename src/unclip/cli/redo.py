@@ -10,6 +10,14 @@ from unclip.cli.console import UsageError
 def add(verbs) -> None:
     parser = options.verb(verbs, "redo", "make a picture again from the recipe that it carries")
     parser.add_argument("picture", type=Path, metavar="PICTURE", help="a PNG file that unclip made")
+    parser.add_argument(
+        "--source",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="a picture that it was made from, for all but `generate`; repeatable, in the recipe's order",
+    )
     options.add_output(parser, "the picture's name with -again")
     options.add_force(parser)
     parser.add_argument(
@@ -41,7 +49,10 @@ def run(arguments: argparse.Namespace) -> None:
     )
     with console.Progress(quiet=arguments.quiet) as progress:
         after = system.redo(
-            before.recipe, callback=drawing.reporter(progress), any_weights=arguments.any_weights
+            before.recipe,
+            *arguments.source,
+            callback=drawing.reporter(progress),
+            any_weights=arguments.any_weights,
         )
     after.save(path, force=arguments.force)
     identical = before.image.size == after.image.size and before.image.tobytes() == after.image.tobytes()

@@ -1,0 +1,55 @@
+"""`unclip vary`: other pictures of the same meaning and style."""
+
+import argparse
+from pathlib import Path
+
+from unclip.cli import console, drawing, options
+
+
+def add(verbs) -> None:
+    parser = options.verb(verbs, "vary", "draw other pictures of the same meaning and style")
+    parser.add_argument("picture", type=Path, metavar="PICTURE", help="a PNG, JPEG or WebP file")
+    parser.add_argument(
+        "-n", "--number", type=options.positive, default=4, metavar="N", help="how many (default: 4)"
+    )
+    parser.add_argument(
+        "--eta",
+        type=options.number,
+        metavar="X",
+        help="start from the picture's own noise: 0 gives it back, 1 keeps the least (default: from fresh noise)",
+    )
+    drawing.add_options(parser, names="named after the picture and the seed", prior=False)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from unclip.generate.inversion import inversion_settings
+    from unclip.generate.settings import seed_of
+    from unclip.generate.sources import read_source
+    from unclip.generate.variations import vary
+
+    image = read_source(arguments.picture).image
+    system = drawing.load(arguments)
+    knobs = drawing.knobs(arguments)
+    with drawing.usage_errors():
+        defaults = system.defaults
+        settings = (
+            defaults.with_given(**knobs) if arguments.eta is None else inversion_settings(defaults, knobs)
+        )
+        if arguments.eta is not None and arguments.eta > 1:
+            raise ValueError(f"--eta {arguments.eta:g} is too large; give 0 to 1")
+    seed = drawing.choose_seed(arguments)
+    stems = [f"{arguments.picture.stem}-vary-{seed_of(seed, index)}" for index in range(arguments.number)]
+    paths = drawing.plan_outputs(arguments, stems)
+    with console.Progress(quiet=arguments.quiet) as progress:
+        pictures = vary(
+            system,
+            image,
+            settings=settings,
+            n=arguments.number,
+            eta=arguments.eta,
+            seed=seed,
+            size=arguments.size,
+            callback=drawing.reporter(progress),
+        )
+        drawing.deliver(pictures, paths, arguments)

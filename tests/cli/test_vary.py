@@ -1,0 +1,69 @@
+"""`unclip vary` and `unclip reconstruct` on a real, barely trained model, and `redo` of what they made."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from unclip.images import open_picture, read_recipe
+
+
+@pytest.fixture(scope="module")
+def original(model, tmp_path_factory) -> Path:
+    """A picture to start from."""
+    from unclip.cli.main import main
+
+    path = tmp_path_factory.mktemp("original") / "apple.png"
+    assert main(["generate", "a red circle", "-m", str(model), "-o", str(path), "--seed", "3"]) == 0
+    return path
+
+
+def test_vary(unclip, model, original, tmp_path):
+    code, out, err = unclip("vary", original, "-n", 2, "-m", model, "-o", f"{tmp_path}/", "--seed", 5)
+    assert (code, err) == (0, "")
+    first, second = map(Path, out.split())
+    assert first.name == "apple-vary-5.png"
+    assert read_recipe(first)["operation"] == "vary"
+    assert open_picture(first).tobytes() != open_picture(second).tobytes()
+    again = tmp_path / "again.png"
+    code, out, err = unclip("redo", second, "--source", original, "-m", model, "-o", again)
+    assert (code, out, err) == (0, f"{again}\n", "unclip: every pixel is the same\n")
+
+
+def test_vary_around_its_own_noise(unclip, model, original, tmp_path):
+    options = ("-m", model, "-o", tmp_path / "a.png", "--seed", 5, "--steps", 2, "--json")
+    code, out, _ = unclip("vary", original, "-n", 1, "--eta", 0.5, *options)
+    assert code == 0
+    (made,) = json.loads(out)
+    assert (made["eta"], made["sampler"], made["steps"]) == (0.5, "euler", 2)
+
+
+def test_reconstruct(unclip, model, original, tmp_path):
+    path = tmp_path / "a.png"
+    code, out, err = unclip("reconstruct", original, "-m", model, "-o", path, "--steps", 2, "--seed", 1)
+    assert (code, out) == (0, f"{path}\n")
+    assert f"{read_recipe(path)['psnr']} dB" in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "told"),
+    [
+        (("--eta", 2), 2, "0 to 1"),
+        (("--eta", 0.5, "--sampler", "dpmpp_2m"), 2, "euler"),
+        (("--prior-steps", 3), 2, "--prior-steps"),
+        (("-n", 0), 2, "at least 1"),
+    ],
+)
+def test_bad_options(unclip, model, original, tmp_path, argv, code, told):
+    outcome = unclip("vary", original, "-m", model, "-o", f"{tmp_path}/", *argv)
+    assert (outcome.code, outcome.out) == (code, "")
+    assert told in outcome.err
+
+
+@pytest.mark.parametrize("verb", ["vary", "reconstruct"])
+def test_bad_pictures(unclip, model, tmp_path, verb):
+    (tmp_path / "text.png").write_text("no picture")
+    for name, told in (("text.png", "not a PNG"), ("absent.png", "absent.png")):
+        code, out, err = unclip(verb, tmp_path / name, "-m", model)
+        assert (code, out) == (1, "")
+        assert told in err
