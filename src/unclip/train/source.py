@@ -1,6 +1,7 @@
 """Training data in memory: the sample with a number is a pure function of the seed and that number."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -8,7 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from torch import Tensor
 
 from unclip.data.dataset import Dataset, open_dataset
@@ -39,7 +40,9 @@ class Source:
         if shared:
             held_out = chosen_by_key([sample.key for sample in self.resident.samples], data.held_out)
             self.resident = _rows(self.resident, held_out if part == "validation" else ~held_out)
-        self.order = Order(len(self.resident), derive(config.seed, "order"), self.resident.weights)
+        self.order = Order(
+            len(self.resident), derive(config.seed, "order"), weights_of(self.resident, data.kinds)
+        )
         self._pixels = _in_device_memory(self.resident, device)
 
     def __len__(self) -> int:
@@ -130,6 +133,15 @@ def _in_device_memory(resident: Resident, device: torch.device) -> UInt8[Tensor,
     if len(resident) * resident.data[0].nbytes > torch.cuda.mem_get_info(device)[0] / 2:
         return None
     return torch.from_numpy(resident.data[resident.rows]).to(device)
+
+
+def weights_of(resident: Resident, kinds: Mapping[str, float]) -> Float64[np.ndarray, " n"]:
+    """The samples' weights, times the factor of their kind. Raises ValueError for a factor outside of (0, 1]."""
+    for kind, factor in kinds.items():
+        if not 0 < factor <= 1:
+            raise ValueError(f"data.kinds.{kind} is {factor}; give a factor in (0, 1]")
+    factors = [kinds.get(sample.meta.get("kind", ""), 1.0) for sample in resident.samples]
+    return resident.weights * np.array(factors)
 
 
 def shifted(pixels: UInt8[Tensor, "b 3 s s"], offsets: Int64[Tensor, "b 2"]) -> UInt8[Tensor, "b 3 s s"]:
