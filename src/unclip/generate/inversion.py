@@ -40,6 +40,11 @@ def inversion_settings(defaults: Settings, knobs: Knobs) -> Settings:
     return defaults.with_given(**{"steps": STEPS, "guidance": 1.0, **_given(knobs), "sampler": "euler"})
 
 
+def drawing_settings(defaults: Settings, knobs: Knobs, *, inverted: bool) -> Settings:
+    """`inversion_settings` where pictures start from an inversion, else the model's own with those given."""
+    return inversion_settings(defaults, knobs) if inverted else defaults.with_given(**knobs)
+
+
 def _given(knobs: Knobs) -> Knobs:
     return {name: value for name, value in knobs.items() if value is not None}  # pyright: ignore[reportReturnType]
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback
-from unclip.generate.settings import Knobs
+from unclip.generate.settings import Knobs, PathKnobs
 from unclip.generate.sources import PictureLike
 
 if TYPE_CHECKING:
@@ -75,16 +75,86 @@ class Manipulations:
         """
         from unclip.generate import inversion, variations
 
-        defaults = self._system.defaults
-        settings = (
-            defaults.with_given(**knobs) if eta is None else inversion.inversion_settings(defaults, knobs)
-        )
+        settings = inversion.drawing_settings(self._system.defaults, knobs, inverted=eta is not None)
         made = variations.vary(
             self._system,
             picture,
             settings=settings,
             n=n,
             eta=eta,
+            seed=seed,
+            size=size,
+            callback=callback,
+            batch_size=batch_size,
+        )
+        return list(made)
+
+    def interpolate(
+        self,
+        a: PictureLike,
+        b: PictureLike,
+        *,
+        steps: int = 7,
+        noise: str = "inverted",
+        seed: int | None = None,
+        size: int | None = None,
+        decoder_steps: int | None = None,
+        callback: Callback | None = None,
+        batch_size: int | None = None,
+        **knobs: Unpack[PathKnobs],
+    ) -> list[Picture]:
+        """`steps` pictures from `a` to `b`, along the arc between their embeddings.
+
+        With `noise` "inverted" x_T goes along its own arc, and the ends are the reconstructions; "fixed" keeps the
+        seed's x_T, and only the meaning changes. `decoder_steps` are the sampler's.
+        """
+        from unclip.generate import interpolate, inversion
+
+        made = interpolate.interpolate(
+            self._system,
+            a,
+            b,
+            settings=inversion.drawing_settings(
+                self._system.defaults, {**knobs, "steps": decoder_steps}, inverted=noise == "inverted"
+            ),
+            thetas=interpolate.evenly(steps),
+            noise=noise,
+            seed=seed,
+            size=size,
+            callback=callback,
+            batch_size=batch_size,
+        )
+        return list(made)
+
+    def text_diff(
+        self,
+        picture: PictureLike,
+        *,
+        target: str,
+        source: str = "",
+        steps: int = 5,
+        maximum: float = 0.5,
+        seed: int | None = None,
+        size: int | None = None,
+        decoder_steps: int | None = None,
+        callback: Callback | None = None,
+        batch_size: int | None = None,
+        **knobs: Unpack[PathKnobs],
+    ) -> list[Picture]:
+        """`steps` pictures on the way from what the caption `source` says to what `target` says.
+
+        z_i turns towards z_d = norm(z_t - z_t0), from the reconstruction to the part `maximum` of the arc (the paper's
+        lie between 0.25 and 0.5); x_T stays that of the picture. `source` may be empty, or like "a photo".
+        """
+        from unclip.generate import interpolate, inversion, text_diff
+
+        made = text_diff.text_diff(
+            self._system,
+            picture,
+            target=target,
+            source=source,
+            settings=inversion.inversion_settings(self._system.defaults, {**knobs, "steps": decoder_steps}),
+            thetas=interpolate.evenly(steps, maximum),
             seed=seed,
             size=size,
             callback=callback,

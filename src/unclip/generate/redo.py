@@ -17,6 +17,8 @@ _HOMES = {
     "generate": "text_to_image",
     "vary": "variations",
     "reconstruct": "reconstruct",
+    "interpolate": "interpolate",
+    "text_diff": "text_diff",
 }
 
 

@@ -12,6 +12,9 @@ from unclip.rng import derive
 PriorName = Literal["diffusion", "text", "none"]
 """Where z_i comes from: the diffusion prior, the text embedding in its place, or nowhere (figure 8 of the paper)."""
 
+RandomName = Literal["unclip", "diffusers"]
+"""How a seed becomes noise: a stream for every purpose, or one stream in diffusers' order, for the same pictures as there."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -19,6 +22,7 @@ class Settings:
 
     A guidance of 1 is none; `guidance_interval` holds the noise levels (sigma) between which the decoder is guided,
     None means all. `candidates` embeddings are sampled for each picture, and the one nearest to the caption is drawn.
+    `random` says how a seed becomes noise.
     """
 
     prior: PriorName = "diffusion"
@@ -32,11 +36,16 @@ class Settings:
     guidance_interval: tuple[float, float] | None = None
     upsampler_steps: int = 5
     upsampler_sampler: str = "dpmpp_2m"
+    random: RandomName = "unclip"
 
     def __post_init__(self) -> None:
         """Raise ValueError naming the knob that is out of its range."""
         if self.prior not in get_args(PriorName):
             raise ValueError(f"prior {self.prior!r} is not one of {', '.join(get_args(PriorName))}")
+        if self.random not in get_args(RandomName):
+            raise ValueError(f"random {self.random!r} is not one of {', '.join(get_args(RandomName))}")
+        if self.random == "diffusers" and self.candidates != 1:
+            raise ValueError(f"diffusers draws one candidate, not {self.candidates}: set candidates to 1")
         for name, high in (
             ("prior_steps", 1000),
             ("candidates", 256),
@@ -57,10 +66,9 @@ class Settings:
         return replace(self, **{name: value for name, value in given.items() if value is not None})
 
 
-class Knobs(TypedDict, total=False):
-    """The settings that a call may change; None keeps the model's own."""
+class PathKnobs(TypedDict, total=False):
+    """The settings that a call may change, but for the decoder's steps; None keeps the model's own."""
 
-    steps: int | None
     guidance: float | None
     sampler: str | None
     prior: PriorName | None
@@ -68,6 +76,13 @@ class Knobs(TypedDict, total=False):
     prior_guidance: float | None
     candidates: int | None
     upsampler_steps: int | None
+    random: RandomName | None
+
+
+class Knobs(PathKnobs, total=False):
+    """The settings that a call may change; None keeps the model's own."""
+
+    steps: int | None
 
 
 def read_settings(data: Mapping[str, Any]) -> Settings:
