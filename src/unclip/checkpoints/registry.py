@@ -20,6 +20,9 @@ class Kind(NamedTuple):
 KINDS = {
     "clip": Kind("unclip.models.clip", "ClipConfig", "Clip"),
     "prior_diffusion": Kind("unclip.models.prior_diffusion", "DiffusionPriorConfig", "DiffusionPrior"),
+    "prior_autoregressive": Kind(
+        "unclip.models.prior_autoregressive", "AutoregressivePriorConfig", "AutoregressivePrior"
+    ),
     "decoder": Kind("unclip.models.decoder", "DecoderConfig", "Decoder"),
     "upsampler": Kind("unclip.models.upsampler", "UpsamplerConfig", "Upsampler"),
 }
