@@ -7,6 +7,7 @@ from unclip.diffusion.losses import LossConfig, UniformTime
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.models.clip import ClipConfig, TextConfig, VisionConfig
 from unclip.models.decoder import CaptionConfig, DecoderConfig
+from unclip.models.prior_autoregressive import AutoregressivePriorConfig
 from unclip.models.prior_diffusion import DiffusionPriorConfig
 from unclip.models.unet import UnetConfig
 from unclip.models.upsampler import UpsamplerConfig
@@ -53,6 +54,22 @@ def prior() -> TrainConfig:
     )
 
 
+def prior_autoregressive() -> TrainConfig:
+    """The paper's sequence, 64 wide."""
+    return TrainConfig(
+        recipe="tiny",
+        stage="prior_autoregressive",
+        model=AutoregressivePriorConfig(buckets=16, dot_buckets=8, width=64, layers=2, heads=2),
+        data=_DATA,
+        optimizer=OptimizerConfig(learning_rate=3e-3, muon_learning_rate=3e-3),
+        samples=8_192,
+        batch=64,
+        ema_decay=0.98,
+        clip="",
+        precision="fp32",
+    )
+
+
 def decoder() -> TrainConfig:
     """The paper's form: GLIDE's U-Net, eps and learned variance on the cosine schedule."""
     return TrainConfig(
@@ -80,8 +97,8 @@ def decoder() -> TrainConfig:
         loss=LossConfig(density=UniformTime(), weight="target"),
         optimizer=OptimizerConfig(learning_rate=2e-3),
         samples=10_240,
-        batch=32,
-        ema_decay=0.98,
+        batch=16,
+        ema_decay=0.99,
         clip="",
         precision="fp32",
     )

@@ -1,17 +1,18 @@
 """What a training run is: a model, data, an optimiser, and how long. A recipe is a function that returns one."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from unclip.diffusion.losses import LossConfig
 from unclip.models.clip import ClipConfig
 from unclip.models.decoder import DecoderConfig
+from unclip.models.prior_autoregressive import AutoregressivePriorConfig
 from unclip.models.prior_diffusion import DiffusionPriorConfig
 from unclip.models.upsampler import UpsamplerConfig
 from unclip.train.optim import OptimizerConfig
 
-Stage = Literal["clip", "prior", "decoder", "upsampler"]
-STAGES: tuple[Stage, ...] = ("clip", "prior", "decoder", "upsampler")
+Stage = Literal["clip", "prior", "decoder", "upsampler", "prior_autoregressive"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class TrainConfig:
 
     recipe: str
     stage: Stage
-    model: ClipConfig | DiffusionPriorConfig | DecoderConfig | UpsamplerConfig
+    model: ClipConfig | DiffusionPriorConfig | AutoregressivePriorConfig | DecoderConfig | UpsamplerConfig
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -67,7 +68,7 @@ class TrainConfig:
     out: str = ""
     """The run's folder."""
     clip: str | None = None
-    """Run folder of the CLIP stage, which the prior and the decoder read embeddings and tokenizer from."""
+    """Run folder of the CLIP stage, which the priors and the decoder read embeddings and tokenizer from."""
     vocabulary: int = 4096
     """Tokens of the byte-pair encoding that the CLIP stage learns from the captions."""
     validate_every: int = 20_000

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unclip.checkpoints.io import load_part
 from unclip.checkpoints.manifest import read_manifest
-from unclip.data.shards import write_atomically
+from unclip.images import write_atomically
 from unclip.models.clip import Clip
 from unclip.tokenizers.clip import ClipTokenizer
 from unclip.train.config import TrainConfig
@@ -57,6 +57,5 @@ class ClipRun:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 parts.append(self.clip.encode_image(pictures).float())
         embeddings = torch.cat(parts)
-        cache.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, save({"image_embedding": embeddings.cpu()}))
+        write_atomically(file, save({"image_embedding": embeddings.cpu()}), force=True)
         return embeddings

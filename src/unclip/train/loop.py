@@ -37,7 +37,6 @@ def train(config: TrainConfig, *, device: str | None = None) -> Path:
     folder = RunFolder(config)
     if folder.finished:
         return folder.model
-    torch.manual_seed(derive(config.seed, config.stage, "weights"))
     objective = build_objective(config, chosen)
     run = Run(config, objective, chosen, folder)
     run.go()

@@ -1,7 +1,6 @@
 """A run's folder: config.json, metrics.jsonl, previews/, checkpoints/, and in the end model/."""
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from unclip.config import ConfigError, from_dict, to_dict
-from unclip.images import save_picture
+from unclip.images import save_picture, write_atomically
 from unclip.train.config import TrainConfig
 
 # A run may go on with other values of these: no weight depends on them.
@@ -37,8 +36,7 @@ class RunFolder:
                     f"{self.path} holds a run of another config (it differs in {', '.join(changed)}): "
                     "choose another --out, or remove that folder to start anew"
                 )
-        self.path.mkdir(parents=True, exist_ok=True)
-        _replace(file, json.dumps(to_dict(config), indent=2))
+        write_atomically(file, json.dumps(to_dict(config), indent=2).encode(), force=True)
 
     @property
     def model(self) -> Path:
@@ -60,7 +58,8 @@ class RunFolder:
         file = self.path / "metrics.jsonl"
         if file.exists():
             lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-            _replace(file, "".join(line for line in lines if _is_within(line, samples)))
+            kept = "".join(line for line in lines if _is_within(line, samples))
+            write_atomically(file, kept.encode(), force=True)
 
     def write_metrics(self, samples: int, **values: float) -> None:
         """Add one JSON line: the samples seen, the seconds since this process took the run up, `values` to six digits."""
@@ -97,13 +96,3 @@ def _is_within(line: str, samples: int) -> bool:
         return json.loads(line)["samples"] <= samples and line.endswith("\n")
     except ValueError:
         return False
-
-
-def _replace(file: Path, text: str) -> None:
-    """Write a file so that a kill leaves the old one or the new one, never half of it."""
-    fresh = file.with_name(f".{file.name}.writing")
-    with fresh.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    fresh.replace(file)

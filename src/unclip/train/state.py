@@ -137,7 +137,7 @@ def _fault(checkpoint: Path) -> str | None:
             with file.open("rb") as handle:
                 if hashlib.file_digest(handle, "sha256").hexdigest() != entry["sha256"]:
                     return f"{name} does not match its checksum"
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         return repr(error)
     return None
 

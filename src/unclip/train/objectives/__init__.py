@@ -2,12 +2,14 @@
 
 import torch
 
+from unclip.rng import derive
 from unclip.train.config import TrainConfig
 from unclip.train.objective import Objective
 
 
 def build_objective(config: TrainConfig, device: torch.device) -> Objective:
-    """The objective that `config.stage` names, with its network and data on `device`."""
+    """The objective that `config.stage` names, with its data and a fresh network, drawn by the seed, on `device`."""
+    torch.manual_seed(derive(config.seed, config.stage, "weights"))
     match config.stage:
         case "clip":
             from unclip.train.objectives.clip import ClipObjective
@@ -17,6 +19,10 @@ def build_objective(config: TrainConfig, device: torch.device) -> Objective:
             from unclip.train.objectives.prior import PriorObjective
 
             return PriorObjective(config, device)
+        case "prior_autoregressive":
+            from unclip.train.objectives.prior_autoregressive import AutoregressivePriorObjective
+
+            return AutoregressivePriorObjective(config, device)
         case "decoder":
             from unclip.train.objectives.decoder import DecoderObjective
 

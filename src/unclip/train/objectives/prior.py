@@ -1,7 +1,6 @@
 """The diffusion prior's objective: the image embedding from the caption (arXiv 2204.06125, equation 2)."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,28 +11,21 @@ from torch import nn
 from unclip.diffusion.losses import diffusion_loss
 from unclip.diffusion.parametrization import Preconditioned
 from unclip.diffusion.samplers import sample
-from unclip.models.prior_diffusion import DiffusionPrior, DiffusionPriorConfig, PriorCondition
+from unclip.models.prior_diffusion import DiffusionPrior, DiffusionPriorConfig
 from unclip.rng import Noise
 from unclip.train.config import TrainConfig
-from unclip.train.embed import ClipRun
 from unclip.train.objective import Losses, compiled
+from unclip.train.objectives.captioned import CaptionedEmbeddings
 from unclip.train.objectives.levels import losses_at_levels
-from unclip.train.source import Source, spread
+from unclip.train.source import spread
 
 
-class PriorObjective:
+class PriorObjective(CaptionedEmbeddings):
     """Frozen CLIP embeddings and captions in, denoised image embeddings out."""
 
     def __init__(self, config: TrainConfig, device: torch.device):
+        super().__init__(config, device)
         assert isinstance(config.model, DiffusionPriorConfig)
-        self.config, self.device = config, device
-        self.clip = ClipRun(config, device)
-        self.tokenizer_json = self.clip.tokenizer_json
-        self.train = Source(config, "train", device)
-        self.held_out = Source(config, "validation", device)
-        cache = Path(config.out).parent / "embeddings"
-        self.train_embeddings = self.clip.image_embeddings(self.train, cache)
-        self.held_out_embeddings = self.clip.image_embeddings(self.held_out, cache)
         text = self.clip.clip.config.text
         model = replace(
             config.model, embedding=self.clip.embedding, text_width=text.width, context=text.context
@@ -49,14 +41,6 @@ class PriorObjective:
         mean = self.train_embeddings.mean(0)
         self.model.embedding_mean.copy_(mean)
         self.model.embedding_std.fill_((self.train_embeddings - mean).square().mean().sqrt().item())
-
-    def condition(self, captions: list[str]) -> PriorCondition:
-        """The captions as the frozen CLIP encodes them."""
-        tokens = self.clip.tokenizer.encode(captions).to(self.device)
-        with torch.no_grad():
-            text = self.clip.clip.encode_text(tokens)
-        keep = torch.ones(len(captions), dtype=torch.bool, device=self.device)
-        return PriorCondition(text.embedding, text.states.float(), text.mask, keep)
 
     def loss(self, numbers: Int64[np.ndarray, " b"], noise: Noise) -> Losses:
         """The squared error of the predicted embedding, captions dropped at times."""

@@ -1,0 +1,34 @@
+"""Every recipe is a config that can be written down, read and found."""
+
+import json
+
+import pytest
+
+from unclip import recipes
+from unclip.config import from_dict, to_dict
+from unclip.train.config import TrainConfig
+
+ALL = [(recipe, stage) for recipe, stages in recipes.RECIPES.items() for stage in stages]
+
+
+@pytest.mark.parametrize(("recipe", "stage"), ALL)
+def test_recipes_are_json(recipe, stage):
+    config = recipes.get(recipe, stage)
+    assert (config.recipe, config.stage) == (recipe, stage)
+    assert from_dict(TrainConfig, json.loads(json.dumps(to_dict(config)))) == config
+
+
+@pytest.mark.parametrize("recipe", ["artwork", "tiny"])
+def test_whole_chains(recipe):
+    clip, prior, decoder, upsampler = (
+        recipes.get(recipe, stage) for stage in ("clip", "prior", "decoder", "upsampler")
+    )
+    assert clip.model.vision.size == clip.data.size == prior.data.size == decoder.data.size
+    assert decoder.model.size == decoder.data.size == upsampler.model.low_size
+
+
+def test_what_there_is_is_named():
+    with pytest.raises(ValueError, match="no recipe 'large'; choose from artwork"):
+        recipes.get("large", "clip")
+    with pytest.raises(ValueError, match="no stage 'painter'; choose from clip, prior, decoder, upsampler"):
+        recipes.get("tiny", "painter")

@@ -1,0 +1,74 @@
+"""Trainings that take a second: the tiny recipe with smaller nets and fewer samples."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from unclip import recipes
+from unclip.config import override
+from unclip.train.config import TrainConfig
+from unclip.train.loop import Run, train
+from unclip.train.objectives import build_objective
+from unclip.train.run_folder import RunFolder
+
+CPU = torch.device("cpu")
+
+NETS = {
+    "clip": (
+        "model.embedding=8",
+        "model.vision.width=16",
+        "model.vision.layers=1",
+        "model.text.width=16",
+        "model.text.layers=1",
+        "vocabulary=540",
+    ),
+    "prior": ("model.width=16", "model.layers=1"),
+    "decoder": (
+        "model.net.channels=8",
+        "model.net.vector_width=32",
+        "model.net.head_channels=8",
+        "model.net.context_width=8",
+        "model.net.groups=4",
+        "model.caption.width=8",
+    ),
+    "upsampler": ("model.net.channels=8", "model.net.groups=4"),
+}
+
+
+@pytest.fixture(scope="session")
+def decoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where decoded pictures are kept between tests."""
+    return tmp_path_factory.mktemp("decoded")
+
+
+@pytest.fixture(scope="session")
+def clip_run(tmp_path_factory: pytest.TempPathFactory, decoded: Path) -> Path:
+    """A finished run of CLIP, of two steps: it knows nothing, but has all that the other stages ask of it."""
+    out = tmp_path_factory.mktemp("clip") / "clip"
+    train(override(recipes.get("tiny", "clip"), changes("clip", out, decoded, "samples=16")), device="cpu")
+    return out
+
+
+@pytest.fixture
+def small(tmp_path: Path, decoded: Path, request: pytest.FixtureRequest) -> Callable[..., TrainConfig]:
+    """`small("clip", "seed=1")`: a config of 48 samples in batches of 8, its run in `tmp_path/clip`."""
+
+    def make(stage: str, *further: str) -> TrainConfig:
+        if stage in ("prior", "decoder"):
+            further = (f"clip={request.getfixturevalue('clip_run')}", *further)
+        return override(recipes.get("tiny", stage), changes(stage, tmp_path / stage, decoded, *further))
+
+    return make
+
+
+def changes(stage: str, out: Path, decoded: Path, *further: str) -> list[str]:
+    """What makes the tiny recipe small."""
+    return [*NETS[stage], "samples=48", "batch=8", f"out={out}", f"data.cache={decoded}", *further]
+
+
+@pytest.fixture
+def begin() -> Callable[[TrainConfig], Run]:
+    """`begin(config)`: a run at its start, or where its newest checkpoint is."""
+    return lambda config: Run(config, build_objective(config, CPU), CPU, RunFolder(config))

@@ -1,0 +1,161 @@
+"""The loop: its guard, its gradients, its folder."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.utils._pytree import tree_map
+
+from unclip.checkpoints.io import load_model
+from unclip.config import override
+from unclip.train.config import DataConfig
+from unclip.train.loop import NonFiniteLoss, train
+from unclip.train.run_folder import RunFolder
+
+
+def snapshot(run):
+    state = run.state
+    moments = [optimizer.state_dict()["state"] for optimizer in state.optimizers]
+    parts = {"model": state.model.state_dict(), "ema": state.ema.state_dict(), "moments": moments}
+    return {"samples": state.samples, **tree_map(lambda leaf: leaf.clone(), parts)}
+
+
+def test_a_poisoned_picture_is_named_and_nothing_is_learned_from_it(small, begin, monkeypatch):
+    config = small("upsampler")
+    run, healthy = begin(config), begin(config)
+    run.step()
+    before = snapshot(run)
+    source = run.objective.train
+    key, pictures = source.key(11), source.pictures
+
+    def poisoned(indices, noise=None):
+        found = pictures(indices, noise)
+        found[[source.resident.samples[index].key == key for index in indices]] = math.nan
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(source, "pictures", poisoned)
+        with pytest.raises(NonFiniteLoss, match=rf"at {key} \(sample 11\): look at"):
+            run.step()
+    torch.testing.assert_close(snapshot(run), before, rtol=0, atol=0)
+    assert all(parameter.grad is None for parameter in run.state.model.parameters())
+    run.step()
+    healthy.step()
+    healthy.step()
+    torch.testing.assert_close(snapshot(run), snapshot(healthy), rtol=0, atol=0)
+
+
+def test_a_batch_that_fails_as_a_whole_is_named_by_its_range(small, begin):
+    run = begin(small("upsampler", "batch=4"))
+    # Finite losses whose gradients overflow only when they are added.
+    loss = run.objective.loss
+    run.objective.loss = lambda numbers, noise: loss(numbers, noise)._replace(
+        loss=loss(numbers, noise).loss * (math.inf if len(numbers) > 1 else 1.0)
+    )
+    with pytest.raises(NonFiniteLoss, match=r"\(sample 0\).*\(sample 3\): no picture fails alone"):
+        run.step()
+
+
+@pytest.mark.parametrize("stage", ["prior", "decoder", "upsampler"])
+def test_accumulated_gradients_are_those_of_the_batch(small, begin, stage):
+    # Adam divides by the gradient's size; a large epsilon keeps rounding from being blown up by that.
+    config = small(stage, "batch=12", "optimizer.epsilon=0.01")
+    whole, parts = begin(config), begin(override(config, ["micro_batch=5", f"out={config.out}-parts"]))
+    for _ in range(2):
+        expected, found = whole.step(), parts.step()
+        assert found == pytest.approx(expected, rel=1e-5)
+    torch.testing.assert_close(snapshot(parts)["model"], snapshot(whole)["model"], rtol=0, atol=1e-6)
+
+
+def test_samples_do_not_depend_on_the_batch(small, begin):
+    config = small("upsampler")
+    run = begin(config)
+    together = [
+        run.objective.loss(np.arange(8, 12), run._noise(np.arange(8, 12))).loss,
+        run.objective.loss(np.arange(12, 16), run._noise(np.arange(12, 16))).loss,
+    ]
+    alone = [run.objective.loss(np.array([n]), run._noise(np.array([n]))).loss for n in range(8, 16)]
+    torch.testing.assert_close(torch.stack(together).mean(), torch.stack(alone).mean())
+    assert len({loss.item() for loss in alone}) == 8
+
+
+@pytest.mark.parametrize("stage", ["clip", "prior", "decoder", "upsampler"])
+def test_validation_is_fixed(small, begin, stage):
+    run = begin(small(stage))
+    with torch.inference_mode():
+        first = run.objective.validate()
+        assert run.objective.validate() == first
+    run.step()
+    with torch.inference_mode():
+        assert run.objective.validate() != first
+    assert all(math.isfinite(value) for value in first.values())
+    if stage != "clip":
+        levels = [first[f"loss_{level}"] for level in range(8)]
+        assert first["loss"] == pytest.approx(np.mean(levels))
+        assert len(set(levels)) == 8
+
+
+def test_the_folder_of_a_run(small):
+    config = small("upsampler", "samples=40", "batch=16", "validate_every=16", "preview_every=32")
+    folder = train(config, device="cpu")
+    run = RunFolder(config)
+    assert folder == run.model
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["samples"] for line in lines if "loss" in line] == [16, 32, 40]
+    assert [line["samples"] for line in lines if "validation_loss" in line] == [16, 32, 40]
+    assert all(line["rate"] > 0 and line["gradient_norm"] > 0 for line in lines if "loss" in line)
+    assert sorted(path.name for path in (run.path / "previews").iterdir()) == [
+        "000000032.png",
+        "000000040.png",
+    ]
+    # The model is the average, not the last weights.
+    checkpoint = max(run.checkpoints.iterdir())
+    state = load_model(folder)["upsampler"].state_dict()
+    torch.testing.assert_close(state, load_file(checkpoint / "ema.safetensors"), rtol=0, atol=0)
+    assert any(
+        (state[name] != value).any() for name, value in load_file(checkpoint / "model.safetensors").items()
+    )
+    # A finished run is left alone.
+    before = (folder / "model.json").stat().st_mtime_ns
+    assert train(config, device="cpu") == folder
+    assert (folder / "model.json").stat().st_mtime_ns == before
+
+
+def test_a_folder_belongs_to_one_config(small):
+    config = small("clip")
+    RunFolder(config)
+    RunFolder(override(config, ["validate_every=5", "checkpoint_seconds=1", "data.cache=null"]))
+    for change in ("seed=1", "data.size=32", "optimizer.decay=0.5"):
+        with pytest.raises(ValueError, match=rf"differs in {change.partition('=')[0].partition('.')[0]}\)"):
+            RunFolder(override(config, [change]))
+    with pytest.raises(ValueError, match="set out"):
+        RunFolder(override(config, ["out="]))
+
+
+def test_metrics_are_rewound(small):
+    folder = RunFolder(small("clip"))
+    for samples in (8, 16, 24):
+        folder.write_metrics(samples, loss=1 / 3)
+    file = folder.path / "metrics.jsonl"
+    file.write_text(file.read_text() + '{"samples": 16, "lo')
+    folder.rewind_metrics(16)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(line["samples"], line["loss"]) for line in lines] == [(8, 0.333333), (16, 0.333333)]
+
+
+@pytest.mark.parametrize("name", ["samples", "batch", "micro_batch", "validate_every", "checkpoints_kept"])
+def test_numbers_that_make_no_run(small, name):
+    with pytest.raises(ValueError, match=f"{name} is 0"):
+        override(small("clip"), [f"{name}=0"])
+    with pytest.raises(ValueError, match="held_out is 1"):
+        DataConfig(held_out=1)
+
+
+def test_a_stage_needs_its_clip(small, tmp_path):
+    for clip, told in (("", "learns from a CLIP"), ("elsewhere", "no finished CLIP run")):
+        config = small("prior", f"out={tmp_path / told}")
+        with pytest.raises(ValueError, match=told):
+            train(override(config, [f"clip={clip}"]), device="cpu")
