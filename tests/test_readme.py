@@ -18,8 +18,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def commands() -> list[str]:
     """Every command of the README that begins with `unclip`, in text or in an indented block."""
-    quoted = re.findall(r"`(unclip [^`]+)`", README.replace("\n", " "))
-    blocks = re.findall(r"^    (unclip .+)$", README, flags=re.MULTILINE)
+    text = README.partition("## The tree")[0]
+    quoted = re.findall(r"`(unclip [^`]+)`", text.replace("\n", " "))
+    blocks = re.findall(r"^    (unclip .+)$", text, flags=re.MULTILINE)
     return [*quoted, *blocks]
 
 
