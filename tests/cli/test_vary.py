@@ -1,9 +1,10 @@
-"""`unclip vary` and `unclip reconstruct` on a real, barely trained model, and `redo` of what they made."""
+"""`unclip vary`, `interpolate`, `diff` and `reconstruct` on a real, barely trained model, and `redo` of what they made."""
 
 import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from unclip.images import open_picture, read_recipe
 
@@ -43,6 +44,55 @@ def test_reconstruct(unclip, model, original, tmp_path):
     code, out, err = unclip("reconstruct", original, "-m", model, "-o", path, "--steps", 2, "--seed", 1)
     assert (code, out) == (0, f"{path}\n")
     assert f"{read_recipe(path)['psnr']} dB" in err
+
+
+def test_interpolate_as_a_strip_that_can_be_redone(unclip, model, original, tmp_path):
+    other, strip, again = tmp_path / "other.png", tmp_path / "strip.png", tmp_path / "again.png"
+    unclip("generate", "a blue square", "-m", model, "-o", other, "--seed", 4)
+    options = ("-m", model, "-n", 3, "--steps", 2, "--size", 16, "--seed", 1)
+    assert unclip("interpolate", original, other, *options, "-o", strip) == (0, f"{strip}\n", "")
+    assert open_picture(strip).size == (3 * 16, 16)
+    assert read_recipe(strip)["theta"] == [0, 0.5, 1]
+    code, _, err = unclip("redo", strip, "--source", original, "--source", other, "-m", model, "-o", again)
+    assert (code, err) == (0, "unclip: every pixel is the same\n")
+
+
+def test_interpolate_one_by_one_and_animated(unclip, model, original, tmp_path):
+    options = ("-m", model, "-n", 2, "--steps", 2, "--size", 16, "--seed", 1, "--noise", "fixed")
+    code, out, _ = unclip("interpolate", original, original, *options, "-o", f"{tmp_path}/")
+    assert code == 0
+    assert [Path(path).name for path in out.split()] == ["apple-to-apple-1.png", "apple-to-apple-2.png"]
+    for name in ("a.gif", "a.webp"):
+        assert unclip("interpolate", original, original, *options, "-o", tmp_path / name).code == 0
+        with Image.open(tmp_path / name) as picture:
+            assert picture.size == (16, 16)
+
+
+def test_diff(unclip, model, original, tmp_path):
+    strip = tmp_path / "a.png"
+    options = ("-m", model, "-n", 2, "--steps", 2, "--size", 16, "--seed", 1, "--maximum", 0.4, "-o", strip)
+    code, out, _ = unclip("diff", original, "a blue circle", "--source", "a red circle", *options, "--json")
+    assert code == 0
+    (made,) = json.loads(out)
+    assert (made["prompt"], made["baseline"], made["theta"]) == ("a blue circle", "a red circle", [0, 0.4])
+    assert read_recipe(strip)["operation"] == "text_diff"
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "told"),
+    [
+        (("a cat", "--maximum", 2), 2, "0 to 1"),
+        ((" ",), 2, "target is empty"),
+        (("a cat", "-n", 1), 2, "2 or more"),
+        (("a cat", "-o", "a.jpg"), 2, "PNG"),
+        (("a cat", "--source", "a cat"), 1, "the same to CLIP"),
+    ],
+)
+def test_bad_diffs(unclip, model, original, tmp_path, monkeypatch, argv, code, told):
+    monkeypatch.chdir(tmp_path)
+    outcome = unclip("diff", original, *argv, "-m", model)
+    assert (outcome.code, outcome.out) == (code, "")
+    assert told in outcome.err
 
 
 @pytest.mark.parametrize(

@@ -21,13 +21,18 @@ KNOBS = ("steps", "guidance", "sampler", "upsampler_steps")
 PRIOR_KNOBS = ("prior_steps", "prior_guidance", "candidates", "prior")
 
 
-def add_options(parser: argparse.ArgumentParser, *, names: str, prior: bool) -> argparse._ArgumentGroup:
+def add_options(
+    parser: argparse.ArgumentParser, *, output: str, prior: bool, grid: bool = True
+) -> argparse._ArgumentGroup:
     """Seed, output, model and device, and the sampling options, whose group is returned; `prior`: with the prior's."""
     options.add_seed(parser)
-    options.add_output(parser, names)
-    parser.add_argument(
-        "--grid", type=Path, metavar="FILE", help="lay all pictures out on one sheet, and write only that"
-    )
+    parser.add_argument("-o", "--output", metavar="PATH", help=output)
+    if grid:
+        parser.add_argument(
+            "--grid", type=Path, metavar="FILE", help="lay all pictures out on one sheet, and write only that"
+        )
+    else:
+        parser.set_defaults(grid=None)
     options.add_force(parser)
     options.add_model(parser)
     options.add_device(parser)
@@ -154,13 +159,18 @@ def name_outputs(output: str | None, stems: Sequence[str]) -> list[Path]:
     Raises `UsageError` for a name that is neither a folder's nor ends in .png.
     """
     path = Path(output or ".")
-    if output is None or output.endswith(("/", "\\")) or path.is_dir():
+    if output is None or is_folder(output):
         return [path / f"{stem}.png" for stem in stems]
     require_png(path)
     if len(stems) == 1:
         return [path]
     width = len(str(len(stems)))
     return [path.with_stem(f"{path.stem}-{index:0{width}}") for index in range(1, len(stems) + 1)]
+
+
+def is_folder(output: str) -> bool:
+    """Whether `-o` names a folder: one that is there, or ends like one."""
+    return output.endswith(("/", "\\")) or Path(output).is_dir()
 
 
 def require_png(path: Path) -> None:

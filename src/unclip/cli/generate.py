@@ -20,7 +20,9 @@ def add(verbs) -> None:
         metavar="N",
         help="pictures of each prompt (default: 1)",
     )
-    sampling = drawing.add_options(parser, names="named after prompt and seed", prior=True)
+    sampling = drawing.add_options(
+        parser, output="a .png file, or a folder (default: here, named after prompt and seed)", prior=True
+    )
     sampling.add_argument("--negative", metavar="TEXT", help="what to lead away from")
     parser.set_defaults(run=run)
 

@@ -12,9 +12,11 @@ import unclip
 from unclip.cli import (
     console,
     data,
+    diff,
     doctor,
     evaluate,
     generate,
+    interpolate,
     models,
     pack,
     reconstruct,
@@ -25,7 +27,21 @@ from unclip.cli import (
 )
 from unclip.cli.console import UsageError
 
-VERBS = (generate, vary, reconstruct, show, redo, models, data, train, evaluate, pack, doctor)
+VERBS = (
+    generate,
+    vary,
+    interpolate,
+    diff,
+    reconstruct,
+    show,
+    redo,
+    models,
+    data,
+    train,
+    evaluate,
+    pack,
+    doctor,
+)
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 

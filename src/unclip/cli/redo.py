@@ -67,5 +67,4 @@ def name_output(output: str | None, picture: Path) -> Path:
     """Where the new picture goes: never over the old one unless it is named."""
     if output is None:
         return picture.with_stem(f"{picture.stem}-again")
-    folder = output.endswith(("/", "\\")) or Path(output).is_dir()
-    return Path(output) / picture.name if folder else Path(output)
+    return Path(output) / picture.name if drawing.is_folder(output) else Path(output)

@@ -7,7 +7,7 @@ from pathlib import Path
 from unclip.cli import console, options
 from unclip.cli.console import UsageError
 
-STAGES = ("clip", "prior", "decoder", "upsampler")
+STAGES = ("clip", "prior", "decoder", "upsampler", "prior_autoregressive")
 
 
 def add(verbs) -> None:
@@ -15,7 +15,7 @@ def add(verbs) -> None:
         verbs,
         "train",
         "train one stage by a recipe; the same command again goes on where it was stopped",
-        epilog="The prior and the decoder read the CLIP that was trained before: --clip is its --out.",
+        epilog="The priors and the decoder read the CLIP that was trained before: --clip is its --out.",
     )
     parser.add_argument("stage", choices=STAGES, metavar="STAGE", help=", ".join(STAGES))
     parser.add_argument(

@@ -18,23 +18,23 @@ def add(verbs) -> None:
         metavar="X",
         help="start from the picture's own noise: 0 gives it back, 1 keeps the least (default: from fresh noise)",
     )
-    drawing.add_options(parser, names="named after the picture and the seed", prior=False)
+    drawing.add_options(
+        parser, output="a .png file, or a folder (default: here, named after picture and seed)", prior=False
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from unclip.generate.inversion import inversion_settings
+    from unclip.generate.inversion import drawing_settings
     from unclip.generate.settings import seed_of
     from unclip.generate.sources import read_source
     from unclip.generate.variations import vary
 
     image = read_source(arguments.picture).image
     system = drawing.load(arguments)
-    knobs = drawing.knobs(arguments)
     with drawing.usage_errors():
-        defaults = system.defaults
-        settings = (
-            defaults.with_given(**knobs) if arguments.eta is None else inversion_settings(defaults, knobs)
+        settings = drawing_settings(
+            system.defaults, drawing.knobs(arguments), inverted=arguments.eta is not None
         )
         if arguments.eta is not None and arguments.eta > 1:
             raise ValueError(f"--eta {arguments.eta:g} is too large; give 0 to 1")
