@@ -1,5 +1,6 @@
 """A tiny system with random weights, on disk and in memory, through the real classes."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,6 +141,19 @@ def gaussian_system(tiny_system) -> System:
     """A system whose decoder is a `GaussianDecoder`."""
     tokenizer = tiny_tokenizer()
     return System.of(gaussian_parts(tokenizer), tokenizer, name="gaussian", defaults=tiny_system.defaults)
+
+
+@pytest.fixture(scope="session")
+def make_painter(tiny_system) -> Callable[[bool], System]:
+    """`make_painter(inpainting)`: a system with a `GaussianDecoder` that reads a hint, or does not; quick to sample."""
+
+    def make(inpainting: bool) -> System:
+        tokenizer = tiny_tokenizer()
+        parts = gaussian_parts(tokenizer, inpainting=inpainting)
+        defaults = tiny_system.defaults.with_given(steps=2, prior_steps=2, upsampler_steps=1)
+        return System.of(parts, tokenizer, name="painter", defaults=defaults)
+
+    return make
 
 
 @pytest.fixture(scope="session")

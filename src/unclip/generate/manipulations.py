@@ -161,3 +161,69 @@ class Manipulations:
             batch_size=batch_size,
         )
         return list(made)
+
+    def edit(
+        self,
+        picture: PictureLike,
+        mask: PictureLike | tuple[int, int, int, int] | None,
+        prompt: str,
+        *,
+        n: int = 1,
+        seed: int | None = None,
+        negative: str | None = None,
+        callback: Callback | None = None,
+        **knobs: Unpack[Knobs],
+    ) -> list[Picture]:
+        """`n` pictures of the given one's size, with a part drawn anew so that the whole shows `prompt`.
+
+        `mask` is a picture of the same size whose transparent pixels, or else whose white ones, are drawn anew; or a box
+        (left, top, right, bottom); or None for the picture's own transparent pixels. All others are kept to the bit.
+        """
+        from unclip.generate import inpaint
+
+        made = inpaint.edit(
+            self._system,
+            picture,
+            mask,
+            prompt,
+            settings=self._system.defaults.with_given(**knobs),
+            n=n,
+            seed=seed,
+            negative=negative,
+            callback=callback,
+        )
+        return list(made)
+
+    def outpaint(
+        self,
+        picture: PictureLike,
+        prompt: str | None = None,
+        *,
+        left: int = 0,
+        top: int = 0,
+        right: int = 0,
+        bottom: int = 0,
+        seed: int | None = None,
+        negative: str | None = None,
+        callback: Callback | None = None,
+        **knobs: Unpack[Knobs],
+    ) -> Picture:
+        """The picture continued beyond its sides, by so many pixels each; those given are kept to the bit.
+
+        `prompt` says what the whole shows; without one, it goes on in the meaning and style of the picture.
+        """
+        from unclip.generate import outpaint
+
+        return outpaint.outpaint(
+            self._system,
+            picture,
+            prompt,
+            left=left,
+            top=top,
+            right=right,
+            bottom=bottom,
+            settings=self._system.defaults.with_given(**knobs),
+            seed=seed,
+            negative=negative,
+            callback=callback,
+        )

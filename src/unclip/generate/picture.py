@@ -48,8 +48,9 @@ class Picture:
         return cls(image=open_picture(path), recipe=read_recipe(path))
 
     def _metadata(self) -> dict[str, Any]:
-        # A picture in which photographed pixels remain is a composite.
-        source = COMPOSITE if self.recipe.get("operation") in ("edit", "outpaint") else GENERATED
+        # A picture in which pixels of a given one remain, or which enlarges one, is a composite.
+        given = self.recipe.get("operation") in ("edit", "outpaint", "upscale")
+        source = COMPOSITE if given else GENERATED
         return {"recipe": self.recipe, "parameters": self.parameters, "source_type": source}
 
     def _repr_png_(self) -> bytes:
@@ -72,8 +73,8 @@ _UNTOLD = ("recipe", "prompt", "negative", "unclip")
 def readable(recipe: Mapping[str, Any]) -> str:
     """A recipe as lines of text: prompt, negative prompt, then `name: value` pairs."""
     told = (
-        {**recipe, "size": "x".join([str(recipe["size"])] * 2)}
-        if isinstance(recipe.get("size"), int)
+        {**recipe, "size": f"{size}x{size}" if isinstance(size, int) else "x".join(map(str, size))}
+        if (size := recipe.get("size"))
         else dict(recipe)
     )
     pairs = [f"{_KNOWN[name]}: {told[name]}" for name in _KNOWN if told.get(name) is not None]

@@ -19,6 +19,8 @@ _HOMES = {
     "reconstruct": "reconstruct",
     "interpolate": "interpolate",
     "text_diff": "text_diff",
+    "edit": "inpaint",
+    "outpaint": "outpaint",
 }
 
 

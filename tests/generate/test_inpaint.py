@@ -1,0 +1,206 @@
+"""Edits and outpainting: kept pixels exact, no seam, the caption heard, every kind of mask, every bad one refused."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unclip.generate.inpaint import Window, match_border, read_hole, window_of
+from unclip.generate.outpaint import plan_tiles
+from unclip.generate.picture import Picture
+from unclip.generate.sources import read_source
+from unclip.generate.system import System
+from unclip.images import PictureError
+
+PROMPT = "a red apple"
+BOX = (10, 14, 26, 30)
+
+
+def same(a: Picture, b: Picture) -> bool:
+    return a.image.tobytes() == b.image.tobytes()
+
+
+def mask_of(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
+    mask = Image.new("L", size)
+    mask.paste(255, box)
+    return mask
+
+
+@pytest.fixture(scope="module")
+def photo() -> Image.Image:
+    """A wide picture in which no two pixels are the same."""
+    y, x = np.mgrid[0:40, 0:56]
+    return Image.fromarray(np.stack([x * 4, y * 6, (x * 7 + y * 13) % 256], axis=-1).astype(np.uint8))
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["hint", "repaint"])
+def painter(request, make_painter) -> System:
+    """A system whose decoder reads a hint, and one whose decoder does not."""
+    return make_painter(request.param)
+
+
+def test_kept_pixels_are_kept_to_the_bit(painter, photo):
+    made = painter.edit(photo, BOX, PROMPT, n=2, seed=5)
+    hole = np.asarray(mask_of(photo.size, BOX)) > 0
+    for picture in made:
+        assert picture.image.size == photo.size
+        before, after = np.asarray(photo), np.asarray(picture.image)
+        assert (before[~hole] == after[~hole]).all()
+        assert (before[hole] != after[hole]).any(axis=-1).mean() > 0.9
+    assert not same(*made)
+    assert same(painter.edit(photo, BOX, PROMPT, seed=made[1].seed)[0], made[1])
+
+
+def test_nothing_of_the_hole_shines_through(painter, photo):
+    other = photo.copy()
+    other.paste("magenta", BOX)
+    assert same(*(painter.edit(one, BOX, PROMPT, seed=5)[0] for one in (photo, other)))
+
+
+def test_every_form_of_a_mask_is_the_same_hole(painter, photo):
+    see_through = photo.convert("RGBA")
+    see_through.putalpha(mask_of(photo.size, BOX).point(lambda value: 255 - value))
+    white = mask_of(photo.size, BOX)
+    buffer = io.BytesIO()
+    white.save(buffer, "PNG")
+    clear = Image.new("RGBA", photo.size)
+    clear.putalpha(white.point(lambda value: 255 - value))
+    expected = painter.edit(photo, BOX, PROMPT, seed=5)[0]
+    for picture, mask in ((photo, white), (photo, buffer.getvalue()), (photo, clear), (see_through, None)):
+        made = painter.edit(picture, mask, PROMPT, seed=5)[0]
+        assert same(made, expected)
+        again = painter.redo(made.recipe, *([picture] if mask is None else [picture, mask]))
+        assert same(again, made)
+        assert again.recipe == made.recipe
+    assert same(painter.redo(expected.recipe, photo), expected)
+
+
+def test_the_decoder_is_told_what_is_known_and_what_is_wanted(make_painter, photo):
+    system, hints = make_painter(True), []
+    system.decoder.register_forward_pre_hook(lambda module, given: hints.append(given[2].hint))
+    square = photo.crop((0, 0, 32, 32))
+    first = system.edit(square, (8, 8, 24, 32), PROMPT, seed=5)[0]
+    expected = torch.ones(16, 16)
+    expected[4:16, 4:12] = 0
+    for hint in hints:
+        assert (hint[:, 3] == expected).all()
+        assert (hint[:, :3] * (1 - hint[:, 3:]) == 0).all()
+        assert hint[:, :3].abs().sum() > 0
+    assert not same(system.edit(square, (8, 8, 24, 32), "a blue cat", seed=5)[0], first)
+    led = [
+        system.edit(square, BOX, PROMPT, seed=5, prior_guidance=3.0, negative=no)[0]
+        for no in (None, "flat style")
+    ]
+    assert not same(*led)
+
+
+def test_border_is_matched_inside_only():
+    kept = torch.linspace(-0.5, 0.5, 64).expand(3, 64, 64).clone()
+    known = torch.ones(64, 64, dtype=torch.bool)
+    known[16:64, 16:64] = False
+    drawn = kept + 0.4
+    matched = match_border(drawn, kept, known, reach=4)
+    left = (matched - kept)[:, 40, 16]
+    assert left.abs().max() < 0.1
+    torch.testing.assert_close(matched[:, 50:, 50:], drawn[:, 50:, 50:])
+    assert torch.equal(match_border(drawn, kept, torch.zeros(64, 64, dtype=torch.bool), reach=4), drawn)
+
+
+def test_the_window_holds_the_hole():
+    hole = torch.zeros(40, 100, dtype=torch.bool)
+    hole[10:20, 60:90] = True
+    assert window_of(hole) == Window(55, 0, 40)
+    hole[:, 95:] = True
+    assert window_of(hole) == Window(60, 0, 40)
+    hole[0, 0] = True
+    assert window_of(hole) == Window(0, -30, 100)
+
+
+def test_hole_longer_than_the_picture_is_high(painter, photo):
+    box = (2, 10, 54, 20)
+    made = painter.edit(photo, box, PROMPT, seed=5)[0]
+    hole = np.asarray(mask_of(photo.size, box)) > 0
+    assert (np.asarray(photo)[~hole] == np.asarray(made.image)[~hole]).all()
+
+
+def test_edited_pictures_are_marked_as_composites(painter, photo, tmp_path):
+    made = painter.edit(photo, BOX, PROMPT, seed=5)[0]
+    assert b"compositeWithTrainedAlgorithmicMedia" in made.png()
+    assert "Size: 56x40" in made.parameters
+    assert Picture.open(made.save(tmp_path / "a.png")).recipe == made.recipe
+
+
+@pytest.mark.parametrize(
+    ("mask", "told"),
+    [
+        (None, "no transparent pixels"),
+        (Image.new("L", (56, 40)), "leaves nothing to draw"),
+        (Image.new("RGBA", (56, 40), (0, 0, 0, 255)), "leaves nothing to draw"),
+        (Image.new("L", (40, 56), 255), "mask is 40x56 and the picture 56x40"),
+        ((0, 0, 57, 40), "does not lie in the picture"),
+        ((9, 9, 9, 20), "does not lie in the picture"),
+        (b"no picture", "not a PNG"),
+    ],
+)
+def test_bad_masks_are_refused(photo, mask, told):
+    with pytest.raises(ValueError, match=told):
+        read_hole(read_source(photo), mask)
+
+
+def test_bad_edits_are_refused(tiny_system, photo):
+    with pytest.raises(ValueError, match="prompt is empty"):
+        tiny_system.edit(photo, BOX, " ")
+    with pytest.raises(PictureError, match="not a PNG"):
+        tiny_system.edit(b"no picture", BOX, PROMPT)
+
+
+@pytest.mark.parametrize("prompt", [PROMPT, None])
+def test_outpainting_keeps_the_picture_and_adds_sides(painter, photo, prompt):
+    sides = {"left": 5, "right": 50, "bottom": 24}
+    made = painter.outpaint(photo, prompt, seed=5, steps=1, **sides)
+    assert made.image.size == (56 + 55, 40 + 24)
+    assert made.image.crop((5, 0, 61, 40)).tobytes() == photo.tobytes()
+    assert len(made.image.crop((61, 0, 111, 40)).getcolors(10_000) or []) > 100
+    again = painter.redo(made.recipe, photo)
+    assert same(again, made)
+    assert again.recipe == made.recipe
+
+
+def test_tiles_cover_the_hole_and_know_something():
+    hole = torch.ones(100, 150, dtype=torch.bool)
+    hole[30:70, 50:90] = False
+    tiles = plan_tiles(hole, 40)
+    for tile in tiles:
+        assert tile.left >= 0
+        assert tile.left + 40 <= 150
+        square = hole[tile.top : tile.top + 40, tile.left : tile.left + 40]
+        assert 0 < square.float().mean() <= 0.75
+        square.fill_(False)
+    assert not hole.any()
+    assert len(plan_tiles(torch.tensor([[False] * 16 + [True] * 4] * 16), 16)) == 1
+
+
+def test_bad_outpainting_is_refused(tiny_system, photo):
+    for sides, told in (
+        ({}, "nothing is to be added"),
+        ({"left": -1}, "left is -1"),
+        ({"right": 2_000_000}, "megapixels"),
+        ({"right": 200_000}, "too many"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            tiny_system.outpaint(photo, PROMPT, **sides)
+    with pytest.raises(ValueError, match="too small"):
+        tiny_system.outpaint(Image.new("RGB", (100, 3)), PROMPT, top=5)
+
+
+def test_progress_counts_to_one(painter, photo):
+    for act in (
+        lambda seen: painter.edit(photo, BOX, PROMPT, n=2, seed=5, callback=seen),
+        lambda seen: painter.outpaint(photo, None, right=30, seed=5, callback=seen),
+    ):
+        seen = []
+        act(seen.append)
+        assert seen[-1].fraction == 1.0
+        assert len({event.fraction for event in seen}) == len(seen)
