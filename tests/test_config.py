@@ -12,6 +12,7 @@ from unclip.diffusion.parametrization import ProcessConfig
 from unclip.models.clip import ClipConfig, TextConfig, VisionConfig
 from unclip.models.decoder import CaptionConfig, DecoderConfig
 from unclip.models.patch_transformer import PatchTransformerConfig
+from unclip.models.prior_autoregressive import AutoregressivePriorConfig, CaptionEncoderConfig
 from unclip.models.prior_diffusion import DiffusionPriorConfig
 from unclip.models.unet import UnetConfig
 
@@ -70,10 +71,11 @@ def test_a_config_survives_json(drawing):
             vision=VisionConfig(mean=(0.48, 0.45, 0.4), pool="mean"), text=TextConfig(end=3), loss="sigmoid"
         ),
         DiffusionPriorConfig(process=ProcessConfig(parametrization="x0", steps=50)),
+        AutoregressivePriorConfig(encoder=CaptionEncoderConfig(width=64), reconstruction_error=None),
         DecoderConfig(net=UnetConfig(attention_levels=(1, 2)), caption=CaptionConfig(layers=2)),
         DecoderConfig(net=PatchTransformerConfig(patch=4), caption=None, inpainting=True),
     ],
-    ids=["clip", "prior", "unet decoder", "patch decoder"],
+    ids=["clip", "prior", "autoregressive prior", "unet decoder", "patch decoder"],
 )
 def test_the_models_configs_survive_json(config):
     assert through_json(config) == config

@@ -9,6 +9,7 @@ from torch import nn
 from unclip import config as configs
 from unclip.models.clip import Clip
 from unclip.models.decoder import Decoder
+from unclip.models.prior_autoregressive import AutoregressivePrior
 from unclip.models.prior_diffusion import DiffusionPrior
 from unclip.models.unet import Unet
 from unclip.models.upsampler import Upsampler
@@ -56,7 +57,15 @@ def test_karlos_clip_is_openais_vit_l():
     assert count(Clip, dalle2.karlo_clip()) == 427_616_513
 
 
-@pytest.mark.parametrize("stage", ["clip", "prior", "decoder", "upsampler", "upsampler_1024"])
+def test_the_autoregressive_prior_has_the_tables_two_transformers():
+    """24 blocks of 2048 and 24 of 1664, each with 12 width² weights; all that is around them is small."""
+    blocks = 24 * 12 * (2048**2 + 1664**2)
+    assert count(AutoregressivePrior, dalle2.prior_autoregressive().model) == pytest.approx(blocks, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "stage", ["clip", "prior", "prior_autoregressive", "decoder", "upsampler", "upsampler_1024"]
+)
 def test_the_training_configs_survive_json(stage):
     config = getattr(dalle2, stage)()
     assert configs.from_dict(TrainConfig, json.loads(json.dumps(configs.to_dict(config)))) == config
@@ -65,6 +74,7 @@ def test_the_training_configs_survive_json(stage):
 @pytest.mark.parametrize(
     ("recipe", "steps", "batch", "rate", "beta2"),
     [
+        (dalle2.prior_autoregressive, 1_000_000, 4096, 1.6e-4, 0.91),
         (dalle2.prior, 600_000, 4096, 1.1e-4, 0.96),
         (dalle2.decoder, 800_000, 2048, 1.2e-4, 0.999),
         (dalle2.upsampler, 1_000_000, 1024, 1.2e-4, 0.999),
@@ -75,4 +85,4 @@ def test_training_follows_the_papers_table(recipe, steps, batch, rate, beta2):
     config = recipe()
     assert (config.samples / config.batch, config.batch) == (steps, batch)
     assert (config.optimizer.learning_rate, config.optimizer.betas) == (rate, (0.9, beta2))
-    assert config.ema_decay == 0.9999
+    assert config.ema_decay == (0.999 if config.stage == "prior_autoregressive" else 0.9999)

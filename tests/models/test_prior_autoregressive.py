@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from unclip.checkpoints.io import load_model, save_model
 from unclip.models.prior_autoregressive import (
@@ -13,6 +14,7 @@ from unclip.models.prior_autoregressive import (
     CaptionEncoderConfig,
     dot_product,
     draw,
+    draw_top,
 )
 from unclip.models.prior_diffusion import DiffusionPrior, DiffusionPriorConfig, PriorCondition
 from unclip.rng import Noise
@@ -71,16 +73,35 @@ def moved(before: Tensor, after: Tensor) -> list[bool]:
 @pytest.mark.parametrize("config", [CONFIG, ENCODED], ids=["states", "encoder"])
 def test_a_code_is_predicted_from_those_before_it_and_from_the_whole_prefix(config):
     network, (codes, dot), given = prior(config), some_codes(), condition()
-    logits = network(codes, dot, given)
+    logits = network(codes, dot, given).codes
     assert logits.shape == (ROWS, CONFIG.dimensions, CONFIG.buckets)
     for place in range(CONFIG.dimensions):
         changed = codes.clone()
         changed[:, place] = (changed[:, place] + 1) % CONFIG.buckets
-        assert moved(logits, network(changed, dot, given)) == [k > place for k in range(CONFIG.dimensions)]
+        assert moved(logits, network(changed, dot, given).codes) == [
+            k > place for k in range(CONFIG.dimensions)
+        ]
     every = [True] * CONFIG.dimensions
-    assert moved(logits, network(codes, (dot + 1) % CONFIG.dot_buckets, given)) == every
-    assert moved(logits, network(codes, dot, replace(given, text_embedding=-given.text_embedding))) == every
-    assert moved(logits, network(codes, dot, replace(given, text_states=-given.text_states))) == every
+    assert moved(logits, network(codes, (dot + 1) % CONFIG.dot_buckets, given).codes) == every
+    assert (
+        moved(logits, network(codes, dot, replace(given, text_embedding=-given.text_embedding)).codes)
+        == every
+    )
+    assert moved(logits, network(codes, dot, replace(given, text_states=-given.text_states)).codes) == every
+
+
+def test_the_dot_product_is_predicted_from_the_caption_alone():
+    network, (codes, dot), given = prior(), some_codes(), condition()
+    logits = network(codes, dot, given).dot
+    assert logits.shape == (ROWS, CONFIG.dot_buckets)
+    other = (codes + 1) % CONFIG.buckets, (dot + 1) % CONFIG.dot_buckets
+    torch.testing.assert_close(network(*other, given).dot, logits)
+    for changed in (
+        replace(given, text_embedding=-given.text_embedding),
+        replace(given, text_states=-given.text_states),
+        given.null(),
+    ):
+        assert (network(codes, dot, changed).dot - logits).abs().amax(1).min() > 1e-3
 
 
 @pytest.mark.parametrize("config", [CONFIG, ENCODED], ids=["states", "encoder"])
@@ -89,15 +110,18 @@ def test_padding_and_dropped_captions_are_not_seen(config):
     states = given.text_states.clone()
     states[0, 3:] += 1
     padded = replace(given, text_states=states)
-    torch.testing.assert_close(network(codes, dot, padded), network(codes, dot, given))
+    torch.testing.assert_close(network(codes, dot, padded).codes, network(codes, dot, given).codes)
     states[0, 2] += 1
-    assert moved(network(codes, dot, padded), network(codes, dot, given)) == [True] * CONFIG.dimensions
+    assert (
+        moved(network(codes, dot, padded).codes, network(codes, dot, given).codes)
+        == [True] * CONFIG.dimensions
+    )
 
     dropped = given.drop(torch.tensor([True, False, False]))
     other = condition(seed=5).drop(torch.tensor([True, True, True]))
-    without = network(codes, (dot + 1) % CONFIG.dot_buckets, other)
-    torch.testing.assert_close(network(codes, dot, dropped)[0], without[0])
-    assert (network(codes, dot, dropped)[1:] - without[1:]).abs().max() > 1e-3
+    without = network(codes, (dot + 1) % CONFIG.dot_buckets, other).codes
+    torch.testing.assert_close(network(codes, dot, dropped).codes[0], without[0])
+    assert (network(codes, dot, dropped).codes[1:] - without[1:]).abs().max() > 1e-3
 
 
 def sample_without_cache(
@@ -110,11 +134,11 @@ def sample_without_cache(
 ) -> Tensor:
     """The codes, each by a call of the whole network on all codes so far."""
     uniforms = noise.uniform(1 + CONFIG.dimensions)
-    dot = network.draw_dot(uniforms[:, 0], 0.5)
-    codes = torch.zeros(len(dot), CONFIG.dimensions, dtype=torch.int64)
+    codes = torch.zeros(len(noise), CONFIG.dimensions, dtype=torch.int64)
+    dot = draw_top(network(codes, codes[:, 0], given).dot, uniforms[:, 0], 0.5)
     for place in range(CONFIG.dimensions):
-        logits = network(codes, dot, given)[:, place]
-        without = network(codes, dot, null or given.null())[:, place]
+        logits = network(codes, dot, given).codes[:, place]
+        without = network(codes, dot, null or given.null()).codes[:, place]
         codes[:, place] = draw(without + guidance * (logits - without), uniforms[:, 1 + place])
     return codes
 
@@ -158,35 +182,66 @@ def test_a_sample_does_not_depend_on_its_batch():
 
 def test_samples_follow_the_networks_own_distribution():
     """The first two codes of many samples against their joint probability, computed by the network."""
-    network, count = prior(), 4000
-    given = condition(1)
-    fixed = replace(network.config, dot_buckets=2)
-    single = AutoregressivePrior(fixed).eval()
-    single.load_state_dict({**network.state_dict(), "dot_levels": torch.tensor([0.0, 1.0]), "dot_in.weight": network.dot_in.weight[:2]})  # fmt: skip
-    steps = single.sample_steps(given.repeat(count), Noise(range(count)))
-    with torch.no_grad():
-        *_, last = steps
-    codes = single.codes.encode(last.x)[:, :2]
+    network, given, count = prior(replace(CONFIG, dot_buckets=2)), condition(1), 4000
+    # Both halves of the distribution of z_i·z_t are one bucket each.
+    network.dot_out.weight.zero_()
+    network.dot_out.bias.zero_()
+    *_, last = network.sample_steps(given.repeat(count), Noise(range(count)))
+    codes = network.codes.encode(last.x)[:, :2]
     pairs = torch.cartesian_prod(torch.arange(7), torch.arange(7))
-    dot = torch.ones(len(pairs), dtype=torch.int64)  # the upper of two buckets
-    with torch.no_grad():
-        probabilities = single(pairs, dot, given.repeat(len(pairs))).softmax(-1)
-    expected = torch.stack([probabilities[:, k].gather(1, pairs[:, k : k + 1])[:, 0] for k in (0, 1)]).prod(0)
+    upper = torch.ones(len(pairs), dtype=torch.int64)
+    chances = network(pairs, upper, given.repeat(len(pairs))).codes.softmax(-1)
+    expected = torch.stack([chances[:, k].gather(1, pairs[:, k : k + 1])[:, 0] for k in (0, 1)]).prod(0)
     observed = (codes[:, 0] * 7 + codes[:, 1]).bincount(minlength=49) / count
     # Five standard deviations of a frequency.
     assert ((observed - expected).abs() < 5 * (expected / count).sqrt() + 1e-3).all()
     assert expected.max() > 3 / 49
 
 
+def test_it_learns_which_embeddings_go_with_a_caption():
+    """Four kinds of captions, with embeddings around a centre each, and z_i·z_t of its own."""
+    torch.manual_seed(0)
+    centres, kinds = torch.randn(4, EMBEDDING), torch.arange(4).repeat(64)
+    z = centres[kinds] + 0.1 * torch.randn(256, EMBEDDING)
+    network = AutoregressivePrior(replace(CONFIG, buckets=16, dimensions=3))
+    texts, states = torch.randn(4, EMBEDDING), torch.randn(4, CONTEXT, TEXT)
+    network.fit(z, dot_product(z, texts[kinds]))
+
+    def captions(kinds: Tensor) -> PriorCondition:
+        seen = torch.ones(len(kinds), CONTEXT, dtype=torch.bool)
+        return PriorCondition(texts[kinds], states[kinds], seen, seen[:, 0])
+
+    codes, dot = network.codes.encode(z), network.dot(z, texts[kinds])
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    for _ in range(60):
+        predicted = network(codes, dot, captions(kinds).drop(torch.rand(256) < 0.1))
+        loss = cross_entropy(predicted.codes.flatten(0, 1), codes.flatten())
+        loss = loss + cross_entropy(predicted.dot, dot)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        drawn = network.eval().sample(captions(kinds), Noise(range(256)))
+        unasked = network.sample(captions(kinds).null(), Noise(range(256)))
+    assert (torch.cdist(drawn, centres).argmin(1) == kinds).float().mean() > 0.9
+    shares = torch.cdist(unasked, centres).argmin(1).bincount(minlength=4) / 256
+    assert shares.min() > 0.1
+
+
 def test_the_dot_product_is_drawn_from_the_top_of_its_distribution():
-    network = prior()
     uniform = (torch.arange(600, dtype=torch.float64) + 0.5) / 600
-    assert network.draw_dot(uniform, 0.5).bincount(minlength=6).tolist() == [0, 0, 0, 200, 200, 200]
-    assert network.draw_dot(uniform, 1.0).bincount(minlength=6).tolist() == [100] * 6
-    assert network.draw_dot(torch.tensor([1 - 2**-53], dtype=torch.float64), 0.5).tolist() == [5]
+
+    def drawn(chances: list[float], top: float) -> list[int]:
+        logits = torch.tensor(chances).log().expand(600, -1)
+        return draw_top(logits, uniform, top).bincount(minlength=len(chances)).tolist()
+
+    assert drawn([1 / 6] * 6, 0.5) == [0, 0, 0, 200, 200, 200]
+    assert drawn([1 / 6] * 6, 1.0) == [100] * 6
+    # Where half of it ends within a bucket, that one counts as far as it is above.
+    assert drawn([0.2, 0.55, 0.25], 0.5) == [0, 300, 300]
     for top in (0.0, 1.5):
         with pytest.raises(ValueError, match=f"top is {top}"):
-            network.draw_dot(uniform, top)
+            drawn([0.5, 0.5], top)
 
 
 def test_the_dot_products_token_rises_with_it():
@@ -249,5 +304,3 @@ def test_components_and_levels_travel_with_the_model(tmp_path, storage):
 def test_errors_name_the_value_and_the_remedy():
     with pytest.raises(ValueError, match=r"\(5, 7\) \(tokens, width\), this prior reads \(5, 6\)"):
         prior().sample(replace(condition(), text_states=torch.zeros(ROWS, CONTEXT, 7)), Noise(range(ROWS)))
-    with pytest.raises(ValueError, match="dot_buckets is 5: give an even number"):
-        replace(CONFIG, dot_buckets=5)

@@ -5,7 +5,7 @@ arXiv 2204.06125, section 2.2. Sizes of its two transformers: table 3.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from einops import rearrange
@@ -16,7 +16,7 @@ from torch.nn.functional import cosine_similarity
 from unclip.diffusion.denoiser import Step
 from unclip.models.embedding_codes import EmbeddingCodes, nearest_level, quantile_levels
 from unclip.models.prior_diffusion import PriorCondition, nearest
-from unclip.nn.transformer import Activation, Transformer
+from unclip.nn.transformer import Activation, KeyValues, Transformer
 from unclip.rng import Noise
 
 
@@ -45,7 +45,7 @@ class AutoregressivePriorConfig:
     buckets: int = 1024
     """Codes of a component."""
     dot_buckets: int = 1024
-    """Tokens for z_i·z_t; even, so that half of them are its top half."""
+    """Tokens for z_i·z_t."""
     width: int = 512
     layers: int = 12
     heads: int = 8
@@ -54,18 +54,22 @@ class AutoregressivePriorConfig:
     dropout_text: float = 0.1
     """The share of samples that lose their caption in training, for classifier-free guidance."""
 
-    def __post_init__(self) -> None:
-        """Raise ValueError for buckets that have no top half."""
-        if self.dot_buckets < 2 or self.dot_buckets % 2:
-            raise ValueError(f"dot_buckets is {self.dot_buckets}: give an even number")
+
+class Predicted(NamedTuple):
+    """Logits, float32: of z_i·z_t's token given the caption, and of each code given all that comes before it."""
+
+    dot: Float[Tensor, "b u"]
+    codes: Float[Tensor, "b k v"]
 
 
 class AutoregressivePrior(nn.Module):
-    """Reads [text states, text embedding, quantised z_i·z_t, codes so far]; each output from that of z_i·z_t on predicts
-    the next code.
+    """Reads [text states, text embedding, quantised z_i·z_t, codes]; from the text embedding on, each output predicts
+    the next token.
 
     Codes and levels of z_i·z_t are fitted to the training set (`fit`) and travel with the weights. z_i·z_t is the
-    cosine: CLIPs whose embeddings have other lengths than 1 are read alike.
+    cosine: CLIPs whose embeddings have other lengths than 1 are read alike. Its token is predicted as well, since the
+    pictures of some captions fit better than those of others: "the top half of the distribution" is that of the
+    caption's own, and never asks for what no picture of that caption has.
     """
 
     dot_levels: Tensor
@@ -103,6 +107,7 @@ class AutoregressivePrior(nn.Module):
             width, config.layers, config.heads, activation=config.activation, causal=True
         )
         self.norm_out = nn.LayerNorm(width)
+        self.dot_out = nn.Linear(width, config.dot_buckets)
         self.code_out = nn.Linear(width, config.buckets)
 
     @torch.no_grad()
@@ -121,20 +126,8 @@ class AutoregressivePrior(nn.Module):
         dots = dot_product(image_embedding, text_embedding)
         return nearest_level(self.dot_levels[None], dots[None])[0]
 
-    def draw_dot(self, uniform: Float[Tensor, " b"], top: float) -> Int[Tensor, " b"]:
-        """A token of z_i·z_t from the `top` share of its distribution in training, by numbers in (0, 1).
-
-        The buckets hold equally much of it, so the share of them is the share of it.
-        """
-        if not 0 < top <= 1:
-            raise ValueError(f"top is {top}; it is a share in (0, 1], such as 0.5")
-        count = self.config.dot_buckets
-        return (count * (1 - top + top * uniform)).long().clamp(max=count - 1)
-
-    def prefix(
-        self, dot: Int[Tensor, " b"], condition: PriorCondition
-    ) -> tuple[Float[Tensor, "b n w"], Bool[Tensor, "b n"]]:
-        """What comes before the codes, and which of it may be looked at. A dropped caption takes its z_i·z_t along."""
+    def prefix(self, condition: PriorCondition) -> tuple[Float[Tensor, "b n w"], Bool[Tensor, "b n"]]:
+        """The caption's tokens, and which of them may be looked at."""
         config = self.config
         if condition.text_states.shape[1:] != (config.context, config.text_width):
             raise ValueError(
@@ -146,25 +139,29 @@ class AutoregressivePrior(nn.Module):
             states = self.encoder_in(states) + self.encoder_positions
             states = self.encoder_norm(self.encoder(states, condition.text_mask))
         keep = condition.keep[:, None]
-        text, states, seen = self.text_in(condition.text_embedding), self.states_in(states), self.dot_in(dot)
+        text, states = self.text_in(condition.text_embedding), self.states_in(states)
         tokens = [
             torch.where(keep[..., None], states, self.null_state.to(states.dtype)),
             torch.where(keep, text, self.null_text.to(text.dtype))[:, None],
-            torch.where(keep, seen, self.null_dot)[:, None],
         ]
         # A dropped caption shows all its (null) states, so that its length does not leak.
         shown = condition.text_mask | ~keep
-        return torch.cat(tokens, dim=1), torch.cat([shown, shown.new_ones(len(shown), 2)], dim=1)
+        return torch.cat(tokens, dim=1), nn.functional.pad(shown, (0, 1), value=True)
+
+    def dot_token(self, dot: Int[Tensor, " b"], condition: PriorCondition) -> Float[Tensor, "b 1 w"]:
+        """The token of z_i·z_t; a dropped caption takes it along."""
+        return torch.where(condition.keep[:, None], self.dot_in(dot), self.null_dot)[:, None]
 
     def forward(
         self, codes: Int[Tensor, "b k"], dot: Int[Tensor, " b"], condition: PriorCondition
-    ) -> Float[Tensor, "b k v"]:
-        """The logits, float32, of each of `codes` given those before it, the token of z_i·z_t and the caption."""
-        tokens, keys = self.prefix(dot, condition)
-        tokens = torch.cat([tokens, self.code_in(codes[:, :-1])], dim=1)
-        keys = nn.functional.pad(keys, (0, codes.shape[1] - 1), value=True)
-        hidden = self.transformer(tokens + self.positions[: tokens.shape[1]], keys)
-        return self.code_out(self.norm_out(hidden[:, -codes.shape[1] :])).float()
+    ) -> Predicted:
+        """The logits of `dot` and of each of `codes`, given the caption and what comes before."""
+        tokens, keys = self.prefix(condition)
+        start = tokens.shape[1] - 1
+        tokens = torch.cat([tokens, self.dot_token(dot, condition), self.code_in(codes[:, :-1])], dim=1)
+        keys = nn.functional.pad(keys, (0, tokens.shape[1] - keys.shape[1]), value=True)
+        hidden = self.norm_out(self.transformer(tokens + self.positions[: tokens.shape[1]], keys)[:, start:])
+        return Predicted(self.dot_out(hidden[:, 0]).float(), self.code_out(hidden[:, 1:]).float())
 
     def sample_steps(
         self,
@@ -178,22 +175,22 @@ class AutoregressivePrior(nn.Module):
         """Sample one image embedding for each row, a principal component at each step; `noise` has a stream for each.
 
         A step's `x` is the embedding of the codes so far, in CLIP's own scale, its other components at their mean. The
-        transformer reads every token once: keys and values are kept. Guidance leads the logits away from `null`, by
-        default no caption; 1 is none. z_i·z_t is drawn from the `top` share of its distribution.
+        transformer reads every token once: keys and values are kept. z_i·z_t is drawn from the `top` share of its
+        distribution. Guidance leads the codes' logits away from `null`, by default no caption; 1 is none.
         """
-        guided = guidance != 1
-        device = condition.text_embedding.device
-        uniforms = noise.uniform(1 + self.config.dimensions)
-        dot = self.draw_dot(uniforms[:, 0], top).to(device)
+        rows, guided = len(condition.keep), guidance != 1
         if guided:
-            condition, dot = _both(condition, null or condition.null()), torch.cat([dot, dot])
-        tokens, keys = self.prefix(dot, condition)
+            condition = _both(condition, null or condition.null())
+        uniforms = noise.uniform(1 + self.config.dimensions)
         cache = self.transformer.cache()
-        x = self.codes.mean.expand(len(noise), -1)
+        tokens, keys = self.prefix(condition)
+        hidden = self._read(tokens, keys, cache)
+        dot = draw_top(self.dot_out(hidden[:rows]), uniforms[:, 0], top)
+        tokens = self.dot_token(torch.cat([dot, dot]) if guided else dot, condition)
+        x = self.codes.mean.expand(rows, -1)
         for index in range(self.config.dimensions):
-            here = self.positions[keys.shape[1] - tokens.shape[1] : keys.shape[1]]
-            hidden = self.transformer(tokens + here, keys, cache)
-            logits = self.code_out(self.norm_out(hidden[:, -1])).float()
+            keys = nn.functional.pad(keys, (0, 1), value=True)
+            logits = self.code_out(self._read(tokens, keys, cache)).float()
             if guided:
                 given, without = logits.chunk(2)
                 logits = without + guidance * (given - without)
@@ -201,7 +198,14 @@ class AutoregressivePrior(nn.Module):
             x = x + self.codes.step(index, code)
             yield Step(index, x, x)
             tokens = self.code_in(torch.cat([code, code]) if guided else code)[:, None]
-            keys = nn.functional.pad(keys, (0, 1), value=True)
+
+    def _read(
+        self, tokens: Float[Tensor, "b n w"], keys: Bool[Tensor, "b m"], cache: list[KeyValues]
+    ) -> Float[Tensor, "b w"]:
+        """The last output, normed, after further tokens; `keys` tells of those read before, too."""
+        end = keys.shape[1]
+        hidden = self.transformer(tokens + self.positions[end - tokens.shape[1] : end], keys, cache)
+        return self.norm_out(hidden[:, -1])
 
     def sample(
         self,
@@ -244,6 +248,16 @@ def draw(logits: Float[Tensor, "b v"], uniform: Float[Tensor, " b"]) -> Int[Tens
     cumulative = logits.detach().cpu().double().softmax(-1).cumsum(-1)
     wanted = uniform.cpu().double()[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, wanted)[:, 0].to(logits.device)
+
+
+def draw_top(logits: Float[Tensor, "b v"], uniform: Float[Tensor, " b"], top: float) -> Int[Tensor, " b"]:
+    """`draw`, but from the `top` share of each distribution: 1 is all of it, 0.5 what is above its median.
+
+    Raises ValueError for a share that is not in (0, 1].
+    """
+    if not 0 < top <= 1:
+        raise ValueError(f"top is {top}; it is a share in (0, 1], such as 0.5")
+    return draw(logits, 1 - top + top * uniform)
 
 
 def _table(count: int, width: int) -> nn.Embedding:

@@ -11,9 +11,16 @@ RECIPES: dict[str, dict[Stage, Callable[[], TrainConfig]]] = {
         "prior": artwork.prior,
         "decoder": artwork.decoder,
         "upsampler": artwork.upsampler,
+        "prior_autoregressive": artwork.prior_autoregressive,
     },
     "judge": {"clip": judge.clip},
-    "tiny": {"clip": tiny.clip, "prior": tiny.prior, "decoder": tiny.decoder, "upsampler": tiny.upsampler},
+    "tiny": {
+        "clip": tiny.clip,
+        "prior": tiny.prior,
+        "decoder": tiny.decoder,
+        "upsampler": tiny.upsampler,
+        "prior_autoregressive": tiny.prior_autoregressive,
+    },
 }
 
 

@@ -8,6 +8,7 @@ from unclip.diffusion.parametrization import ProcessConfig
 from unclip.models.clip import ClipConfig, TextConfig, VisionConfig
 from unclip.models.decoder import CaptionConfig, DecoderConfig
 from unclip.models.patch_transformer import PatchTransformerConfig
+from unclip.models.prior_autoregressive import AutoregressivePriorConfig
 from unclip.models.prior_diffusion import DiffusionPriorConfig
 from unclip.models.unet import UnetConfig
 from unclip.models.upsampler import UpsamplerConfig
@@ -45,6 +46,20 @@ def prior() -> TrainConfig:
         stage="prior",
         model=DiffusionPriorConfig(width=256, layers=6, heads=4),
         loss=LossConfig(density=UniformTime(), weight="x0"),
+        optimizer=OptimizerConfig(learning_rate=1e-3, muon_learning_rate=2e-3, weight_decay=0.02),
+        samples=51_200,
+        batch=128,
+        ema_decay=0.995,
+        clip="",
+    )
+
+
+def prior_autoregressive() -> TrainConfig:
+    """A causal transformer of the diffusion prior's size; one component of the embedding in 64 buckets at a time."""
+    return TrainConfig(
+        recipe="artwork",
+        stage="prior_autoregressive",
+        model=AutoregressivePriorConfig(buckets=64, dot_buckets=64, width=256, layers=6, heads=4),
         optimizer=OptimizerConfig(learning_rate=1e-3, muon_learning_rate=2e-3, weight_decay=0.02),
         samples=51_200,
         batch=128,

@@ -11,6 +11,7 @@ from unclip.diffusion.losses import LossConfig, UniformTime
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.models.clip import ClipConfig, TextConfig, VisionConfig
 from unclip.models.decoder import CaptionConfig, DecoderConfig
+from unclip.models.prior_autoregressive import AutoregressivePriorConfig, CaptionEncoderConfig
 from unclip.models.prior_diffusion import DiffusionPriorConfig
 from unclip.models.unet import UnetConfig
 from unclip.models.upsampler import UpsamplerConfig
@@ -67,6 +68,38 @@ def prior() -> TrainConfig:
         samples=600_000 * 4096,
         batch=4096,
         ema_decay=0.9999,
+        clip="",
+    )
+
+
+def prior_autoregressive() -> TrainConfig:
+    """A caption encoder of 24 blocks, 2048 wide, and 24 blocks, 1664 wide, on 319 components in 1024 buckets.
+
+    The table counts 1 B parameters, these two transformers have 2.0 B; and a context of 384 tokens, too short for 256
+    caption tokens and 319 codes: what of the caption the paper's decoder reads is not told. Here it reads all tokens.
+    """
+    return TrainConfig(
+        recipe="dalle2",
+        stage="prior_autoregressive",
+        model=AutoregressivePriorConfig(
+            embedding=EMBEDDING,
+            context=CONTEXT,
+            text_width=1024,
+            dimensions=319,
+            reconstruction_error=0.01,
+            buckets=1024,
+            dot_buckets=1024,
+            width=1664,
+            layers=24,
+            heads=26,
+            encoder=CaptionEncoderConfig(width=2048, layers=24, heads=32),
+            dropout_text=0.1,
+        ),
+        data=DataConfig(size=256),
+        optimizer=_adam(1.6e-4, beta2=0.91, epsilon=1e-10, weight_decay=4.0e-2),
+        samples=1_000_000 * 4096,
+        batch=4096,
+        ema_decay=0.999,
         clip="",
     )
 
