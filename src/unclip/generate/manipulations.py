@@ -227,3 +227,27 @@ class Manipulations:
             negative=negative,
             callback=callback,
         )
+
+    def upscale(
+        self,
+        picture: PictureLike,
+        *,
+        size: int | None = None,
+        upsampler_steps: int | None = None,
+        seed: int | None = None,
+        callback: Callback | None = None,
+    ) -> Picture:
+        """A picture of any shape enlarged by the upsamplers, to a longer side of `size`, or by the first one alone.
+
+        Large pictures are computed in tiles that overlap as far as the net sees, so that memory stays bounded.
+        """
+        from unclip.generate import upscale
+
+        return upscale.upscale(
+            self._system,
+            picture,
+            settings=self._system.defaults.with_given(upsampler_steps=upsampler_steps),
+            size=size,
+            seed=seed,
+            callback=callback,
+        )

@@ -21,6 +21,7 @@ _HOMES = {
     "text_diff": "text_diff",
     "edit": "inpaint",
     "outpaint": "outpaint",
+    "upscale": "upscale",
 }
 
 

@@ -1,0 +1,130 @@
+"""Pictures of any size enlarged by the upsamplers alone (section 2.1), in tiles where they are large."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from unclip.generate.picture import Picture
+from unclip.generate.progress import Callback, Reporter
+from unclip.generate.recipe import recipe_of
+from unclip.generate.settings import Settings, check_seed
+from unclip.generate.sources import PictureLike, read_source, read_sources
+from unclip.generate.stages import upsample
+from unclip.generate.system import System
+from unclip.images.files import MAX_PIXELS, resize
+from unclip.images.tensors import to_image, to_tensor
+from unclip.models.tiling import in_tiles
+from unclip.models.upsampler import Upsampler
+from unclip.rng import draw_seed
+
+TILE = 512
+
+
+def upscale(
+    system: System,
+    picture: PictureLike,
+    *,
+    settings: Settings,
+    size: int | None = None,
+    seed: int | None = None,
+    callback: Callback | None = None,
+    tile: int = TILE,
+) -> Picture:
+    """`System.upscale`. `tile` is the side of the pieces in which a large picture is computed."""
+    source = read_source(picture)
+    width, height = source.image.size
+    chain, target = plan(system, width, height, size)
+    seed = draw_seed() if seed is None else check_seed(seed)
+    reporter = Reporter(callback, settings.upsampler_steps * len(chain), 1)
+    pixels = to_tensor(source.image)[None].to(system.device)
+    for upsampler in chain:
+        pixels = enlarge_any(system, upsampler, pixels, seed, settings, reporter, tile)
+    recipe = recipe_of(
+        system,
+        "upscale",
+        seed=seed,
+        size=target,
+        settings=settings,
+        sources=[source],
+        asked=size,
+    )
+    return Picture(image=resize(to_image(pixels[0]), target), recipe=recipe)
+
+
+def plan(
+    system: System, width: int, height: int, size: int | None
+) -> tuple[list[Upsampler], tuple[int, int]]:
+    """The upsamplers that bring a picture to a longer side of `size`, and the width and height that it then has.
+
+    None runs the first upsampler alone. Raises `ValueError` where the model has no upsampler, or not enough of them,
+    and for sizes that are no enlargement or too large.
+    """
+    upsamplers, longer = system.upsamplers, max(width, height)
+    if not upsamplers:
+        raise ValueError(f"the model {system.name!r} has no upsampler: it cannot enlarge pictures")
+    chain, factor = [], 1
+    for upsampler in upsamplers:
+        if chain and longer * factor >= (size or 0):
+            break
+        chain.append(upsampler)
+        factor *= upsampler.config.factor
+    size = longer * factor if size is None else size
+    if not longer < size <= longer * factor:
+        raise ValueError(
+            f"a picture of {width}x{height} can be brought to a longer side of {longer + 1} to {longer * factor} by "
+            f"{system.name!r}, not {size}"
+        )
+    if width * height * factor**2 > MAX_PIXELS:
+        raise ValueError(
+            f"{width}x{height} times {factor} has more than {MAX_PIXELS / 1e6:g} megapixels: give a smaller picture"
+        )
+    scale = size / longer
+    return chain, (max(1, round(width * scale)), max(1, round(height * scale)))
+
+
+@torch.no_grad()
+def enlarge_any(
+    system: System,
+    upsampler: Upsampler,
+    pixels: Float[Tensor, "1 3 h w"],
+    seed: int,
+    settings: Settings,
+    reporter: Reporter,
+    tile: int,
+) -> Float[Tensor, "1 3 h_high w_high"]:
+    """A picture of any size, once enlarged; its last pixels are repeated to what the net can divide."""
+    config = upsampler.config
+    step = config.net.divisor // math.gcd(config.net.divisor, config.factor)
+    height, width = pixels.shape[-2:]
+    padded = F.pad(pixels, (0, -width % step, 0, -height % step), mode="replicate")
+    tiled = upsampler if config.net.attention_levels else in_tiles(upsampler, tile)
+    with system.precision(upsampler):
+        sampler = upsample(
+            tiled, padded, [seed], steps=settings.upsampler_steps, sampler=settings.upsampler_sampler
+        )
+        large = reporter.follow(sampler, "upsampler", settings.upsampler_steps)
+    return large[..., : height * config.factor, : width * config.factor]
+
+
+def again(
+    system: System,
+    recipe: Mapping[str, Any],
+    sources: Sequence[PictureLike],
+    settings: Settings,
+    callback: Callback | None,
+) -> Picture:
+    """An enlarged picture made again from its recipe."""
+    (source,) = read_sources(recipe, sources, [1])
+    return upscale(
+        system,
+        source.image,
+        settings=settings,
+        size=recipe.get("asked"),
+        seed=recipe["seed"],
+        callback=callback,
+    )

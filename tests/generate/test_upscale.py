@@ -1,0 +1,79 @@
+"""Enlarging pictures of any shape: sizes, tiles, recipes, and what is refused."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unclip.generate.system import System
+from unclip.generate.upscale import upscale
+from unclip.models.tiling import reach
+from unclip.models.unet import UnetConfig
+from unclip.models.upsampler import Upsampler, UpsamplerConfig
+
+
+@pytest.fixture(scope="module")
+def enlarger(tiny_system) -> System:
+    """Two upsamplers and nothing else: by 2, then by 2."""
+    import torch
+
+    torch.manual_seed(0)
+    net = UnetConfig(in_channels=6, channels=8, multiples=(1, 2), blocks=1, norm="rms", label_scale=1000.0)
+    process = tiny_system.upsamplers[0].config.process
+    parts = {
+        f"upsampler_{high}": Upsampler(
+            UpsamplerConfig(net=net, process=process, low_size=high // 2, high_size=high, residual=True)
+        )
+        for high in (32, 64)
+    }
+    with torch.no_grad():
+        for part in parts.values():
+            for parameter in part.parameters():
+                parameter.normal_(std=0.1)
+    return System.of(parts, tiny_system.tokenizer, name="enlarger", defaults=tiny_system.defaults)
+
+
+def test_any_shape_is_enlarged(enlarger, drawing):
+    picture = drawing.crop((0, 0, 31, 17))
+    for size, expected in ((None, (62, 34)), (50, (50, 27)), (62, (62, 34)), (124, (124, 68))):
+        made = enlarger.upscale(picture, size=size, seed=1)
+        assert made.image.size == expected
+        assert made.recipe["size"] == list(expected)
+
+
+def test_what_is_enlarged_is_the_picture(enlarger, drawing):
+    made = np.asarray(enlarger.upscale(drawing, seed=1).image.resize(drawing.size), float)
+    other = np.asarray(enlarger.upscale(drawing.rotate(90), seed=1).image.resize(drawing.size), float)
+    original = np.asarray(drawing, float)
+    assert (
+        np.corrcoef(made.ravel(), original.ravel())[0, 1] > np.corrcoef(other.ravel(), original.ravel())[0, 1]
+    )
+
+
+def test_tiles_are_not_seen(enlarger):
+    ramp = Image.linear_gradient("L").resize((160, 12)).convert("RGB")
+    assert 16 + 2 * reach(enlarger.upsamplers[0].config.net) < 2 * 160
+    settings = enlarger.defaults
+    whole, tiled = (
+        np.asarray(upscale(enlarger, ramp, settings=settings, seed=1, tile=tile).image, int)
+        for tile in (512, 16)
+    )
+    assert np.abs(whole - tiled).max() <= 1
+
+
+def test_a_recipe_makes_it_again(enlarger, drawing):
+    made = enlarger.upscale(drawing, size=50, seed=1, upsampler_steps=1)
+    again = enlarger.redo(made.recipe, drawing)
+    assert again.image.tobytes() == made.image.tobytes()
+    assert again.recipe == made.recipe
+    assert b"compositeWithTrainedAlgorithmicMedia" in made.png()
+
+
+def test_what_cannot_be_is_refused(enlarger, tiny_system, drawing):
+    for size in (32, 20, 129):
+        with pytest.raises(ValueError, match=f"33 to .* by 'enlarger', not {size}"):
+            enlarger.upscale(drawing, size=size)
+    with pytest.raises(ValueError, match="megapixels"):
+        enlarger.upscale(Image.new("RGB", (7000, 7000)))
+    alone = System.of({"clip": tiny_system.clip}, tiny_system.tokenizer, name="alone")
+    with pytest.raises(ValueError, match="'alone' has no upsampler"):
+        alone.upscale(drawing)
