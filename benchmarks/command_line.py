@@ -51,6 +51,7 @@ def commands(model: str, folder: Path) -> dict[str, list[str]]:
         "1",
         "--model",
         model,
+        "--quiet",
         "--force",
         "-o",
         f"{folder}{os.sep}",
