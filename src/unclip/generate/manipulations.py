@@ -228,6 +228,39 @@ class Manipulations:
             callback=callback,
         )
 
+    def redraw(
+        self,
+        picture: PictureLike,
+        prompt: str,
+        *,
+        strength: float = 0.7,
+        n: int = 1,
+        seed: int | None = None,
+        size: int | None = None,
+        negative: str | None = None,
+        callback: Callback | None = None,
+        **knobs: Unpack[Knobs],
+    ) -> list[Picture]:
+        """`n` pictures of the prompt that start from a picture with noise added, not from noise alone.
+
+        A `strength` near 0 keeps the picture, 1 keeps hardly more than its colours.
+        """
+        from unclip.generate import redraw
+
+        made = redraw.redraw(
+            self._system,
+            picture,
+            prompt,
+            settings=self._system.defaults.with_given(**knobs),
+            strength=strength,
+            n=n,
+            seed=seed,
+            size=size,
+            negative=negative,
+            callback=callback,
+        )
+        return list(made)
+
     def upscale(
         self,
         picture: PictureLike,

@@ -22,6 +22,7 @@ _HOMES = {
     "edit": "inpaint",
     "outpaint": "outpaint",
     "upscale": "upscale",
+    "redraw": "redraw",
 }
 
 
