@@ -83,6 +83,23 @@ class Noise:
         return (self.uniform(*shape) * high).long()
 
 
+class TorchNoise:
+    """PyTorch's own random numbers: one `torch.Generator` a sample, which all purposes share, in the order of asking.
+
+    It is how diffusers draws, so that a seed means the same there and here.
+    """
+
+    def __init__(self, seeds: Sequence[int]):
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def __len__(self) -> int:
+        return len(self.generators)
+
+    def normal(self, *shape: int) -> Float[Tensor, "b ..."]:
+        """float32 standard normals of shape (b, *shape)."""
+        return torch.cat([torch.randn(1, *shape, generator=generator) for generator in self.generators])
+
+
 def _signed(value: int) -> int:
     value &= 0xFFFFFFFFFFFFFFFF
     return value - (1 << 64) if value >= 1 << 63 else value

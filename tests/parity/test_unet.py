@@ -4,8 +4,6 @@ Karlo's decoder is a `UNet2DConditionModel` whose attention has added keys and v
 `UNet2DModel`s without attention (https://github.com/kakaobrain/karlo). All is float32 and small.
 """
 
-import re
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -13,42 +11,8 @@ import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
 from torch import Tensor
 
+from unclip.checkpoints.maps.unet import TABLE
 from unclip.models.unet import Unet, UnetConfig
-
-# Each name of diffusers -> ours; the fused ones are joined along their rows, in this order.
-RENAMED = (
-    (r"^conv_in\.", "entrance."),
-    (r"^time_embedding\.", "label."),
-    (r"^down_blocks\.", "down."),
-    (r"^up_blocks\.", "up."),
-    (r"^mid_block\.resnets\.0\.", "middle.resblock1."),
-    (r"^mid_block\.attentions\.0\.", "middle.attention."),
-    (r"^mid_block\.resnets\.1\.", "middle.resblock2."),
-    (r"^conv_norm_out\.", "exit_norm."),
-    (r"^conv_out\.", "exit."),
-    (r"\.resnets\.", ".resblocks."),
-    (r"\.(down|up)samplers\.0\.", ".resample."),
-    (r"\.time_emb_proj\.", ".embedding."),
-    (r"\.conv_shortcut\.", ".skip."),
-    (r"\.group_norm\.", ".norm."),
-    (r"\.to_out\.0\.", ".out."),
-)
-FUSED = {".qkv.": (".to_q.", ".to_k.", ".to_v."), ".context_kv.": (".add_k_proj.", ".add_v_proj.")}
-
-
-def from_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a U-Net in diffusers' names -> the same weights in ours."""
-    renamed = {}
-    for name, tensor in state.items():
-        for pattern, replacement in RENAMED:
-            name = re.sub(pattern, replacement, name)
-        renamed[name] = tensor
-    for fused, parts in FUSED.items():
-        for first in [name for name in renamed if parts[0] in name]:
-            tensors = [renamed.pop(first.replace(parts[0], part)) for part in parts]
-            renamed[first.replace(parts[0], fused)] = torch.cat(tensors)
-    return renamed
-
 
 LEVELS: dict[str, Any] = {"multiples": (1, 2, 3, 4), "channels": 16, "groups": 8}
 CHANNELS = (16, 32, 48, 64)
@@ -99,8 +63,8 @@ def karlo_upsampler(**changes: Any) -> UNet2DModel:
 
 def ours(theirs: torch.nn.Module, config: UnetConfig) -> Unet:
     """Our net with their weights; every name has to fit."""
-    net = Unet(config)
-    net.load_state_dict(from_diffusers(theirs.state_dict()))
+    net, state = Unet(config), theirs.state_dict()
+    net.load_state_dict(dict(TABLE.to_ours(net.state_dict(), state, state.__getitem__, "diffusers")))
     return net.eval()
 
 
@@ -188,16 +152,11 @@ def test_the_upsamplers_other_switches(switch, theirs):
 
 @torch.no_grad()
 def test_convolutions_between_levels():
-    """ADM's other way to change size, in diffusers the plain blocks; their convolutions have names of their own."""
+    """ADM's other way to change size, in diffusers the plain blocks."""
     theirs = randomised(
         karlo_upsampler(down_block_types=["DownBlock2D"] * 4, up_block_types=["UpBlock2D"] * 4)
     )
-    state = {
-        re.sub(r"samplers\.0\.conv\.", "samplers.0.convolution.", name): tensor
-        for name, tensor in theirs.state_dict().items()
-    }
-    net = Unet(UnetConfig(**LEVELS, in_channels=6, blocks=2, scale_shift_norm=False, resample="conv"))
-    net.load_state_dict(from_diffusers(state))
+    net = ours(theirs, UnetConfig(**LEVELS, in_channels=6, blocks=2, scale_shift_norm=False, resample="conv"))
     x, label = torch.randn(1, 6, 16, 16, generator=torch.Generator().manual_seed(2)), torch.tensor([500.0])
     expected = theirs(x, label).sample
     torch.testing.assert_close(net(x, label), expected, atol=1e-5 * expected.abs().max().item(), rtol=0)

@@ -12,7 +12,7 @@ from unclip.diffusion.samplers import euler
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Reporter
 from unclip.generate.settings import Settings
-from unclip.generate.stages import decode, decoder_condition, decoder_denoiser
+from unclip.generate.stages import Seeds, decode, decoder_condition, decoder_denoiser, seeds_of
 from unclip.generate.system import System
 from unclip.generate.text_to_image import enlarge
 from unclip.images.tensors import to_image
@@ -46,8 +46,9 @@ def draw_each(
     """Draw pictures, `together` at a time. Those with an x_T are sampled by DDIM with `eta`, others as `settings` say."""
     for first in range(0, len(drawings), together):
         batch = drawings[first : first + together]
-        small = decode_drawings(system, batch, settings, reporter, first, eta=eta)
-        yield from finish(system, batch, small, settings, size, reporter, first)
+        seeds = seeds_of([drawing.seed for drawing in batch], settings)
+        small = decode_drawings(system, batch, settings, reporter, first, eta=eta, seeds=seeds)
+        yield from finish(system, batch, small, settings, size, reporter, first, seeds=seeds)
 
 
 @torch.no_grad()
@@ -59,9 +60,10 @@ def decode_drawings(
     first: int = 0,
     *,
     eta: float = 0.0,
+    seeds: Seeds | None = None,
 ) -> Float[Tensor, "b 3 s s"]:
     """The decoder's small pictures of drawings that all have an x_T, or all have none."""
-    decoder, seeds = system.decoder, [drawing.seed for drawing in drawings]
+    decoder, own = system.decoder, [drawing.seed for drawing in drawings]
     embedding = torch.stack([drawing.z_i for drawing in drawings]).to(system.device)
     given = [drawing.x_T for drawing in drawings if drawing.x_T is not None]
     with system.precision(decoder):
@@ -74,10 +76,15 @@ def decode_drawings(
         if given:
             grid = decoder.config.process.build().grid(settings.steps)
             x = start(torch.stack(given).to(system.device), grid[0])
-            sampler = euler(denoise, x, grid, noise=Noise(seeds).fork("decoder"), eta=eta)
+            sampler = euler(denoise, x, grid, noise=Noise(own).fork("decoder"), eta=eta)
         else:
             sampler = decode(
-                decoder, denoise, seeds, steps=settings.steps, sampler=settings.sampler, device=system.device
+                decoder,
+                denoise,
+                own if seeds is None else seeds,
+                steps=settings.steps,
+                sampler=settings.sampler,
+                device=system.device,
             )
         return reporter.follow(sampler, "decoder", settings.steps, first)
 
@@ -91,9 +98,12 @@ def finish(
     size: int,
     reporter: Reporter,
     first: int = 0,
+    *,
+    seeds: Seeds | None = None,
 ) -> list[Picture]:
-    """Small pictures enlarged to `size`, with their recipes."""
-    pixels = enlarge(system, small, [drawing.seed for drawing in drawings], size, settings, reporter, first)
+    """Small pictures enlarged to `size`, with their recipes. `seeds` are the drawings' own unless given."""
+    own = [drawing.seed for drawing in drawings]
+    pixels = enlarge(system, small, own if seeds is None else seeds, size, settings, reporter, first)
     return [
         Picture(image=to_image(one), recipe=drawing.recipe, embedding=drawing.z_i.float().cpu())
         for one, drawing in zip(pixels, drawings)

@@ -15,16 +15,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
-from unclip.diffusion.denoiser import Denoiser, Step
-from unclip.diffusion.guidance import classifier_free_batched, clip
-from unclip.diffusion.parametrization import Preconditioned, Spacing
+from unclip.diffusion.denoiser import Denoiser, NoiseSource, Step
+from unclip.diffusion.guidance import classifier_free_batched, clip, switch
+from unclip.diffusion.parametrization import Preconditioned, Process, Spacing
 from unclip.diffusion.paths import start
 from unclip.diffusion.samplers import SAMPLERS
+from unclip.generate.settings import Settings
 from unclip.models.clip import Clip, TextEncoding
 from unclip.models.decoder import Decoder, DecoderCondition
+from unclip.models.prior_autoregressive import AutoregressivePrior
 from unclip.models.prior_diffusion import DiffusionPrior, PriorCondition
 from unclip.models.upsampler import Upsampler
-from unclip.rng import Noise, derive
+from unclip.rng import Noise, TorchNoise, derive
 from unclip.tokenizers.clip import ClipTokenizer
 
 
@@ -65,11 +67,34 @@ def read_captions(
     return Captions(tokens, TextEncoding(*(torch.cat(fields) for fields in zip(*encodings))))
 
 
+Seeds = Sequence[int] | TorchNoise
+"""A seed for each picture, or the one stream that all stages of a picture share."""
+
+
+def seeds_of(seeds: Sequence[int], settings: Settings) -> Seeds:
+    """The seeds of a batch as `settings.random` wants them used."""
+    return TorchNoise(seeds) if settings.random == "diffusers" else seeds
+
+
+def walk(
+    sampler: str,
+    denoise: Denoiser,
+    x: Float[Tensor, "b ..."],
+    grid: Float[Tensor, " levels"],
+    noise: NoiseSource,
+    process: Process,
+) -> Iterator[Step]:
+    """The named sampler; DDPM's takes the variance that the model learned, if it learned one."""
+    learned = sampler == "ancestral" and process.parametrization.learned_variance
+    variance = {"variance": "learned"} if learned else {}
+    return SAMPLERS[sampler](denoise, x, grid, noise=noise, **variance)
+
+
 # Section 2.2: "two samples of z_i, and selecting the one with a higher dot product with z_t".
 def sample_prior(
     prior: DiffusionPrior,
     captions: Captions,
-    seeds: Sequence[int],
+    seeds: Seeds,
     *,
     candidates: int,
     steps: int,
@@ -82,7 +107,11 @@ def sample_prior(
     Each candidate has a stream of its own: with more of them the first ones stay what they were. `negative` takes the
     place of no caption as what guidance leads away from.
     """
-    noise = Noise([derive(seed, "prior", k) for seed in seeds for k in range(candidates)])
+    noise = (
+        seeds
+        if isinstance(seeds, TorchNoise)
+        else Noise([derive(seed, "prior", k) for seed in seeds for k in range(candidates)])
+    )
     condition = prior_condition(captions, candidates)
     null = condition.null() if negative is None else prior_condition(negative, candidates)
     process = prior.config.process.build()
@@ -91,8 +120,27 @@ def sample_prior(
     denoise = (
         model.bind(condition) if guidance == 1 else classifier_free_batched(model, condition, null, guidance)
     )
+    if (limit := prior.config.clip_range) is not None:
+        denoise = clip(denoise, -limit, limit)
     x = start(noise.normal(prior.config.embedding), grid[0]).to(condition.text_embedding.device)
-    return SAMPLERS[sampler](denoise, x, grid, noise=noise)
+    return walk(sampler, denoise, x, grid, noise, process)
+
+
+def sample_prior_autoregressive(
+    prior: AutoregressivePrior,
+    captions: Captions,
+    seeds: Seeds,
+    *,
+    candidates: int,
+    guidance: float,
+    negative: Captions | None = None,
+) -> Iterator[Step]:
+    """`sample_prior` for the autoregressive prior: a step for each principal component of the embedding."""
+    if isinstance(seeds, TorchNoise):
+        raise ValueError("diffusers has no autoregressive prior to agree with: set random to unclip")
+    noise = Noise([derive(seed, "prior", k) for seed in seeds for k in range(candidates)])
+    null = None if negative is None else prior_condition(negative, candidates)
+    return prior.sample_steps(prior_condition(captions, candidates), noise, guidance=guidance, null=null)
 
 
 def prior_condition(captions: Captions, copies: int = 1) -> PriorCondition:
@@ -107,7 +155,11 @@ def prior_condition(captions: Captions, copies: int = 1) -> PriorCondition:
 
 
 def choose(
-    prior: DiffusionPrior, samples: Float[Tensor, "bk d"], captions: Captions, *, unit: bool
+    prior: DiffusionPrior | AutoregressivePrior,
+    samples: Float[Tensor, "bk d"],
+    captions: Captions,
+    *,
+    unit: bool,
 ) -> Float[Tensor, "b d"]:
     """Of each caption's candidates the image embedding nearest to the text embedding, `unit` ones put on the sphere."""
     z = prior.unstandardise(samples.float())
@@ -171,7 +223,7 @@ def decoder_denoiser(
 def decode(
     decoder: Decoder,
     denoise: Denoiser,
-    seeds: Sequence[int],
+    seeds: Seeds,
     *,
     steps: int,
     sampler: str,
@@ -179,17 +231,18 @@ def decode(
     spacing: Spacing | None = None,
 ) -> Iterator[Step]:
     """Sample pictures of the decoder's size, one for each seed."""
-    noise = Noise(seeds).fork("decoder")
-    grid = decoder.config.process.build().grid(steps, spacing)
+    noise = seeds if isinstance(seeds, TorchNoise) else Noise(seeds).fork("decoder")
+    process = decoder.config.process.build()
+    grid = process.grid(steps, spacing)
     size = decoder.config.size
     x = start(noise.normal(3, size, size), grid[0]).to(device)
-    return SAMPLERS[sampler](denoise, x, grid, noise=noise)
+    return walk(sampler, denoise, x, grid, noise, process)
 
 
 def upsample(
     upsampler: Upsampler,
     low: Float[Tensor, "b 3 h w"],
-    seeds: Sequence[int],
+    seeds: Seeds,
     *,
     steps: int,
     sampler: str,
@@ -197,10 +250,14 @@ def upsample(
 ) -> Iterator[Step]:
     """Sample large pictures, one for each small one in [-1, 1]."""
     config = upsampler.config
-    noise = Noise(seeds).fork(f"upsampler {config.high_size}")
+    noise = seeds if isinstance(seeds, TorchNoise) else Noise(seeds).fork(f"upsampler {config.high_size}")
     process = config.process.build()
     grid = process.grid(steps, spacing)
-    denoise = clip(Preconditioned(upsampler, process).bind(upsampler.condition(low)))
+    condition = upsampler.condition(low)
+    denoise = clip(Preconditioned(upsampler, process).bind(condition))
+    if config.last_step:
+        last = clip(Preconditioned(upsampler.last, process).bind(condition))
+        denoise = switch(denoise, last, float(grid[-2]))
     height, width = (side * config.factor for side in low.shape[-2:])
     x = start(noise.normal(3, height, width), grid[0]).to(low.device)
-    return SAMPLERS[sampler](denoise, x, grid, noise=noise)
+    return walk(sampler, denoise, x, grid, noise, process)

@@ -12,19 +12,18 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from unclip.checkpoints.hub import resolve
-from unclip.checkpoints.io import load_part
-from unclip.checkpoints.manifest import read_manifest, verify
+from unclip.checkpoints.opened import open_model
 from unclip.generate.manipulations import Manipulations
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback
-from unclip.generate.settings import PriorName, Settings, read_settings
+from unclip.generate.settings import PriorName, RandomName, Settings, read_settings
 from unclip.generate.sources import PictureLike
 from unclip.generate.stages import read_captions, warn_if_cut
 from unclip.images.files import centre_crop, resize
 from unclip.images.tensors import to_tensor
 from unclip.models.clip import Clip
 from unclip.models.decoder import Decoder
+from unclip.models.prior_autoregressive import AutoregressivePrior
 from unclip.models.prior_diffusion import DiffusionPrior
 from unclip.models.unet import Unet
 from unclip.models.upsampler import Upsampler
@@ -63,32 +62,24 @@ class System(Manipulations):
         *,
         device: torch.device | str | None = None,
         dtype: torch.dtype | str = torch.float32,
+        parts: Mapping[str, str | os.PathLike[str]] | None = None,
         check: bool = False,
     ) -> "System":
-        """A bundled model by its name, or a model folder.
+        """A bundled model by its name, a model folder, or a public model: a folder of it, or a hub id that was pulled.
 
         `device` is the best one there is unless given. `dtype` is what the networks compute in, "float32" or
-        "bfloat16"; the sampler's state is float32 always. `check` compares every file with its SHA-256 first.
-        Raises `FileNotFoundError` where there is no model, `ModelError` where it is damaged.
+        "bfloat16"; the sampler's state is float32 always. `parts` names other models to take parts from, such as
+        {"clip": folder}. `check` compares every file with its SHA-256 first. Raises `FileNotFoundError` where there is no
+        model, `ModelError` where it is damaged or parts do not fit together.
         """
-        folder = resolve(model)
-        manifest = verify(folder) if check else read_manifest(folder)
+        opened = open_model(model, parts=parts, check=check)
         target = best_device() if device is None else torch.device(device)
-
-        def tokenizer() -> ClipTokenizer:
-            if manifest.tokenizer is None:
-                raise ValueError(f"the model {manifest.name!r} has no tokenizer: it cannot read text")
-            return ClipTokenizer.from_json((folder / manifest.tokenizer.file).read_text(encoding="utf-8"))
-
         return cls(
-            {
-                name: functools.partial(load_part, folder, manifest, name, device=target)
-                for name in manifest.parts
-            },
-            tokenizer,
-            name=manifest.name,
-            weights=manifest.weights,
-            defaults=read_settings(manifest.defaults),
+            {name: functools.partial(part.load, device=target) for name, part in opened.parts.items()},
+            opened.tokenizer,
+            name=opened.name,
+            weights=opened.weights,
+            defaults=read_settings(opened.defaults),
             device=target,
             dtype=read_dtype(dtype),
         )
@@ -136,6 +127,11 @@ class System(Manipulations):
         return self.part("prior", DiffusionPrior)
 
     @property
+    def prior_autoregressive(self) -> AutoregressivePrior:
+        """The other prior, which not every model has."""
+        return self.part("prior_autoregressive", AutoregressivePrior)
+
+    @property
     def decoder(self) -> Decoder:
         """The decoder: image embedding (and caption) -> small picture."""
         return self.part("decoder", Decoder)
@@ -145,6 +141,11 @@ class System(Manipulations):
         """The upsamplers in the order in which they run."""
         names = [name for name in self._loaders if name.startswith("upsampler")]
         return sorted((self.part(name, Upsampler) for name in names), key=lambda part: part.config.high_size)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of the parts that there are, loaded or not."""
+        return tuple(self._loaders)
 
     @property
     def sizes(self) -> list[int]:
@@ -200,6 +201,7 @@ class System(Manipulations):
         sampler: str | None = None,
         negative: str | None = None,
         prior: PriorName | None = None,
+        random: RandomName | None = None,
         callback: Callback | None = None,
         batch_size: int | None = None,
     ) -> list[Picture]:
@@ -220,6 +222,7 @@ class System(Manipulations):
             candidates=candidates,
             sampler=sampler,
             prior=prior,
+            random=random,
         )
         return list(
             generate_each(
@@ -275,9 +278,10 @@ def load(
     *,
     device: torch.device | str | None = None,
     dtype: torch.dtype | str = torch.float32,
+    parts: Mapping[str, str | os.PathLike[str]] | None = None,
 ) -> System:
-    """A bundled model by its name, or a model folder: `System.load`."""
-    return System.load(model, device=device, dtype=dtype)
+    """A bundled model by its name, a model folder, or a public model that was pulled: `System.load`."""
+    return System.load(model, device=device, dtype=dtype, parts=parts)
 
 
 def best_device() -> torch.device:

@@ -14,12 +14,15 @@ from unclip.generate.settings import Settings, check_seed, seed_of
 from unclip.generate.sources import PictureLike
 from unclip.generate.stages import (
     Captions,
+    Seeds,
     choose,
     decode,
     decoder_condition,
     decoder_denoiser,
     read_captions,
     sample_prior,
+    sample_prior_autoregressive,
+    seeds_of,
     upsample,
     warn_if_cut,
 )
@@ -129,7 +132,7 @@ def _in_batches(
 ) -> Iterator[Picture]:
     batches = [orders[first : first + together] for first in range(0, len(orders), together)]
     steps = settings.steps + settings.upsampler_steps * system.sizes.index(size)
-    steps += settings.prior_steps if settings.prior == "diffusion" else 0
+    steps += prior_steps(system, settings)
     reporter = Reporter(callback, steps * len(batches), len(orders))
     for index, batch in enumerate(batches):
         yield from draw(system, batch, settings, size, reporter, index * together)
@@ -140,7 +143,7 @@ def draw(
     system: System, orders: Sequence[Order], settings: Settings, size: int, reporter: Reporter, first: int = 0
 ) -> list[Picture]:
     """One batch of pictures of `size` pixels, through all stages."""
-    seeds = [order.seed for order in orders]
+    seeds = seeds_of([order.seed for order in orders], settings)
     captions = _captions(system, [order.prompt for order in orders])
     negatives = [order.negative for order in orders]
     negative = _captions(system, [text or "" for text in negatives]) if any(negatives) else None
@@ -172,7 +175,7 @@ def draw(
 def embed(
     system: System,
     captions: Captions,
-    seeds: Sequence[int],
+    seeds: Seeds,
     settings: Settings,
     reporter: Reporter,
     first: int = 0,
@@ -183,26 +186,39 @@ def embed(
         return None
     if settings.prior == "text":
         return captions.encoding.embedding
-    prior = system.prior
-    with system.precision(prior):
+    guided: dict[str, Any] = {"candidates": settings.candidates, "guidance": settings.prior_guidance}
+    if settings.prior == "autoregressive":
+        prior = system.prior_autoregressive
+        sampler = sample_prior_autoregressive(prior, captions, seeds, negative=negative, **guided)
+    else:
+        prior = system.prior
+        if negative is None and prior.config.null == "empty":
+            negative = _captions(system, [""] * len(captions.tokens))
         sampler = sample_prior(
             prior,
             captions,
             seeds,
-            candidates=settings.candidates,
             steps=settings.prior_steps,
             sampler=settings.prior_sampler,
-            guidance=settings.prior_guidance,
             negative=negative,
+            **guided,
         )
-        samples = reporter.follow(sampler, "prior", settings.prior_steps, first)
+    with system.precision(prior):
+        samples = reporter.follow(sampler, "prior", prior_steps(system, settings), first)
     return choose(prior, samples, captions, unit=system.clip.config.normalize)
+
+
+def prior_steps(system: System, settings: Settings) -> int:
+    """How many steps the prior that `settings` asks for takes; the autoregressive one's are its own."""
+    if settings.prior == "diffusion":
+        return settings.prior_steps
+    return system.prior_autoregressive.config.dimensions if settings.prior == "autoregressive" else 0
 
 
 def enlarge(
     system: System,
     pixels: Float[Tensor, "b 3 h w"],
-    seeds: Sequence[int],
+    seeds: Seeds,
     size: int,
     settings: Settings,
     reporter: Reporter,

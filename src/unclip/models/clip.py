@@ -21,6 +21,7 @@ class VisionConfig:
     width: int = 256
     layers: int = 6
     heads: int = 4
+    mlp_ratio: float = 4.0
     activation: Activation = "gelu"
     pool: Literal["class", "mean"] = "class"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -52,6 +53,8 @@ class ClipConfig:
     normalize: bool = True
     """Whether `encode_*` return unit vectors. Karlo's prior and decoder want them as they are."""
     loss: Literal["contrastive", "sigmoid"] = "contrastive"
+    towers: Literal["both", "text"] = "both"
+    """Some public weights come without the picture tower: then only `encode_text` is there."""
 
 
 class TextEncoding(NamedTuple):
@@ -81,7 +84,11 @@ class VisionTower(nn.Module):
         self.positions = nn.Parameter(config.width**-0.5 * torch.randn(tokens, config.width))
         self.norm_in = nn.LayerNorm(config.width)
         self.transformer = Transformer(
-            config.width, config.layers, config.heads, activation=config.activation
+            config.width,
+            config.layers,
+            config.heads,
+            mlp_ratio=config.mlp_ratio,
+            activation=config.activation,
         )
         self.norm_out = nn.LayerNorm(config.width)
         self.project = nn.Linear(config.width, embedding, bias=False)
@@ -141,14 +148,21 @@ class Clip(nn.Module):
     def __init__(self, config: ClipConfig):
         super().__init__()
         self.config = config
-        self.vision = VisionTower(config.vision, config.embedding)
+        self.vision = VisionTower(config.vision, config.embedding) if config.towers == "both" else None
         self.text = TextTower(config.text, config.embedding)
         sigmoid = config.loss == "sigmoid"
         self.logit_scale = nn.Parameter(torch.tensor(math.log(10.0 if sigmoid else 1 / 0.07)))
         self.logit_bias = nn.Parameter(torch.tensor(-10.0)) if sigmoid else None
 
     def encode_image(self, pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        """Pictures in [-1, 1] -> image embeddings z_i, of unit length where the config says so."""
+        """Pictures in [-1, 1] -> image embeddings z_i, of unit length where the config says so.
+
+        Raises ValueError for a CLIP that came without its picture tower.
+        """
+        if self.vision is None:
+            raise ValueError(
+                "this CLIP came without its picture tower, so it cannot read pictures: take one that has both"
+            )
         embedding = self.vision(pictures).float()
         return nn.functional.normalize(embedding, dim=-1) if self.config.normalize else embedding
 

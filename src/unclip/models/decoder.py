@@ -13,6 +13,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from unclip.diffusion.parametrization import ProcessConfig
+from unclip.models.clip import TextConfig
+from unclip.models.clip_caption import CaptionContext, ClipCaption
 from unclip.models.patch_transformer import PatchTransformer, PatchTransformerConfig
 from unclip.models.unet import Unet, UnetConfig
 from unclip.nn.transformer import Activation, Transformer
@@ -20,7 +22,10 @@ from unclip.nn.transformer import Activation, Transformer
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionConfig:
-    """GLIDE's text transformer (Nichol et al. 2021, section 4): trained with the decoder, not taken from CLIP."""
+    """GLIDE's text transformer (Nichol et al. 2021, section 4), trained with the decoder; or CLIP's text tower.
+
+    With `tower` "clip", the sizes are those of CLIP's tower, and `start` is the token that its captions begin with.
+    """
 
     vocabulary: int = 49408
     context: int = 77
@@ -29,6 +34,8 @@ class CaptionConfig:
     layers: int = 6
     heads: int = 8
     activation: Activation = "gelu"
+    tower: Literal["glide", "clip"] = "glide"
+    start: int = 49406
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +86,8 @@ class DecoderContext:
     vector: Float[Tensor, "b e"]
     tokens: Float[Tensor, "b m f"]
     hint: Float[Tensor, "b 4 h w"] | None = None
+    mask: Bool[Tensor, "b m"] | None = None
+    """True where a token counts; None: all do."""
 
 
 class CaptionEncoder(nn.Module):
@@ -130,10 +139,21 @@ class Decoder(nn.Module):
         self.image_vector = nn.Linear(config.embedding, vector_width)
         self.image_tokens = nn.Linear(config.embedding, config.image_tokens * context_width)
         self.null_image = nn.Parameter(torch.zeros(config.embedding))
-        self.caption = None if config.caption is None else CaptionEncoder(config.caption)
-        self.caption_project = (
-            None if config.caption is None else nn.Linear(config.caption.width, context_width)
-        )
+        self.caption: CaptionEncoder | ClipCaption | None = None
+        self.caption_project: nn.Linear | None = None
+        caption = config.caption
+        if caption is not None and caption.tower == "clip":
+            names = ("vocabulary", "context", "end", "width", "layers", "heads", "activation")
+            self.caption = ClipCaption(
+                TextConfig(**{name: getattr(caption, name) for name in names}),
+                caption.start,
+                config.embedding,
+                context_width=context_width,
+                vector_width=vector_width,
+            )
+        elif caption is not None:
+            self.caption = CaptionEncoder(caption)
+            self.caption_project = nn.Linear(caption.width, context_width)
 
     def encode(self, condition: DecoderCondition) -> DecoderContext:
         """Project the conditions. Raises ValueError where a part of the condition does not fit the config."""
@@ -147,14 +167,21 @@ class Decoder(nn.Module):
         z = condition.image_embedding * self.config.embedding_scale
         z = torch.where(condition.keep_image[:, None], z, self.null_image)
         tokens = rearrange(self.image_tokens(z), "b (k f) -> b k f", k=self.config.image_tokens)
-        if self.caption is not None and self.caption_project is not None:
-            if condition.tokens is None:
-                raise ValueError(
-                    "this decoder reads captions: give tokens, and drop them with keep_caption=False"
-                )
-            states = self.caption(condition.tokens, condition.keep_caption)
-            tokens = torch.cat([self.caption_project(states), tokens], dim=1)
-        return DecoderContext(self.image_vector(z), tokens, condition.hint)
+        vector = self.image_vector(z)
+        if self.caption is None:
+            return DecoderContext(vector, tokens, condition.hint)
+        if condition.tokens is None:
+            raise ValueError(
+                "this decoder reads captions: give tokens, and drop them with keep_caption=False"
+            )
+        caption = self.caption(condition.tokens, condition.keep_caption)
+        if isinstance(caption, CaptionContext):
+            mask = torch.cat([caption.mask, caption.mask.new_ones(tokens.shape[:2])], dim=1)
+            tokens = torch.cat([caption.tokens, tokens], dim=1)
+            return DecoderContext(vector + caption.vector, tokens, condition.hint, mask)
+        assert self.caption_project is not None
+        tokens = torch.cat([self.caption_project(caption), tokens], dim=1)
+        return DecoderContext(vector, tokens, condition.hint)
 
     def forward(
         self, x: Float[Tensor, "b c h w"], label: Float[Tensor, " b"], context: DecoderContext
@@ -163,10 +190,14 @@ class Decoder(nn.Module):
         if self.config.inpainting:
             hint = x.new_zeros(len(x), 4, *x.shape[2:]) if context.hint is None else context.hint.to(x.dtype)
             x = torch.cat([x, hint], dim=1)
-        return self.net(x, label, context.vector, context.tokens)
+        mask = {} if context.mask is None else {"context_mask": context.mask}
+        return self.net(x, label, context.vector, context.tokens, **mask)
 
 
 def _check(config: DecoderConfig) -> None:
+    clip = config.caption is not None and config.caption.tower == "clip"
+    if clip and not isinstance(config.net, UnetConfig):
+        raise ValueError("CLIP's text tower comes with a mask of its tokens, which only a U-Net reads")
     if isinstance(config.net, PatchTransformerConfig) and config.net.size != config.size:
         raise ValueError(f"net.size is {config.net.size}, but the decoder's size is {config.size}")
     wanted_in = 3 + 4 * config.inpainting

@@ -33,6 +33,10 @@ class DiffusionPriorConfig:
     activation: Activation = "gelu"
     dropout_text: float = 0.1
     """The share of samples that lose their caption in training, for classifier-free guidance."""
+    null: Literal["learned", "empty"] = "learned"
+    """What stands for no caption: learned vectors, or the encoding of the empty caption (Karlo), which callers give."""
+    clip_range: float | None = None
+    """Sampling clamps estimates of the standardised embedding to this range around 0; None lets them be."""
     process: ProcessConfig = ProcessConfig(parametrization="x0", schedule="cosine")
 
 
@@ -77,8 +81,9 @@ class DiffusionPrior(nn.Module):
         self.image_in = nn.Linear(config.embedding, width)
         self.label = LabelEmbedding(width)
         self.query = nn.Parameter(width**-0.5 * torch.randn(width))
-        self.null_state = nn.Parameter(width**-0.5 * torch.randn(width))
-        self.null_text = nn.Parameter(width**-0.5 * torch.randn(width))
+        learned = config.null == "learned"
+        self.null_state = nn.Parameter(width**-0.5 * torch.randn(width)) if learned else None
+        self.null_text = nn.Parameter(width**-0.5 * torch.randn(width)) if learned else None
         self.positions = nn.Parameter(width**-0.5 * torch.randn(config.context + 4, width))
         self.transformer = Transformer(
             width, config.layers, config.heads, activation=config.activation, causal=True
@@ -105,9 +110,15 @@ class DiffusionPrior(nn.Module):
                 f"the caption's states are {tuple(condition.text_states.shape[1:])} (tokens, width), this prior reads "
                 f"{(self.config.context, self.config.text_width)}: take the CLIP that it was trained with"
             )
-        keep = condition.keep[:, None, None]
-        states = torch.where(keep, self.states_in(condition.text_states), self.null_state.to(x.dtype))
-        text = torch.where(keep[:, 0], self.text_in(condition.text_embedding), self.null_text.to(x.dtype))
+        states, text = self.states_in(condition.text_states), self.text_in(condition.text_embedding)
+        if self.null_state is not None and self.null_text is not None:
+            keep = condition.keep[:, None, None]
+            states = torch.where(keep, states, self.null_state.to(x.dtype))
+            text = torch.where(keep[:, 0], text, self.null_text.to(x.dtype))
+        elif not condition.keep.all():
+            raise ValueError(
+                "this prior learned no vector for a dropped caption: give it the empty caption's encoding instead"
+            )
         tail = torch.stack(
             [
                 text,

@@ -29,7 +29,8 @@ class UpsamplerConfig:
     `noise_level` is the largest standard deviation of the noise added to it (0 adds none), on the scale of pictures in
     [-1, 1]; a net with a `vector_width` is told how much there was. `crop_fraction` is the side of a training crop over
     the side of the picture. With `residual` the net predicts the difference from the resized small picture, which only
-    makes sense for a process that predicts x0.
+    makes sense for a process that predicts x0. With `last_step` there is a second net of the same shape for the last
+    step of sampling (Karlo's was fine-tuned with perceptual and adversarial losses).
     """
 
     kind: Literal["upsampler"] = "upsampler"
@@ -43,6 +44,7 @@ class UpsamplerConfig:
     noise_level: float = 0.0
     crop_fraction: float = 0.25
     residual: bool = False
+    last_step: bool = False
 
     def __post_init__(self) -> None:
         """Raise ValueError for sizes that do not fit together and for switches that contradict each other."""
@@ -94,6 +96,7 @@ class Upsampler(nn.Module):
         super().__init__()
         self.config = config
         self.net = Unet(config.net)
+        self.last_net = Unet(config.net) if config.last_step else None
         # Noise of standard deviation 0 to 1 becomes a label on the scale of DDPM's timesteps.
         self.noise_label: LabelEmbedding | None = None
         if config.net.vector_width is not None:
@@ -110,6 +113,15 @@ class Upsampler(nn.Module):
         self, x: Float[Tensor, "b c h w"], label: Float[Tensor, " b"], condition: UpsamplerCondition
     ) -> Float[Tensor, "b c_out h w"]:
         """The raw prediction for noisy pictures `x`. Raises ValueError when `condition.low` is of another size."""
+        return self._predict(self.net, x, label, condition)
+
+    def last(
+        self, x: Float[Tensor, "b c h w"], label: Float[Tensor, " b"], condition: UpsamplerCondition
+    ) -> Float[Tensor, "b c_out h w"]:
+        """`forward` for the last step of sampling: by the net made for it, where there is one."""
+        return self._predict(self.net if self.last_net is None else self.last_net, x, label, condition)
+
+    def _predict(self, net: nn.Module, x: Tensor, label: Tensor, condition: UpsamplerCondition) -> Tensor:
         low = condition.low
         if low.shape[-2:] != x.shape[-2:]:
             raise ValueError(
@@ -118,7 +130,7 @@ class Upsampler(nn.Module):
         vector = None
         if self.noise_label is not None:
             vector = self.noise_label(condition.noise_level)
-        prediction = self.net(torch.cat([x, low.to(x.dtype)], dim=1), label, vector)
+        prediction = net(torch.cat([x, low.to(x.dtype)], dim=1), label, vector)
         return prediction + low if self.config.residual else prediction
 
 

@@ -1,0 +1,192 @@
+"""Tables of keys: which weights of a public format make up each of ours, and back.
+
+A row pairs one of our names with the names in the format that hold the same numbers, and says how they are laid out
+there. Names are templates: `{n}` stands for a number and `{p}` for `weight` or `bias`. A table decides for every weight;
+what it does not know, lacks or finds twice is an error that is named.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from unclip.checkpoints.manifest import ModelError
+
+
+class Form(NamedTuple):
+    """How one weight of ours is laid out as weights of theirs: `join` makes ours, `split` undoes it."""
+
+    join: Callable[[list[Tensor]], Tensor]
+    split: Callable[[Tensor], list[Tensor]]
+
+
+SAME = Form(lambda parts: parts[0], lambda ours: [ours])
+TRANSPOSED = Form(lambda parts: parts[0].T, lambda ours: [ours.T])
+
+
+def stacked(count: int) -> Form:
+    """Ours holds the rows of `count` weights of theirs, one after the other."""
+    return Form(lambda parts: torch.cat(parts), lambda ours: list(ours.chunk(count)))
+
+
+def with_leading(ones: int) -> Form:
+    """Theirs has that many axes of length 1 in front."""
+    return Form(
+        lambda parts: parts[0].reshape(parts[0].shape[ones:]),
+        lambda ours: [ours.reshape(*(1,) * ones, *ours.shape)],
+    )
+
+
+def interleaved(count: int, block: int, *, convolution: bool = False) -> Form:
+    """Rows of theirs go (head, one of `count`, `block`), of ours (one of `count`, head, `block`): fused attention.
+
+    With `convolution`, theirs are the weights of 1-wide convolutions: matrices with one more axis.
+    """
+
+    def join(parts: list[Tensor]) -> Tensor:
+        theirs = parts[0].squeeze(-1) if convolution and parts[0].ndim == 3 else parts[0]
+        return rearrange(theirs, "(a n c) ... -> (n a c) ...", n=count, c=block)
+
+    def split(ours: Tensor) -> list[Tensor]:
+        theirs = rearrange(ours, "(n a c) ... -> (a n c) ...", n=count, c=block)
+        return [theirs.unsqueeze(-1) if convolution and theirs.ndim == 2 else theirs]
+
+    return Form(join, split)
+
+
+# A matrix of ours, a 1-wide convolution of theirs; a bias is the same.
+CONVOLUTION = Form(
+    lambda parts: parts[0].squeeze(-1) if parts[0].ndim == 3 else parts[0],
+    lambda ours: [ours.unsqueeze(-1) if ours.ndim == 2 else ours],
+)
+
+
+def channel_major(tokens: int) -> Form:
+    """Rows of theirs go (channel, token), of ours (token, channel)."""
+    return Form(
+        lambda parts: rearrange(parts[0], "(c k) ... -> (k c) ...", k=tokens),
+        lambda ours: [rearrange(ours, "(k c) ... -> (c k) ...", k=tokens)],
+    )
+
+
+def absent(value: float) -> Form:
+    """The format has no such number; ours gets `value`."""
+    return Form(lambda parts: torch.tensor(value), lambda ours: [])
+
+
+@dataclass(frozen=True)
+class Row:
+    """`ours` is made of `theirs`, in that order."""
+
+    ours: str
+    theirs: tuple[str, ...]
+    form: Form = SAME
+
+
+def row(ours: str, *theirs: str, form: Form = SAME) -> Row:
+    """`Row` without the parentheses."""
+    return Row(ours, theirs, form)
+
+
+def within(ours: str, theirs: str, rows: Iterable[Row]) -> list[Row]:
+    """The same rows inside of larger models, where their names have these prefixes."""
+    return [Row(ours + one.ours, tuple(theirs + name for name in one.theirs), one.form) for one in rows]
+
+
+def renamed(pairs: Mapping[str, str], form: Form = SAME) -> list[Row]:
+    """A row for each pair of our module and theirs, for its weight and its bias."""
+    return [Row(f"{ours}.{{p}}", (f"{theirs}.{{p}}",), form) for ours, theirs in pairs.items()]
+
+
+_FIELDS = {"p": "weight|bias"}
+_NUMBER = r"\d+"
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    pieces = re.split(r"\{(\w+)\}", template)
+    text = ""
+    for index, piece in enumerate(pieces):
+        text += f"(?P<{piece}>{_FIELDS.get(piece, _NUMBER)})" if index % 2 else re.escape(piece)
+    return re.compile(text)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of a format for one network. `ignored` are patterns of their names that hold nothing learned."""
+
+    rows: Sequence[Row]
+    ignored: Sequence[str] = ()
+    _patterns: list[re.Pattern[str]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_patterns", [_pattern(one.ours) for one in self.rows])
+
+    def find(self, ours: str) -> Row:
+        """The row of one of our weights, its templates filled in. Raises ValueError unless there is exactly one."""
+        found = [
+            (one, match)
+            for one, pattern in zip(self.rows, self._patterns)
+            if (match := pattern.fullmatch(ours))
+        ]
+        if len(found) != 1:
+            raise ValueError(f"the table has {len(found)} rows for the weight {ours!r}: it needs exactly one")
+        one, match = found[0]
+        return Row(ours, tuple(name.format(**match.groupdict()) for name in one.theirs), one.form)
+
+    def plan(self, ours: Mapping[str, Tensor]) -> dict[str, Row]:
+        """The row of each of our weights. Raises ValueError for one of theirs that two of ours would be made of."""
+        plan = {name: self.find(name) for name in ours}
+        claimed: dict[str, str] = {}
+        for name, one in plan.items():
+            for key in one.theirs:
+                if key in claimed:
+                    raise ValueError(f"the table makes both {claimed[key]!r} and {name!r} of {key!r}")
+                claimed[key] = name
+        return plan
+
+    def to_theirs(self, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Our weights in the format's names and layout; tensors on the meta device give the format's shapes."""
+        theirs: dict[str, Tensor] = {}
+        for name, one in self.plan(ours).items():
+            theirs |= zip(one.theirs, one.form.split(ours[name]), strict=True)
+        return theirs
+
+    def to_ours(
+        self,
+        ours: Mapping[str, Tensor],
+        keys: Collection[str],
+        read: Callable[[str], Tensor],
+        where: str,
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Each of our weights, made of what `read` gives for their names, one after the other.
+
+        `ours` has a tensor of the right shape for each of our names (of any content) and `keys` are the names that there
+        are. Raises `ModelError` that names `where` and the first name that is unknown or missing, or whose shape is not
+        what the config asks for; names are checked before anything is read.
+        """
+        plan = self.plan(ours)
+        wanted = [key for one in plan.values() for key in one.theirs]
+        ignored = [re.compile(pattern) for pattern in self.ignored]
+        unknown = sorted(
+            key for key in set(keys) - set(wanted) if not any(pattern.fullmatch(key) for pattern in ignored)
+        )
+        if unknown:
+            raise ModelError(f"{where} holds the unknown weight {_first(unknown)}")
+        if missing := sorted(set(wanted) - set(keys)):
+            raise ModelError(f"{where} lacks the weight {_first(missing)}")
+        for name, one in plan.items():
+            parts = [read(key) for key in one.theirs]
+            for key, part, like in zip(one.theirs, parts, one.form.split(ours[name]), strict=True):
+                if part.shape != like.shape:
+                    raise ModelError(
+                        f"{where}: {key} has shape {tuple(part.shape)}, its config asks for {tuple(like.shape)}"
+                    )
+            yield name, one.form.join(parts)
+
+
+def _first(names: list[str]) -> str:
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")

@@ -1,0 +1,203 @@
+"""Karlo's original checkpoints (https://github.com/kakaobrain/karlo): prior, decoder and upsamplers, a `.ckpt` file each.
+
+They are Lightning checkpoints with a `state_dict`, and hold no config: Karlo came in one size. Its CLIP is OpenAI's
+`ViT-L-14.pt`, and the mean and standard deviation of image embeddings are in `ViT-L-14_stats.th`. Keys are `file/name`.
+"""
+
+from unclip.checkpoints.keymap import (
+    CONVOLUTION,
+    Row,
+    Table,
+    channel_major,
+    interleaved,
+    renamed,
+    row,
+    with_leading,
+    within,
+)
+from unclip.checkpoints.maps.clip import openai_table
+from unclip.diffusion.parametrization import ProcessConfig
+from unclip.models.clip import ClipConfig
+from unclip.models.decoder import CaptionConfig, DecoderConfig
+from unclip.models.prior_diffusion import DiffusionPriorConfig
+from unclip.models.unet import UnetConfig
+from unclip.models.upsampler import UpsamplerConfig
+
+# What each file's name begins with; `{}` of the public ones are steps.
+FILES = {
+    "clip": "ViT-L-14.pt",
+    "stats": "ViT-L-14_stats.th",
+    "prior": "prior-ckpt",
+    "decoder": "decoder-ckpt",
+    "upsampler": "improved-sr-ckpt",
+}
+
+_RESBLOCK = renamed(
+    {"norm1": "in_layers.0", "conv1": "in_layers.2", "embedding": "emb_layers.1", "norm2": "out_layers.0"}
+    | {"conv2": "out_layers.3", "skip": "skip_connection"}
+)
+
+
+def unet_rows(config: UnetConfig) -> list[Row]:
+    """A U-Net in OpenAI's layout, whose blocks are numbered through: input_blocks, middle_block, output_blocks."""
+    attention = [
+        *renamed({"norm": "norm"}),
+        row("qkv.{p}", "qkv.{p}", form=interleaved(3, config.head_channels, convolution=True)),
+        row("context_kv.{p}", "encoder_kv.{p}", form=interleaved(2, config.head_channels, convolution=True)),
+        row("out.{p}", "proj_out.{p}", form=CONVOLUTION),
+    ]
+    levels, attending = len(config.multiples), config.attention_levels
+    rows = renamed(
+        {
+            "label.linear_1": "time_embed.0",
+            "label.linear_2": "time_embed.2",
+            "entrance": "input_blocks.0.0",
+            "exit_norm": "out.0",
+            "exit": "out.2",
+        }
+    )
+    number = 1
+    for level in range(levels):
+        for index in range(config.blocks):
+            rows += within(f"down.{level}.resblocks.{index}.", f"input_blocks.{number}.0.", _RESBLOCK)
+            if level in attending:
+                rows += within(f"down.{level}.attentions.{index}.", f"input_blocks.{number}.1.", attention)
+            number += 1
+        if level < levels - 1:
+            rows += within(f"down.{level}.resample.", f"input_blocks.{number}.0.", _RESBLOCK)
+            number += 1
+    rows += within("middle.resblock1.", "middle_block.0.", _RESBLOCK)
+    if attending:
+        rows += within("middle.attention.", "middle_block.1.", attention)
+    rows += within("middle.resblock2.", f"middle_block.{2 if attending else 1}.", _RESBLOCK)
+    number = 0
+    for step, level in enumerate(reversed(range(levels))):
+        for index in range(config.blocks + 1):
+            rows += within(f"up.{step}.resblocks.{index}.", f"output_blocks.{number}.0.", _RESBLOCK)
+            if level in attending:
+                rows += within(f"up.{step}.attentions.{index}.", f"output_blocks.{number}.1.", attention)
+            if level and index == config.blocks:
+                last = 2 if level in attending else 1
+                rows += within(f"up.{step}.resample.", f"output_blocks.{number}.{last}.", _RESBLOCK)
+            number += 1
+    return rows
+
+
+def prior_table(config: DiffusionPriorConfig) -> Table:
+    """The prior, and the statistics of embeddings beside it."""
+    block = [
+        *renamed({"norm_1": "ln_1", "norm_2": "ln_2", "mlp.0": "mlp.c_fc", "mlp.2": "mlp.c_proj"}),
+        *renamed({"attention.out": "attn.c_proj"}),
+        row("attention.qkv.{p}", "attn.c_qkv.{p}", form=interleaved(3, config.width // config.heads)),
+    ]
+    rows = [
+        *renamed(
+            {
+                "label.linear_1": "time_embed.0",
+                "label.linear_2": "time_embed.2",
+                "image_in": "clip_img_proj",
+                "text_in": "text_emb_proj",
+                "states_in": "text_enc_proj",
+                "norm_out": "final_ln",
+                "image_out": "out_proj",
+            }
+        ),
+        *within("transformer.blocks.{n}.", "transformer.resblocks.{n}.", block),
+        row("query", "prd_emb", form=with_leading(2)),
+        row("positions", "positional_embedding", form=with_leading(1)),
+    ]
+    stats = [row("embedding_mean", "stats/mean"), row("embedding_std", "stats/std")]
+    return Table([*within("", "prior/model.", rows), *stats])
+
+
+def decoder_table(config: DecoderConfig) -> Table:
+    """The decoder, and CLIP's text tower, which is in CLIP's file."""
+    assert isinstance(config.net, UnetConfig)
+    projections = [
+        *renamed(
+            {
+                "image_vector": "clip_emb",
+                "caption.states": "text_seq_proj.0",
+                "caption.norm": "text_seq_proj.1",
+                "caption.vector": "text_feat_proj",
+            }
+        ),
+        *renamed({"image_tokens": "clip_tok_proj"}, channel_major(config.image_tokens)),
+        row("null_image", "cf_param"),
+    ]
+    tower = openai_table("clip/")
+    text = [
+        Row(one.ours.replace("text.", "caption.tower.", 1), one.theirs, one.form)
+        for one in tower.rows
+        if one.ours.startswith("text.")
+    ]
+    rows = [
+        *within("net.", "decoder/model.", unet_rows(config.net)),
+        *within("", "decoder/model.", projections),
+    ]
+    # The picture tower in CLIP's file is no part of the decoder.
+    return Table([*rows, *text], (*tower.ignored, r"clip/(visual\..*|logit_scale)"))
+
+
+def upsampler_table(config: UpsamplerConfig) -> Table:
+    """Both upsampling nets, which one file holds."""
+    rows = unet_rows(config.net)
+    return Table(
+        [
+            *within("net.", "upsampler/model_first_steps.", rows),
+            *within("last_net.", "upsampler/model_last_step.", rows),
+        ]
+    )
+
+
+# From Karlo's configs: decoder_900M_vit_l.yaml, prior_1B_vit_l.yaml, improved_sr_64_256_1.4B.yaml.
+PRIOR = DiffusionPriorConfig(
+    embedding=768,
+    context=77,
+    text_width=768,
+    width=2048,
+    layers=20,
+    heads=32,
+    null="empty",
+    clip_range=10.0,
+)
+UPSAMPLER = UpsamplerConfig(
+    net=UnetConfig(in_channels=6, channels=320, multiples=(1, 2, 3, 4), blocks=3, scale_shift_norm=False),
+    process=ProcessConfig(parametrization="eps", schedule="cosine"),
+    low_size=64,
+    high_size=256,
+    last_step=True,
+)
+
+
+def decoder_config(clip: ClipConfig, start: int) -> DecoderConfig:
+    """The decoder's config, which reads captions by the text tower of `clip`."""
+    text = clip.text
+    return DecoderConfig(
+        net=UnetConfig(
+            in_channels=3,
+            out_channels=6,
+            channels=320,
+            multiples=(1, 2, 3, 4),
+            blocks=3,
+            attention_levels=(1, 2, 3),
+            head_channels=64,
+            context_width=1536,
+            vector_width=1280,
+        ),
+        size=64,
+        embedding=clip.embedding,
+        image_tokens=4,
+        caption=CaptionConfig(
+            vocabulary=text.vocabulary,
+            context=text.context,
+            end=text.end,
+            width=text.width,
+            layers=text.layers,
+            heads=text.heads,
+            activation=text.activation,
+            tower="clip",
+            start=start,
+        ),
+        process=ProcessConfig(parametrization="eps", schedule="cosine", learned_variance=True),
+    )

@@ -1,0 +1,207 @@
+"""A model of any known format, opened: its parts' configs are read, their weights wait until they are asked for.
+
+Parts of different models can be put together where their embedding spaces, widths and sizes agree.
+"""
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from unclip.checkpoints.foreign import Foreign, recognise
+from unclip.checkpoints.hub import resolve
+from unclip.checkpoints.io import load_part
+from unclip.checkpoints.manifest import MANIFEST, ModelError, read_manifest, verify
+from unclip.checkpoints.registry import read_config
+from unclip.tokenizers.clip import ClipTokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenPart:
+    """A network that can be loaded: `load(device=..., dtype=...)`. `model` names where it comes from."""
+
+    model: str
+    config: Any
+    load: Callable[..., nn.Module]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenModel:
+    """What a system is made of. `weights` changes whenever a weight or config does."""
+
+    name: str
+    weights: str
+    licence: str
+    parts: Mapping[str, OpenPart]
+    tokenizer: Callable[[], ClipTokenizer]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+def open_model(
+    model: str | os.PathLike[str],
+    *,
+    parts: Mapping[str, str | os.PathLike[str]] | None = None,
+    check: bool = False,
+) -> OpenModel:
+    """A bundled model by its name, a folder of ours or in a public format, or a hub id that was pulled.
+
+    `parts` names other models to take parts from, such as {"prior": folder}. `check` compares the files of a folder of
+    ours with their SHA-256. Raises `FileNotFoundError` where there is no model, `ModelError` where it is damaged or in
+    an unknown format, and where parts do not fit together.
+    """
+    folder = resolve(model)
+    opened = _ours(folder, check) if (folder / MANIFEST).is_file() else _foreign(folder)
+    if parts:
+        opened = mix(opened, {name: open_model(other, check=check) for name, other in parts.items()})
+    check_fit(opened.parts)
+    return opened
+
+
+def mix(base: OpenModel, others: Mapping[str, OpenModel]) -> OpenModel:
+    """`base` with parts of other models in the place of its own, or beside them.
+
+    A CLIP brings its tokenizer, and gives embeddings of unit length or not as the one in its place did. Raises
+    `ModelError` for a part that the other model has not.
+    """
+    parts, tokenizer = dict(base.parts), base.tokenizer
+    for name, other in others.items():
+        if name not in other.parts:
+            raise ModelError(f"{other.name!r} has no {name}: it has {', '.join(other.parts)}")
+        part = other.parts[name]
+        if name == "clip":
+            tokenizer = other.tokenizer
+            if name in base.parts:
+                part = _normalizing(part, base.parts[name].config.normalize)
+        parts[name] = part
+    taken = sorted((name, other.weights) for name, other in others.items())
+    return replace(
+        base,
+        name=" + ".join([base.name, *dict.fromkeys(other.name for other in others.values())]),
+        weights=hashlib.sha256(repr((base.weights, taken)).encode()).hexdigest()[:12],
+        licence=", ".join(
+            dict.fromkeys(one for one in [base.licence, *(o.licence for o in others.values())] if one)
+        ),
+        parts=parts,
+        tokenizer=tokenizer,
+    )
+
+
+def check_fit(parts: Mapping[str, OpenPart]) -> None:
+    """Raise `ModelError` naming two parts that do not go together, and both of their numbers."""
+    clip, prior, decoder = parts.get("clip"), parts.get("prior"), parts.get("decoder")
+    if clip is not None and prior is not None:
+        text = clip.config.text
+        _agree(
+            "prior", prior, "embeddings of width", prior.config.embedding, "clip", clip, clip.config.embedding
+        )
+        _agree("prior", prior, "text states of width", prior.config.text_width, "clip", clip, text.width)
+        _agree(
+            "prior", prior, "captions of so many tokens:", prior.config.context, "clip", clip, text.context
+        )
+    if clip is not None and decoder is not None:
+        text, caption = clip.config.text, decoder.config.caption
+        _agree(
+            "decoder",
+            decoder,
+            "embeddings of width",
+            decoder.config.embedding,
+            "clip",
+            clip,
+            clip.config.embedding,
+        )
+        if caption is not None:
+            _agree("decoder", decoder, "a vocabulary of", caption.vocabulary, "clip", clip, text.vocabulary)
+            _agree(
+                "decoder", decoder, "captions of so many tokens:", caption.context, "clip", clip, text.context
+            )
+    upsampler = parts.get("upsampler")
+    if decoder is not None and upsampler is not None:
+        _agree(
+            "upsampler",
+            upsampler,
+            "pictures of side",
+            upsampler.config.low_size,
+            "decoder",
+            decoder,
+            decoder.config.size,
+        )
+
+
+def _agree(
+    reader: str, reading: OpenPart, what: str, wanted: int, giver: str, giving: OpenPart, given: int
+) -> None:
+    if wanted != given:
+        raise ModelError(
+            f"the {reader} of {reading.model!r} reads {what} {wanted}, the {giver} of {giving.model!r} gives {given}: "
+            "they were not made for each other"
+        )
+
+
+def _ours(folder: Path, check: bool) -> OpenModel:
+    manifest = verify(folder) if check else read_manifest(folder)
+
+    def tokenizer() -> ClipTokenizer:
+        if manifest.tokenizer is None:
+            raise ValueError(f"the model {manifest.name!r} has no tokenizer: it cannot read text")
+        return ClipTokenizer.from_json((folder / manifest.tokenizer.file).read_text(encoding="utf-8"))
+
+    parts = {
+        name: OpenPart(
+            model=manifest.name,
+            config=read_config(entry.kind, entry.config, f"{folder / MANIFEST}: {name}"),
+            load=functools.partial(load_part, folder, manifest, name),
+        )
+        for name, entry in manifest.parts.items()
+    }
+    return OpenModel(
+        name=manifest.name,
+        weights=manifest.weights,
+        licence=manifest.licence,
+        parts=parts,
+        tokenizer=tokenizer,
+        defaults=manifest.defaults,
+    )
+
+
+def _foreign(folder: Path) -> OpenModel:
+    found = recognise(folder)
+    if found is None:
+        raise FileNotFoundError(
+            f"{folder} is no model folder: it has no {MANIFEST}, and is in no public format that is known here"
+        )
+    return opened_foreign(found)
+
+
+def opened_foreign(found: Foreign) -> OpenModel:
+    """A model in a public format, opened."""
+    if found.pickled:
+        raise ModelError(
+            f"{found.pickled[0]} is pickled, which can hide programs: `unclip convert {found.folder} OUT` reads it safely"
+        )
+    return OpenModel(
+        name=found.name,
+        weights=found.weights,
+        licence=found.licence,
+        parts={
+            name: OpenPart(model=found.name, config=part.config, load=part.load)
+            for name, part in found.parts.items()
+        },
+        tokenizer=found.tokenizer,
+        defaults=found.defaults,
+    )
+
+
+def _normalizing(part: OpenPart, normalize: bool) -> OpenPart:
+    config = replace(part.config, normalize=normalize)
+
+    def load(**where: Any) -> nn.Module:
+        network = part.load(**where)
+        network.config = config
+        return network
+
+    return replace(part, config=config, load=load)

@@ -1,0 +1,131 @@
+"""Pickled weights as safetensors: a program of its own, so that whatever a file does happens in a process that ends.
+
+    python -m unclip.checkpoints.unpickle FILE OUT.safetensors
+
+Only tensors and plain values are read (`weights_only`): a file that asks for anything else is refused. What is kept are
+the tensors, named by the keys that lead to them; wrappers around a `state_dict` are taken off.
+"""
+
+import io
+import pickle
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+# Where checkpoints keep their weights, the first that is there.
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "ema_model")
+
+
+def tensors(data: Any) -> dict[str, Tensor]:
+    """The tensors of an unpickled file. Raises ValueError where there are none."""
+    while isinstance(data, Mapping) and not any(isinstance(value, Tensor) for value in data.values()):
+        inner = next((data[name] for name in _WRAPPERS if isinstance(data.get(name), Mapping)), None)
+        if inner is None:
+            break
+        data = inner
+    found: dict[str, Tensor] = {}
+    memory: set[int] = set()
+    for name, value in _walk(data, ""):
+        value = value.detach().contiguous()
+        # Parameters may share memory, which safetensors refuses.
+        address = value.untyped_storage().data_ptr()
+        found[name] = value.clone() if address in memory else value
+        memory.add(address)
+    if not found:
+        raise ValueError("it holds no tensors")
+    return found
+
+
+def _walk(data: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(data, Tensor):
+        yield prefix.removesuffix("."), data
+    elif isinstance(data, Mapping):
+        for name, value in data.items():
+            yield from _walk(value, f"{prefix}{name}.")
+    elif isinstance(data, list | tuple):
+        for index, value in enumerate(data):
+            yield from _walk(value, f"{prefix}{index}.")
+
+
+class _Archive(pickle.Unpickler):
+    """Reads the tensors of a TorchScript archive, such as OpenAI's, without any of its code.
+
+    Its classes become dicts of what they hold. Anything that such an archive has no use for is refused.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile, root: str):
+        super().__init__(io.BytesIO(archive.read(f"{root}/data.pkl")))
+        self.archive, self.root = archive, root
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.startswith("__torch__"):
+            return _Held
+        known: dict[tuple[str, str], Any] = {
+            ("collections", "OrderedDict"): dict,
+            ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+            ("torch.jit._pickle", "restore_type_tag"): lambda value, tag: value,
+            **{
+                ("torch.jit._pickle", f"build_{kind}list"): list
+                for kind in ("int", "double", "bool", "tensor")
+            },
+        }
+        if (module, name) in known:
+            return known[module, name]
+        if module == "torch" and name in _STORAGES:
+            return _STORAGES[name]
+        raise pickle.UnpicklingError(f"{module}.{name} is not for weights")
+
+    def persistent_load(self, pid: Any) -> Any:
+        kind, dtype, key, _, count = pid
+        if kind != "storage" or not isinstance(dtype, torch.dtype):
+            raise pickle.UnpicklingError(f"{kind!r} is not for weights")
+        data = bytearray(self.archive.read(f"{self.root}/data/{key}"))
+        flat = torch.frombuffer(data, dtype=dtype, count=count) if count else torch.empty(0, dtype=dtype)
+        return torch.storage.TypedStorage(wrap_storage=flat.untyped_storage(), dtype=dtype, _internal=True)
+
+
+class _Held(dict[str, Any]):
+    """An object of an archive: what it holds."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.update(state)
+
+
+_STORAGES = {"FloatStorage": torch.float32, "HalfStorage": torch.float16, "BFloat16Storage": torch.bfloat16}
+_STORAGES |= {"DoubleStorage": torch.float64, "LongStorage": torch.int64, "IntStorage": torch.int32}
+_STORAGES |= {"BoolStorage": torch.bool, "ByteStorage": torch.uint8}
+
+
+def read(source: Path) -> Any:
+    """What a pickled file holds: containers, tensors and plain values. Raises for anything else."""
+    with open(source, "rb") as file:
+        # Only torch's newer files are archives and can be mapped.
+        zipped = file.read(2) == b"PK"
+    if zipped:
+        with zipfile.ZipFile(source) as archive:
+            names = archive.namelist()
+            root = names[0].split("/")[0]
+            if f"{root}/constants.pkl" in names:
+                return _Archive(archive, root).load()
+    return torch.load(source, map_location="cpu", weights_only=True, mmap=zipped)
+
+
+def main(argv: list[str]) -> int:
+    """Read one file, write the other; 1 and a line on stderr where that fails."""
+    source, target = map(Path, argv)
+    try:
+        save_file(tensors(read(source)), target)
+    except Exception as error:
+        sys.stderr.write(f"{type(error).__name__}: {' '.join(str(error).split())[:400]}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
