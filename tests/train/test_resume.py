@@ -5,12 +5,13 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from unclip.config import override, to_dict
-from unclip.train.interrupt import Interrupted
+from unclip.train.interrupt import Interrupted, stop_requests
 from unclip.train.loop import train
 from unclip.train.run_folder import RunFolder
 
@@ -34,7 +35,7 @@ def test_kills_do_not_show_in_the_weights(small, tmp_path, stage, changes):
     assert statuses == [-signal.SIGKILL] * len(MOMENTS) + [0]
     assert _digests(whole) == _digests(killed)
     assert _measurements(whole) == _measurements(killed)
-    assert len(list(RunFolder(killed).checkpoints.iterdir())) == 2
+    assert len(list((tmp_path / "killed" / "checkpoints").iterdir())) == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -62,6 +63,28 @@ def test_a_request_to_stop_saves_and_the_same_command_goes_on(small, tmp_path, m
     assert _measurements(whole) == _measurements(stopped)
 
 
+def test_a_second_request_is_taken_as_usual():
+    with stop_requests() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop
+        assert stop.signal == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_signals_are_left_alone_outside_of_the_main_thread():
+    found = []
+
+    def enter() -> None:
+        with stop_requests() as stop:
+            found.append((bool(stop), signal.getsignal(signal.SIGTERM)))
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert found == [(False, signal.getsignal(signal.SIGTERM))]
+
+
 def _train_elsewhere(folder: Path, config, *moments: int) -> list[int]:
     file = folder / "config.json"
     file.write_text(json.dumps(to_dict(config)))
@@ -74,8 +97,9 @@ def _train_elsewhere(folder: Path, config, *moments: int) -> list[int]:
 
 def _digests(config) -> dict[str, str]:
     """Of the model and of the last checkpoint: weights, average, moments."""
-    folder = RunFolder(config)
-    files = [*folder.model.glob("*.safetensors"), *max(folder.checkpoints.iterdir()).glob("*.safetensors")]
+    out = Path(config.out)
+    last = max((out / "checkpoints").iterdir())
+    files = [*(out / "model").glob("*.safetensors"), *last.glob("*.safetensors")]
     assert len(files) == 4
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 

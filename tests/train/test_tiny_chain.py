@@ -16,6 +16,7 @@ from unclip.train.loop import train
 # A share of the recipe's own length, as far as the stages need it to have learned something.
 SAMPLES = {"clip": 8_192, "prior": 6_144, "decoder": 6_144, "upsampler": 1_024}
 STAGES = tuple(SAMPLES)
+STAGES = tuple(SAMPLES)
 
 
 @pytest.fixture(scope="module")
