@@ -34,8 +34,15 @@ def compare(evaluation: Evaluation, settings: Sequence[Mapping[str, Any]]) -> li
 
 def priors(evaluation: Evaluation) -> list[Row]:
     """Is the prior worth it (section 5.1, figure 8)? The decoder is given the caption alone, the text embedding as if it
-    were an image embedding, or what the prior makes of it: the full stack."""
-    return compare(evaluation, [{"prior": "none"}, {"prior": "text"}, {"prior": "diffusion"}])
+    were an image embedding, or what the prior makes of it: the full stack.
+
+    The autoregressive prior, where there is one, draws one embedding, as the paper's: what the diffusion prior has its
+    choice between two for, a high dot product, is asked of it.
+    """
+    settings: list[dict[str, Any]] = [{"prior": "none"}, {"prior": "text"}, {"prior": "diffusion"}]
+    if "prior_autoregressive" in evaluation.system.parts:
+        settings.append({"prior": "autoregressive", "candidates": 1})
+    return compare(evaluation, settings)
 
 
 def guidance(evaluation: Evaluation, scales: Sequence[float] = (1.0, 1.5, 2.0, 3.0, 4.0)) -> list[Row]:

@@ -23,7 +23,7 @@ from unclip.generate.settings import Settings, check_seed, seed_of
 from unclip.generate.sources import PictureLike, Source, read_source, read_sources
 from unclip.generate.stages import decode, decoder_condition, decoder_denoiser, read_captions, warn_if_cut
 from unclip.generate.system import System
-from unclip.generate.text_to_image import check_count, embed, enlarge
+from unclip.generate.text_to_image import check_count, embed, enlarge, prior_steps
 from unclip.images.tensors import to_image, to_tensor
 from unclip.rng import Noise, draw_seed
 
@@ -89,8 +89,7 @@ def edit(
     negative = negative if negative and negative.strip() else None
     warn_if_cut(system.tokenizer, [prompt, negative or ""])
     window = window_of(hole)
-    prior_steps = settings.prior_steps if settings.prior == "diffusion" else 0
-    steps = prior_steps + fill_steps(system, settings, window.side)
+    steps = prior_steps(system, settings) + fill_steps(system, settings, window.side)
     reporter = Reporter(callback, steps * count, count)
     pixels = to_tensor(source.image)
     sources = [source] if mask_source is None else [source, mask_source]

@@ -16,6 +16,7 @@ from unclip.generate.settings import Settings, check_seed
 from unclip.generate.sources import PictureLike, embed_sources, read_source, read_sources
 from unclip.generate.stages import warn_if_cut
 from unclip.generate.system import System
+from unclip.generate.text_to_image import prior_steps
 from unclip.images.files import MAX_PIXELS
 from unclip.images.tensors import to_tensor
 from unclip.rng import derive, draw_seed
@@ -51,8 +52,8 @@ def outpaint(
     hole = torch.ones(pixels.shape[-2:], dtype=torch.bool)
     hole[top : top + height, left : left + width] = False
     tiles = plan_tiles(hole, min(width, height))
-    prior_steps = settings.prior_steps if prompt and settings.prior == "diffusion" else 0
-    steps = prior_steps + len(tiles) * fill_steps(system, settings, tiles[0].side)
+    steps = prior_steps(system, settings) if prompt else 0
+    steps += len(tiles) * fill_steps(system, settings, tiles[0].side)
     reporter = Reporter(callback, steps, 1)
     if prompt is None:
         wish = Wish(embed_sources(system, [source]), None, None)

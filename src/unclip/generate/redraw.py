@@ -17,7 +17,7 @@ from unclip.generate.settings import Settings, check_seed, seed_of
 from unclip.generate.sources import PictureLike, Source, read_source, read_sources
 from unclip.generate.stages import decoder_condition, decoder_denoiser, warn_if_cut
 from unclip.generate.system import System
-from unclip.generate.text_to_image import check_count, check_size, enlarge
+from unclip.generate.text_to_image import check_count, check_size, enlarge, prior_steps
 from unclip.rng import Noise, draw_seed
 
 STRENGTH = 0.7
@@ -47,7 +47,7 @@ def redraw(
     negative = negative if negative and negative.strip() else None
     warn_if_cut(system.tokenizer, [prompt, negative or ""])
     steps = len(grid) - 1 + settings.upsampler_steps * system.sizes.index(size)
-    steps += settings.prior_steps if settings.prior == "diffusion" else 0
+    steps += prior_steps(system, settings)
     reporter = Reporter(callback, steps * count, count)
 
     def draw_all() -> Iterator[Picture]:

@@ -9,8 +9,8 @@ from unclip.config import from_dict
 from unclip.diffusion.samplers import SAMPLERS
 from unclip.rng import derive
 
-PriorName = Literal["diffusion", "text", "none"]
-"""Where z_i comes from: the diffusion prior, the text embedding in its place, or nowhere (figure 8 of the paper)."""
+PriorName = Literal["diffusion", "autoregressive", "text", "none"]
+"""Where z_i comes from: one of the two priors, the text embedding in its place, or nowhere (figure 8 of the paper)."""
 
 RandomName = Literal["unclip", "diffusers"]
 """How a seed becomes noise: a stream for every purpose, or one stream in diffusers' order, for the same pictures as there."""

@@ -126,6 +126,10 @@ class AutoregressivePrior(nn.Module):
         dots = dot_product(image_embedding, text_embedding)
         return nearest_level(self.dot_levels[None], dots[None])[0]
 
+    def unstandardise(self, x0: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+        """What is sampled -> z_i as CLIP gives it; here they are the same, unlike for the diffusion prior."""
+        return x0
+
     def prefix(self, condition: PriorCondition) -> tuple[Float[Tensor, "b n w"], Bool[Tensor, "b n"]]:
         """The caption's tokens, and which of them may be looked at."""
         config = self.config
