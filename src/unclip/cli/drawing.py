@@ -61,8 +61,8 @@ def add_options(
         )
         group.add_argument(
             "--prior",
-            choices=("diffusion", "text", "none"),
-            help="where the image embedding comes from: the prior, the text embedding in its place, or nowhere",
+            choices=("diffusion", "autoregressive", "text", "none"),
+            help="where the image embedding comes from: a prior, the text embedding in its place, or nowhere",
         )
     return group
 
