@@ -22,9 +22,12 @@ PRIOR_KNOBS = ("prior_steps", "prior_guidance", "candidates", "prior")
 
 
 def add_options(
-    parser: argparse.ArgumentParser, *, output: str, prior: bool, grid: bool = True
+    parser: argparse.ArgumentParser, *, output: str, prior: bool, grid: bool = True, size: bool = True
 ) -> argparse._ArgumentGroup:
-    """Seed, output, model and device, and the sampling options, whose group is returned; `prior`: with the prior's."""
+    """Seed, output, model and device, and the sampling options, whose group is returned.
+
+    `prior` adds the prior's, `grid` a sheet of all pictures, `size` the side of the pictures.
+    """
     options.add_seed(parser)
     parser.add_argument("-o", "--output", metavar="PATH", help=output)
     if grid:
@@ -39,7 +42,10 @@ def add_options(
     options.add_quiet(parser)
     options.add_json(parser)
     group = parser.add_argument_group("sampling (the defaults are the model's)")
-    group.add_argument("--size", type=options.positive, metavar="N", help="side in pixels")
+    if size:
+        group.add_argument("--size", type=options.positive, metavar="N", help="side in pixels")
+    else:
+        parser.set_defaults(size=None)
     group.add_argument("--steps", type=options.positive, metavar="N", help="decoder steps")
     group.add_argument(
         "--guidance", type=options.number, metavar="X", help="how strongly the decoder follows (1: not led)"

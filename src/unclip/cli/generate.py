@@ -3,6 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from unclip.cli import console, drawing, options
 from unclip.cli.console import UsageError
@@ -24,15 +25,29 @@ def add(verbs) -> None:
         parser, output="a .png file, or a folder (default: here, named after prompt and seed)", prior=True
     )
     sampling.add_argument("--negative", metavar="TEXT", help="what to lead away from")
+    sampling.add_argument(
+        "--init", type=Path, metavar="FILE", help="start from this picture, not from noise alone"
+    )
+    sampling.add_argument(
+        "--strength",
+        type=options.number,
+        metavar="X",
+        help="how much of --init to redraw: near 0 keeps it, 1 hardly keeps its colours (default: 0.7)",
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     prompts = read_prompts(arguments.prompt, arguments.prompts)
+    if arguments.strength is not None and (arguments.init is None or not 0 < arguments.strength <= 1):
+        raise UsageError("--strength is above 0, up to 1, and goes with --init FILE")
 
+    from unclip.generate.redraw import STRENGTH, redraw
     from unclip.generate.settings import seed_of
+    from unclip.generate.sources import read_source
     from unclip.generate.text_to_image import generate_each
 
+    init = None if arguments.init is None else read_source(arguments.init).image
     system = drawing.load(arguments)
     with drawing.usage_errors():
         settings = system.defaults.with_given(**drawing.knobs(arguments))
@@ -41,16 +56,20 @@ def run(arguments: argparse.Namespace) -> None:
     stems = [f"{drawing.slug(prompt)}-{seed_of(seed, index)}" for index, prompt in enumerate(repeated)]
     paths = drawing.plan_outputs(arguments, stems)
     with console.Progress(quiet=arguments.quiet) as progress:
-        pictures = generate_each(
-            system,
-            prompts,
-            settings=settings,
-            n=arguments.number,
-            seed=seed,
-            size=arguments.size,
-            negative=arguments.negative,
-            callback=drawing.reporter(progress),
-        )
+        common: dict[str, Any] = {
+            "settings": settings,
+            "size": arguments.size,
+            "negative": arguments.negative,
+            "callback": drawing.reporter(progress),
+        }
+        if init is None:
+            pictures = generate_each(system, prompts, n=arguments.number, seed=seed, **common)
+        else:
+            strength = arguments.strength or STRENGTH
+            pictures = (
+                next(redraw(system, init, prompt, strength=strength, seed=seed_of(seed, index), **common))
+                for index, prompt in enumerate(repeated)
+            )
         drawing.deliver(pictures, paths, arguments)
 
 
