@@ -1,0 +1,246 @@
+"""Every weight of the public files at full size, by name and shape, and nothing beside: no memory, no download.
+
+The configs are those of the files. Names and shapes come from the reference classes, built on the meta device; those of
+Karlo's original classes (https://github.com/kakaobrain/karlo) are kept in `karlo_original.txt`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import PriorTransformer, UNet2DConditionModel, UNet2DModel
+from diffusers.pipelines.deprecated.unclip import UnCLIPTextProjModel
+from torch import Tensor
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModelWithProjection
+
+from unclip.checkpoints.io import build
+from unclip.checkpoints.keymap import Table
+from unclip.checkpoints.maps import clip as clip_map
+from unclip.checkpoints.maps import karlo, karlo_original
+from unclip.models.clip import Clip
+from unclip.models.decoder import Decoder
+from unclip.models.prior_diffusion import DiffusionPrior
+from unclip.models.upsampler import Upsampler
+
+PRIOR = {
+    "_class_name": "PriorTransformer",
+    "num_attention_heads": 32,
+    "attention_head_dim": 64,
+    "num_layers": 20,
+    "embedding_dim": 768,
+    "num_embeddings": 77,
+    "additional_embeddings": 4,
+    "dropout": 0.0,
+}
+_UNET = {
+    "block_out_channels": [320, 640, 960, 1280],
+    "layers_per_block": 3,
+    "norm_num_groups": 32,
+    "norm_eps": 1e-05,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "act_fn": "silu",
+    "center_input_sample": False,
+    "downsample_padding": 1,
+    "mid_block_scale_factor": 1,
+}
+DECODER = _UNET | {
+    "_class_name": "UNet2DConditionModel",
+    "sample_size": 64,
+    "in_channels": 3,
+    "out_channels": 6,
+    "down_block_types": ["ResnetDownsampleBlock2D", *["SimpleCrossAttnDownBlock2D"] * 3],
+    "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+    "up_block_types": [*["SimpleCrossAttnUpBlock2D"] * 3, "ResnetUpsampleBlock2D"],
+    "attention_head_dim": 64,
+    "cross_attention_dim": 1536,
+    "class_embed_type": "identity",
+    "resnet_time_scale_shift": "scale_shift",
+    "only_cross_attention": False,
+}
+UPSAMPLER = _UNET | {
+    "_class_name": "UNet2DModel",
+    "sample_size": 256,
+    "in_channels": 6,
+    "out_channels": 3,
+    "down_block_types": ["ResnetDownsampleBlock2D"] * 4,
+    "up_block_types": ["ResnetUpsampleBlock2D"] * 4,
+    "attention_head_dim": 8,
+    "add_attention": False,
+    "resnet_time_scale_shift": "default",
+}
+TEXT_PROJ = {
+    "_class_name": "UnCLIPTextProjModel",
+    "clip_embeddings_dim": 768,
+    "clip_extra_context_tokens": 4,
+    "cross_attention_dim": 1536,
+    "time_embed_dim": 1280,
+}
+TEXT = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "projection_dim": 768,
+    "hidden_act": "quick_gelu",
+    "eos_token_id": 2,
+}
+VISION = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "projection_dim": 768,
+    "image_size": 224,
+    "patch_size": 14,
+    "hidden_act": "quick_gelu",
+}
+
+
+def scheduler(prediction: str, variance: str, limit: float) -> dict[str, Any]:
+    return {
+        "_class_name": "UnCLIPScheduler",
+        "num_train_timesteps": 1000,
+        "prediction_type": prediction,
+        "variance_type": variance,
+        "clip_sample": True,
+        "clip_sample_range": limit,
+    }
+
+
+def shapes(model: type, config: Mapping[str, Any], prefix: str) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of a reference class's weights."""
+    with torch.device("meta"):
+        made = model(**{name: value for name, value in config.items() if not name.startswith("_")})
+    return {prefix + name: tuple(weight.shape) for name, weight in made.state_dict().items()}
+
+
+def check(network: torch.nn.Module, table: Table, theirs: Mapping[str, tuple[int, ...]]) -> None:
+    """All of `theirs` is used, all of ours is there, and every shape is the one that the file has."""
+    ours = {name: torch.empty_like(weight, device="meta") for name, weight in network.state_dict().items()}
+    held = {name: torch.empty(shape, device="meta") for name, shape in theirs.items()}
+    made = dict(table.to_ours(ours, held, held.__getitem__, "the list"))
+    assert {name: weight.shape for name, weight in made.items()} == {n: w.shape for n, w in ours.items()}
+
+
+CLIP_TEXT = clip_map.transformers_config(
+    TEXT, None, embedding=768, end=49407, where="text_encoder", normalize=False
+)
+DECODER_CONFIG = karlo.decoder_config(
+    DECODER, TEXT_PROJ, scheduler("epsilon", "learned_range", 1.0), CLIP_TEXT, 49406, "karlo"
+)
+
+
+def test_karlos_prior():
+    config = karlo.prior_config(PRIOR, scheduler("sample", "fixed_small_log", 5.0), "prior")
+    theirs = shapes(PriorTransformer, PRIOR, "prior/")
+    # The count is the one that Karlo's own class has, and mean and standard deviation.
+    assert sum(torch.Size(shape).numel() for shape in theirs.values()) == 1_022_028_544 + 2 * 768
+    check(build(DiffusionPrior, config), karlo.PRIOR, theirs)
+
+
+def text_encoder() -> dict[str, tuple[int, ...]]:
+    return shapes(lambda **given: CLIPTextModelWithProjection(CLIPTextConfig(**given)), TEXT, "text_encoder/")
+
+
+def test_karlos_decoder():
+    unet, projections = (
+        shapes(UNet2DConditionModel, DECODER, "decoder/"),
+        shapes(UnCLIPTextProjModel, TEXT_PROJ, "text_proj/"),
+    )
+    assert (len(unet), len(projections)) == (716, 11)
+    # Files of that age have the table of positions.
+    old = {"text_encoder/text_model.embeddings.position_ids": (1, 77)}
+    check(build(Decoder, DECODER_CONFIG), karlo.decoder_table(4), unet | projections | text_encoder() | old)
+
+
+def test_karlos_upsampler():
+    config = karlo.upsampler_config(
+        UPSAMPLER,
+        UPSAMPLER | {"sample_size": None},
+        scheduler("epsilon", "fixed_small_log", 1.0),
+        64,
+        "karlo",
+    )
+    first = shapes(UNet2DModel, UPSAMPLER, "")
+    assert len(first) == 408
+    both = {
+        f"{part}/{name}": shape
+        for part in ("super_res_first", "super_res_last")
+        for name, shape in first.items()
+    }
+    check(build(Upsampler, config), karlo.UPSAMPLER, both)
+
+
+def test_karlos_text_tower():
+    check(build(Clip, CLIP_TEXT), clip_map.split_towers("text_encoder/", None), text_encoder())
+
+
+def vit_l() -> dict[str, tuple[int, ...]]:
+    return shapes(
+        lambda **given: CLIPModel(CLIPConfig(text_config=TEXT, vision_config=VISION, projection_dim=768)),
+        {},
+        "",
+    )
+
+
+def test_clip_in_transformers_layout():
+    config = clip_map.transformers_config(TEXT, VISION, embedding=768, end=49407, where="clip")
+    check(build(Clip, config), clip_map.TRANSFORMERS, vit_l())
+
+
+def test_clip_in_openais_layout():
+    """OpenAI's class is not installed: its names and shapes are ours through the table, checked by their sizes."""
+    config = clip_map.transformers_config(TEXT, VISION, embedding=768, end=49407, where="clip")
+    network = build(Clip, config)
+    table = clip_map.openai_table()
+    theirs = table.to_theirs(
+        {name: torch.empty_like(w, device="meta") for name, w in network.state_dict().items()}
+    )
+    facts = {"input_resolution": (), "context_length": (), "vocab_size": ()}
+    listed = {name: tuple(weight.shape) for name, weight in theirs.items()} | facts
+    assert listed["visual.proj"] == (1024, 768)
+    assert listed["text_projection"] == (768, 768)
+    assert listed["visual.transformer.resblocks.23.attn.in_proj_weight"] == (3072, 1024)
+    check(network, table, listed)
+    assert (
+        clip_map.openai_config({n: torch.empty(s, device="meta") for n, s in listed.items()}, "x") == config
+    )
+
+
+@pytest.fixture(scope="module")
+def original() -> dict[str, tuple[int, ...]]:
+    lines = Path(__file__).with_name("karlo_original.txt").read_text().splitlines()
+    pairs = (line.split() for line in lines)
+    return {name: tuple(map(int, shape.split("x"))) for name, shape in pairs}
+
+
+def part(keys: Mapping[str, tuple[int, ...]], prefix: str) -> dict[str, tuple[int, ...]]:
+    return {name: shape for name, shape in keys.items() if name.startswith(prefix)}
+
+
+def openai_text(clip: Clip) -> dict[str, tuple[int, ...]]:
+    weights: dict[str, Tensor] = {n: torch.empty_like(w, device="meta") for n, w in clip.state_dict().items()}
+    return {n: tuple(w.shape) for n, w in clip_map.openai_table("clip/").to_theirs(weights).items()}
+
+
+def test_original_karlo(original):
+    prior = part(original, "prior/")
+    assert (len(prior), sum(torch.Size(shape).numel() for shape in prior.values())) == (256, 1_022_028_544)
+    check(
+        build(DiffusionPrior, karlo_original.PRIOR),
+        karlo_original.prior_table(karlo_original.PRIOR),
+        prior | {"stats/mean": (768,), "stats/std": (768,)},
+    )
+    clip = clip_map.transformers_config(TEXT, VISION, embedding=768, end=49407, where="clip")
+    config = karlo_original.decoder_config(clip, 49406)
+    assert config == DECODER_CONFIG
+    held = part(original, "decoder/")
+    assert (len(held), sum(torch.Size(shape).numel() for shape in held.values())) == (595, 893_318_086)
+    check(build(Decoder, config), karlo_original.decoder_table(config), held | openai_text(build(Clip, clip)))
+    first = part(original, "upsampler/")
+    last = {name.replace("model_first_steps", "model_last_step"): shape for name, shape in first.items()}
+    upsampler = karlo_original.UPSAMPLER
+    check(build(Upsampler, upsampler), karlo_original.upsampler_table(upsampler), first | last)
