@@ -60,6 +60,8 @@ class TrainConfig:
     A caption's negatives in CLIP's loss are those of its micro-batch only: there, a smaller one is another loss.
     """
     ema_decay: float = 0.998
+    keep: Literal["last", "best"] = "last"
+    """Which average becomes the model: that of the last step, or of the validation with the least loss."""
     seed: int = 0
     precision: Literal["bf16", "fp32"] = "bf16"
     """What activations are computed in (autocast); weights, optimiser and average are float32 always."""

@@ -1,6 +1,6 @@
 """An exponential moving average of the weights, in float32: what is validated, previewed and shipped."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -16,7 +16,7 @@ class Ema:
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay = decay
-        self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self.average = copy_of(model.state_dict())
 
     @torch.no_grad()
     def update(self, model: nn.Module, steps: int) -> None:
@@ -33,14 +33,8 @@ class Ema:
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
         """Within the context the model holds the average; afterwards its own weights again, bit for bit."""
-        own = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        model.load_state_dict(self.average)
-        model.eval()
-        try:
+        with holding(model, self.average):
             yield
-        finally:
-            model.load_state_dict(own)
-            model.train()
 
     def state_dict(self) -> dict[str, Tensor]:
         """The average, by parameter name."""
@@ -50,3 +44,21 @@ class Ema:
         """Take over an average that `state_dict` gave."""
         for name, value in self.average.items():
             value.copy_(state[name])
+
+
+@contextmanager
+def holding(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within the context the model holds `weights` and does not train; afterwards its own again, bit for bit."""
+    own = copy_of(model.state_dict())
+    model.load_state_dict(weights)
+    model.eval()
+    try:
+        yield
+    finally:
+        model.load_state_dict(own)
+        model.train()
+
+
+def copy_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights as they are now, whatever becomes of the originals."""
+    return {name: value.detach().clone() for name, value in weights.items()}

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from unclip.checkpoints.io import save_model
 from unclip.rng import Noise, derive
 from unclip.train.config import TrainConfig
-from unclip.train.ema import Ema
+from unclip.train.ema import Ema, holding
 from unclip.train.interrupt import Interrupted, stop_requests
 from unclip.train.objective import Objective
 from unclip.train.objectives import build_objective
@@ -33,20 +33,16 @@ def train(config: TrainConfig, *, device: str | None = None) -> Path:
     as many threads (on CUDA, as far as its kernels add up in a fixed order). `RunFolder` tells what lies in
     `config.out`. Raises `NonFiniteLoss`, `Interrupted`, and ValueError where the folder holds a run of another config.
     """
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    chosen = training_device(device)
     folder = RunFolder(config)
     if folder.finished:
         return folder.model
-    objective = build_objective(config, chosen)
-    run = Run(config, objective, chosen, folder)
-    run.go()
-    with run.state.ema.applied(objective.model):
-        return save_model(
-            folder.model,
-            {config.stage: objective.model},
-            name=f"{config.recipe}-{config.stage}",
-            tokenizer=objective.tokenizer_json,
-        )
+    return Run(config, build_objective(config, chosen), chosen, folder).finish()
+
+
+def training_device(name: str | None) -> torch.device:
+    """The device of that name, or else a GPU if there is one."""
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 class Run:
@@ -62,6 +58,18 @@ class Run:
         # Halved, so that a sample's number can be added to it below 2^63.
         self.stream = derive(config.seed, config.stage, "samples") // 2
 
+    def finish(self) -> Path:
+        """Step to the end, and write the model that is kept; its folder."""
+        self.go()
+        best, objective = self.state.best, self.objective
+        with holding(objective.model, self.state.ema.average if best is None else best.average):
+            return save_model(
+                self.folder.model,
+                {self.config.stage: objective.model},
+                name=f"{self.config.recipe}-{self.config.stage}",
+                tokenizer=objective.tokenizer_json,
+            )
+
     def go(self) -> None:
         """Step until all samples are seen; save on the way, when asked to stop, and at the end."""
         config, state = self.config, self.state
@@ -74,10 +82,11 @@ class Run:
                 bar.set_postfix(loss=f"{metrics['loss']:.4f}", refresh=False)
                 bar.update(state.samples - before)
                 self.folder.write_metrics(state.samples, **metrics, rate=rate)
-                if self._due(before, config.validate_every) and not stop:
-                    self._validate()
+                # A validation that decides what is kept takes place even when somebody waits for the run to stop.
+                if self._due(before, config.validate_every) and (config.keep == "best" or not stop):
+                    self.validate()
                 if self._due(before, config.preview_every) and not stop:
-                    self._preview()
+                    self.preview()
                 if time.monotonic() - saved > config.checkpoint_seconds:
                     self._save()
                     saved = time.monotonic()
@@ -154,13 +163,17 @@ class Run:
     def _due(self, before: int, every: int) -> bool:
         return before // every != self.state.samples // every or self.state.samples >= self.config.samples
 
-    def _validate(self) -> None:
+    def validate(self) -> None:
+        """Measure the average on held-out data; keep it if it is the best so far and the config wants that one."""
         with self.state.ema.applied(self.state.model), torch.inference_mode(), self._autocast():
             losses = self.objective.validate()
         named = {f"validation_{name}": value for name, value in losses.items()}
         self.folder.write_metrics(self.state.samples, **named)
+        if self.config.keep == "best":
+            self.state.keep_if_best(losses["loss"])
 
-    def _preview(self) -> None:
+    def preview(self) -> None:
+        """Draw with the average, if that can be shown."""
         with self.state.ema.applied(self.state.model), torch.inference_mode(), self._autocast():
             picture = self.objective.preview()
         if picture is not None:

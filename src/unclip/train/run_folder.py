@@ -1,6 +1,7 @@
 """A run's folder: config.json, metrics.jsonl, previews/, checkpoints/, and in the end model/."""
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -11,21 +12,22 @@ from unclip.config import ConfigError, from_dict, to_dict
 from unclip.images import save_picture, write_atomically
 from unclip.train.config import TrainConfig
 
-# A run may go on with other values of these: no weight depends on them.
+# A run may go on with other values of these: no weight depends on them (but see `_binding`).
 _FREE = {"out", "validate_every", "preview_every", "checkpoint_seconds", "checkpoints_kept"}
 
 
 class RunFolder:
     """The folder that `config.out` names, claimed for a run of that config.
 
+    `spent` is how many seconds the run has taken already, where its metrics do not tell.
     Raises ValueError where the config names no folder, or the folder holds a run of another config.
     """
 
-    def __init__(self, config: TrainConfig):
+    def __init__(self, config: TrainConfig, *, spent: float = 0.0):
         if not config.out:
             raise ValueError("the config names no folder for the run: set out")
         self.path = Path(config.out)
-        self._started = time.monotonic()
+        self._started = time.monotonic() - (spent or time_spent(self.path))
         file = self.path / "config.json"
         if file.exists():
             old = _binding(_completed(json.loads(file.read_text(encoding="utf-8"))))
@@ -62,7 +64,10 @@ class RunFolder:
             write_atomically(file, kept.encode(), force=True)
 
     def write_metrics(self, samples: int, **values: float) -> None:
-        """Add one JSON line: the samples seen, the seconds since this process took the run up, `values` to six digits."""
+        """Add one JSON line: the samples seen, the seconds that the run has taken, `values` to six digits.
+
+        The seconds are those of all its processes, but for what one did after its last line.
+        """
         rounded = {key: float(f"{value:.6g}") for key, value in values.items()}
         seconds = round(time.monotonic() - self._started, 1)
         line = json.dumps({"samples": samples, "seconds": seconds, **rounded})
@@ -76,6 +81,17 @@ class RunFolder:
         save_picture(picture, folder / f"{samples:09d}.png", force=True)
 
 
+def time_spent(path: Path) -> float:
+    """How many seconds the run in this folder has taken, as its last whole line of metrics tells; 0 without one."""
+    file = path / "metrics.jsonl"
+    if not file.exists():
+        return 0.0
+    with file.open("rb") as handle:
+        handle.seek(max(0, file.stat().st_size - 65_536))
+        lines = handle.read().decode("utf-8", errors="replace").splitlines(keepends=True)
+    return next((json.loads(line)["seconds"] for line in reversed(lines) if _is_within(line, math.inf)), 0.0)
+
+
 def _completed(data: dict[str, Any]) -> dict[str, Any]:
     """`data` with the defaults of fields that a newer version added, so that an older version's run goes on."""
     try:
@@ -86,11 +102,13 @@ def _completed(data: dict[str, Any]) -> dict[str, Any]:
 
 def _binding(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a config, as JSON, that decides the weights."""
-    kept = {key: value for key, value in config.items() if key not in _FREE}
+    # What is kept as best depends on when it was looked for.
+    free = _FREE - {"validate_every"} if config.get("keep") == "best" else _FREE
+    kept = {key: value for key, value in config.items() if key not in free}
     return {**kept, "data": {key: value for key, value in config["data"].items() if key != "cache"}}
 
 
-def _is_within(line: str, samples: int) -> bool:
+def _is_within(line: str, samples: float) -> bool:
     """Whether a line is whole (the last one of a killed run may not be) and not after `samples`."""
     try:
         return json.loads(line)["samples"] <= samples and line.endswith("\n")

@@ -6,34 +6,50 @@ function of the seed and the sample's number, the state is the weights, their av
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unclip.train.ema import Ema
+from unclip.train.ema import Ema, copy_of
 
 MANIFEST = "manifest.json"
 PARTS = ("model", "ema", "optimizers")
+BEST = "best"
 
 
 class DamagedCheckpoint(UserWarning):
     """A checkpoint that does not verify was passed over."""
 
 
+class Best(NamedTuple):
+    """The average of the validation with the least loss so far, and when that was."""
+
+    loss: float
+    samples: int
+    average: dict[str, Tensor]
+
+
 class TrainingState:
-    """All that a run has to remember."""
+    """All that a run has to remember; `best` only where the run is to keep that."""
 
     def __init__(self, model: nn.Module, ema: Ema, optimizers: list[torch.optim.Optimizer]):
         self.model, self.ema, self.optimizers = model, ema, optimizers
         self.samples = 0
         self.steps = 0
+        self.best: Best | None = None
+
+    def keep_if_best(self, loss: float) -> None:
+        """Keep the average as it is now, if no earlier one had so small a validation loss. What is no number is not small."""
+        if math.isfinite(loss) and (self.best is None or loss < self.best.loss):
+            self.best = Best(loss, self.samples, copy_of(self.ema.average))
 
     def save(self, folder: Path, *, keep: int) -> Path:
         """Write a checkpoint below `folder`; of all checkpoints the newest `keep` stay, this one among them."""
@@ -72,8 +88,11 @@ class TrainingState:
 
     def _write(self, fresh: Path) -> None:
         tensors, numbers = _flatten([optimizer.state_dict() for optimizer in self.optimizers])
-        contents = (self.model.state_dict(), self.ema.state_dict(), tensors)
-        for name, content in zip(PARTS, contents, strict=True):
+        whole = (self.model.state_dict(), self.ema.state_dict(), tensors)
+        contents: dict[str, dict[str, Tensor]] = dict(zip(PARTS, whole, strict=True))
+        if self.best is not None:
+            contents[BEST] = self.best.average
+        for name, content in contents.items():
             save_file(
                 {key: value.contiguous() for key, value in content.items()}, fresh / f"{name}.safetensors"
             )
@@ -81,8 +100,10 @@ class TrainingState:
             "samples": self.samples,
             "steps": self.steps,
             "optimizers": numbers,
-            "files": {f"{name}.safetensors": _describe(fresh / f"{name}.safetensors") for name in PARTS},
+            "files": {f"{name}.safetensors": _describe(fresh / f"{name}.safetensors") for name in contents},
         }
+        if self.best is not None:
+            manifest[BEST] = {"loss": self.best.loss, "samples": self.best.samples}
         with (fresh / MANIFEST).open("w", encoding="utf-8") as file:
             json.dump({**manifest, "sha256": _digest(manifest)}, file)
             file.flush()
@@ -99,6 +120,8 @@ class TrainingState:
             optimizer.load_state_dict(state)
             _lay_out_as_parameters(optimizer)
         self.samples, self.steps = manifest["samples"], manifest["steps"]
+        if BEST in manifest:
+            self.best = Best(**manifest[BEST], average=load_file(checkpoint / f"{BEST}.safetensors"))
 
 
 def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
