@@ -10,9 +10,10 @@ class EmbeddingCodes(nn.Module):
     """z_i <-> one code for each of its first principal components, in order of decreasing eigenvalue.
 
     `levels` holds what a code stands for, ascending, for each component; a value is coded by the nearest level. The
-    levels are the means of buckets with equally many training embeddings each. Buckets of equal width would lose
-    somewhat less, but outliers stretch them, and many stand empty; here all codes are about equally frequent, and the
-    same code means the same quantile in every component, so that a transformer can share one embedding table.
+    levels are the means of buckets with equally many training embeddings each. Buckets of equal width would lose less
+    (on the artwork set, in 64 of them, 0.08 % of the variance rather than 0.17 %; the components left out are 1 %), but
+    outliers stretch them, and some stand empty. Here all codes are about equally frequent, and the same code means the
+    same quantile in every component, so that a transformer can share one embedding table.
     """
 
     mean: Tensor
