@@ -11,6 +11,7 @@ from pathlib import Path
 import unclip
 from unclip.cli import (
     console,
+    convert,
     data,
     diff,
     doctor,
@@ -42,6 +43,7 @@ VERBS = (
     show,
     redo,
     models,
+    convert,
     data,
     train,
     evaluate,

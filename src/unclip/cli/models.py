@@ -1,4 +1,4 @@
-"""`unclip models`: the models that came with the package, or what one folder holds."""
+"""`unclip models`: which models there are here, and those of the hub: pulled, checked, removed."""
 
 import argparse
 
@@ -6,32 +6,119 @@ from unclip.cli import console, options
 
 
 def add(verbs) -> None:
-    parser = options.verb(verbs, "models", "list the bundled models, or describe one")
-    parser.add_argument("model", nargs="?", metavar="NAME", help="a bundled model or a folder")
+    parser = options.verb(verbs, "models", "list, pull, check and remove models")
     options.add_json(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run_list)
+    actions = parser.add_subparsers(title="actions (default: list)", metavar="ACTION")
+
+    listing = options.verb(actions, "list", "list the bundled models and those pulled from the hub")
+    options.add_json(listing)
+    listing.set_defaults(run=run_list)
+
+    show = options.verb(actions, "show", "describe a model")
+    show.add_argument("model", metavar="NAME", help="a bundled model, a folder, or a hub id that was pulled")
+    options.add_json(show)
+    show.set_defaults(run=run_show)
+
+    pull = options.verb(actions, "pull", "download a model from the hub, or go on with a download")
+    pull.add_argument("model", metavar="ID", help="its id on the hub, such as kakaobrain/karlo-v1-alpha")
+    options.add_json(pull)
+    pull.set_defaults(run=run_pull)
+
+    verify = options.verb(actions, "verify", "read all of a model's files and compare them with their hashes")
+    verify.add_argument(
+        "model", metavar="NAME", help="a bundled model, a folder, or a hub id that was pulled"
+    )
+    verify.set_defaults(run=run_verify)
+
+    remove = options.verb(actions, "rm", "delete a pulled model from the hub's cache")
+    remove.add_argument("model", metavar="ID", help="its id on the hub")
+    remove.set_defaults(run=run_remove)
 
 
-def run(arguments: argparse.Namespace) -> None:
-    from unclip.checkpoints.hub import bundled, resolve
+def run_list(arguments: argparse.Namespace) -> None:
+    from unclip.checkpoints.hub import bundled
     from unclip.checkpoints.manifest import describe
+    from unclip.checkpoints.pull import cached, kind_of_folder, size_of
 
-    if arguments.model is not None:
-        folder = resolve(arguments.model)
-        description = {**describe(folder), "folder": str(folder)}
-        if arguments.json:
-            console.result_json(description)
-        else:
-            _print(description)
-        return
-    descriptions = {name: {**describe(folder), "folder": str(folder)} for name, folder in bundled().items()}
+    found = {name: {**describe(folder), "folder": str(folder)} for name, folder in bundled().items()}
+    for hub_id, folder in cached().items():
+        kind = kind_of_folder(folder)
+        found[hub_id] = {"name": hub_id, "description": kind, "bytes": size_of(folder), "folder": str(folder)}
     if arguments.json:
-        console.result_json(descriptions)
+        console.result_json(found)
         return
-    for name, description in descriptions.items():
-        console.result(f"{name:<12} {description['bytes'] / 1e6:6.1f} MB  {description['description']}")
-    if not descriptions:
+    width = max([12, *map(len, found)])
+    for name, description in found.items():
+        console.result(f"{name:<{width}} {description['bytes'] / 1e6:8.1f} MB  {description['description']}")
+    if not found:
         console.tell("no model came with this installation; give a folder to the verbs that take --model")
+
+
+def run_show(arguments: argparse.Namespace) -> None:
+    from unclip.checkpoints.hub import resolve
+    from unclip.checkpoints.manifest import MANIFEST, describe
+
+    folder = resolve(arguments.model)
+    described = describe(folder) if (folder / MANIFEST).is_file() else _describe_foreign(arguments.model)
+    description = {**described, "folder": str(folder)}
+    if arguments.json:
+        console.result_json(description)
+    else:
+        _print(description)
+
+
+def run_pull(arguments: argparse.Namespace) -> None:
+    from unclip.checkpoints.pull import look_up, pull
+
+    remote = look_up(arguments.model)
+    console.tell(
+        f"{remote.hub_id}: {len(remote.files)} files, {remote.size / 1e9:.2f} GB, "
+        f"licence {remote.licence or 'not told: see its page at the hub'}"
+    )
+    folder = pull(remote)
+    if pickled := [name for name in remote.files if name.endswith(".bin")]:
+        console.tell(f"{pickled[0]} is pickled: `unclip convert {remote.hub_id} -o FOLDER` reads it safely")
+    if arguments.json:
+        console.result_json(
+            {"name": remote.hub_id, "licence": remote.licence, "bytes": remote.size, "folder": str(folder)}
+        )
+    else:
+        console.result(str(folder))
+
+
+def run_verify(arguments: argparse.Namespace) -> None:
+    from unclip.checkpoints.hub import resolve
+    from unclip.checkpoints.manifest import MANIFEST, verify
+    from unclip.checkpoints.pull import verify_pulled
+
+    folder = resolve(arguments.model)
+    ours = (folder / MANIFEST).is_file()
+    count = len(verify(folder).files) if ours else verify_pulled(arguments.model)
+    console.result(f"{arguments.model}: {count} files are as they should be")
+
+
+def run_remove(arguments: argparse.Namespace) -> None:
+    from unclip.checkpoints.pull import remove
+
+    console.result(f"{arguments.model}: removed, {remove(arguments.model) / 1e6:.1f} MB")
+
+
+def _describe_foreign(model: str) -> dict:
+    from unclip.checkpoints.hub import resolve
+    from unclip.checkpoints.opened import open_model
+    from unclip.checkpoints.pull import size_of
+
+    opened = open_model(model)
+    return {
+        "name": opened.name,
+        "description": "in a public format",
+        "licence": opened.licence,
+        "weights": opened.weights,
+        "bytes": size_of(resolve(model)),
+        "parts": {name: {"kind": part.config.kind} for name, part in opened.parts.items()},
+        "defaults": dict(opened.defaults),
+    }
 
 
 def _print(description: dict) -> None:
@@ -40,6 +127,7 @@ def _print(description: dict) -> None:
             console.result(f"{key:<12} {description[key]}")
     console.result(f"{'size':<12} {description['bytes'] / 1e6:.1f} MB")
     for name, part in description["parts"].items():
-        console.result(f"  {name:<10} {part['bytes'] / 1e6:6.1f} MB  {part['storage']}  {part['kind']}")
+        size = f"{part['bytes'] / 1e6:6.1f} MB  {part['storage']}  " if "bytes" in part else ""
+        console.result(f"  {name:<10} {size}{part['kind']}")
     for name, value in description["defaults"].items():
         console.result(f"  default {name} = {value}")

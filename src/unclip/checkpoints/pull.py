@@ -1,0 +1,214 @@
+"""Models from the hub, by its own client: what is needed of a repository, resumed where it broke off, and checked.
+
+Files lie in the hub's cache, where other programs find them too. Nothing here runs unless it was asked for.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unclip.checkpoints.hub import HUB_ID, hub_cache, pulled
+from unclip.checkpoints.manifest import MANIFEST, ModelError, sha256_of
+
+_TEXT = re.compile(r"(.*/)?([^/]+\.json|merges\.txt|README\.md|LICEN[CS]E[^/]*)")
+_WEIGHTS = re.compile(r"(?P<stem>.+?)(?P<variant>\.fp16)?\.(?P<kind>safetensors|bin)")
+_STEMS = ("diffusion_pytorch_model", "model", "pytorch_model", "open_clip_model", "open_clip_pytorch_model")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remote:
+    """A repository on the hub: the revision, its licence, and the files that are needed of it with their sizes."""
+
+    hub_id: str
+    revision: str
+    licence: str
+    files: dict[str, int]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(self.files.values())
+
+
+def look_up(hub_id: str, *, endpoint: str | None = None) -> Remote:
+    """What pulling would get. Raises `ModelError` for what is no model of a known format, `OSError` without the hub."""
+    api = _client(endpoint)
+    with _Explained(hub_id):
+        info = api.model_info(hub_id)
+        tree = api.list_repo_tree(hub_id, recursive=True, revision=info.sha)
+        sizes = {entry.path: entry.size for entry in tree if getattr(entry, "size", None) is not None}
+    card = info.card_data.to_dict() if info.card_data else {}
+    licence = card.get("license_name") or card.get("license") or ""
+    wanted = needed(sizes)
+    if not any(name.endswith((".safetensors", ".bin")) for name in wanted):
+        raise ModelError(f"{hub_id} holds no weights in a format that is known here")
+    return Remote(
+        hub_id=hub_id,
+        revision=info.sha,
+        licence=str(licence),
+        files={name: sizes[name] for name in wanted},
+    )
+
+
+def pull(remote: Remote, *, endpoint: str | None = None) -> Path:
+    """Get the files that are not there yet, and return their folder; what broke off goes on where it was.
+
+    Raises `OSError` where the hub cannot be reached or the disk has no room.
+    """
+    api, cache = _client(endpoint), hub_cache()
+    room = next(folder for folder in [cache, *cache.parents] if folder.exists())
+    folder = pulled(remote.hub_id)
+    missing = sum(
+        size for name, size in remote.files.items() if folder is None or not (folder / name).exists()
+    )
+    if (free := shutil.disk_usage(room).free) < missing:
+        raise OSError(
+            f"{remote.hub_id} needs {missing / 1e9:.1f} GB more, {room} has {free / 1e9:.1f} GB left: free some, or set "
+            "HF_HOME to a folder on another disk"
+        )
+    with _Explained(remote.hub_id):
+        where = api.snapshot_download(remote.hub_id, cache_dir=cache, allow_patterns=sorted(remote.files))
+    return Path(where)
+
+
+def needed(files: Iterable[str]) -> list[str]:
+    """The files that are read: configs, tokenizers, licence, and of each folder's weights one copy.
+
+    Of several copies it takes safetensors before pickles and full precision before half.
+    """
+    chosen: dict[str, tuple[int, str]] = {}
+    texts = []
+    for name in files:
+        folder, _, last = name.rpartition("/")
+        found = _WEIGHTS.fullmatch(last)
+        if found is None:
+            texts += [name] if _TEXT.fullmatch(name) else []
+        elif found["stem"] in _STEMS or not folder:
+            rank = 2 * (found["kind"] == "bin") + (found["variant"] is not None)
+            # At the top of a model folder of ours, each part's weights lie beside the others'.
+            group = folder if found["stem"] in _STEMS else name
+            chosen[group] = min(chosen.get(group, (9, "")), (rank, name))
+    return sorted([*texts, *(name for _, name in chosen.values())])
+
+
+def cached() -> dict[str, Path]:
+    """The models in the hub's cache that are in a format known here: id -> folder."""
+    found = {}
+    for home in sorted(hub_cache().glob("models--*--*")):
+        hub_id = home.name.removeprefix("models--").replace("--", "/", 1)
+        folder = pulled(hub_id)
+        if folder is not None and kind_of_folder(folder):
+            found[hub_id] = folder
+    return found
+
+
+def kind_of_folder(folder: Path) -> str:
+    """What a folder holds, from its configs alone; "" for nothing that is known here."""
+    if (folder / MANIFEST).is_file():
+        return "unclip"
+    if str(_field(folder / "model_index.json", "_class_name")).startswith("UnCLIP"):
+        return "karlo"
+    if (folder / "open_clip_config.json").is_file():
+        return "openclip"
+    return "clip" if _field(folder / "config.json", "model_type") == "clip" else ""
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files in a folder and below."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def verify_pulled(hub_id: str) -> int:
+    """Compare every file with the name that the hub's cache gave it, which is its hash; returns how many.
+
+    Raises `ModelError` naming the first bad one, `FileNotFoundError` where the model was not pulled.
+    """
+    folder = _folder(hub_id)
+    count = 0
+    for file in sorted(folder.rglob("*")):
+        if file.is_dir():
+            continue
+        if not file.exists():
+            raise ModelError(f"{file} is missing: `unclip models pull {hub_id}` gets it again")
+        blob = file.resolve()
+        if blob.name != (_git_hash(blob) if len(blob.name) == 40 else sha256_of(blob)):
+            raise ModelError(
+                f"{file} is damaged or was changed: `unclip models rm {hub_id}`, then pull it again"
+            )
+        count += 1
+    return count
+
+
+def remove(hub_id: str) -> int:
+    """Delete a model from the hub's cache, with all of its revisions; returns the bytes that became free."""
+    folder = _folder(hub_id)
+    home = folder.parent.parent
+    size = sum(file.stat().st_size for file in home.rglob("*") if file.is_file() and not file.is_symlink())
+    shutil.rmtree(home)
+    return size
+
+
+def _folder(hub_id: str) -> Path:
+    folder = pulled(hub_id) if HUB_ID.fullmatch(hub_id) else None
+    if folder is None:
+        raise FileNotFoundError(f"{hub_id} was not pulled: pulled are {', '.join(cached()) or 'none'}")
+    return folder
+
+
+def _git_hash(file: Path) -> str:
+    data = file.read_bytes()
+    return hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
+
+
+def _field(path: Path, name: str) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get(name)
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _client(endpoint: str | None) -> Any:
+    try:
+        from huggingface_hub import HfApi, constants
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "models are pulled by the hub's own client, which is not installed: pip install 'unclip[hub]'"
+        ) from None
+    if constants.HF_HUB_OFFLINE:
+        raise OSError("HF_HUB_OFFLINE is set, so nothing is pulled: unset it to reach the hub")
+    return HfApi(endpoint=endpoint, library_name="unclip")
+
+
+class _Explained:
+    """Turns the client's errors into ours, which say what to do."""
+
+    def __init__(self, hub_id: str):
+        self.hub_id = hub_id
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if error is None or isinstance(error, KeyboardInterrupt):
+            return
+        from huggingface_hub import errors
+
+        if isinstance(error, errors.GatedRepoError):
+            raise PermissionError(
+                f"{self.hub_id} wants its terms accepted: do so on its page at the hub, then `hf auth login`"
+            ) from error
+        if isinstance(error, errors.RepositoryNotFoundError):
+            raise FileNotFoundError(f"the hub has no model {self.hub_id!r}, or it is private") from error
+        if isinstance(error, errors.HFValidationError):
+            raise ModelError(f"{self.hub_id!r} is no id of the hub: give one such as owner/name") from error
+        if isinstance(error, OSError) and error.errno is not None:
+            return
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise OSError(
+            f"{self.hub_id} could not be pulled ({reason}): check the connection; the same command goes on where it broke off"
+        ) from error
