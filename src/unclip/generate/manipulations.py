@@ -1,14 +1,19 @@
 """What a `System` does with pictures that it is given: the manipulations of section 3 of the paper, as methods."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback
 from unclip.generate.settings import Knobs, PathKnobs
-from unclip.generate.sources import PictureLike
+from unclip.generate.sources import PictureLike, read_source
 
 if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
     from unclip.generate.inversion import Inversion
+    from unclip.generate.probes import Match, TypographicProbe
 
 
 class Manipulations:
@@ -282,5 +287,77 @@ class Manipulations:
             settings=self._system.defaults.with_given(upsampler_steps=upsampler_steps),
             size=size,
             seed=seed,
+            callback=callback,
+        )
+
+    def pca_reconstructions(
+        self,
+        picture: PictureLike,
+        *,
+        dimensions: Sequence[int],
+        basis: Sequence[PictureLike] | None = None,
+        seed: int | None = None,
+        size: int | None = None,
+        callback: Callback | None = None,
+        batch_size: int | None = None,
+        **knobs: Unpack[Knobs],
+    ) -> list[Picture]:
+        """The picture as each number of the first principal components of z_i has it, from one and the same noise.
+
+        The components are those of the pictures in `basis`, one less than there are, or of the autoregressive prior.
+        """
+        from unclip.generate import pca
+
+        given = None
+        if basis is not None:
+            given = pca.basis_of(self._system.embed_image([read_source(one).image for one in basis]))
+        made = pca.pca_reconstructions(
+            self._system,
+            picture,
+            dimensions=dimensions,
+            basis=given,
+            settings=self._system.defaults.with_given(**knobs),
+            seed=seed,
+            size=size,
+            callback=callback,
+            batch_size=batch_size,
+        )
+        return list(made)
+
+    def nearest_captions(
+        self, picture: "PictureLike | Float[Tensor, ' d']", captions: Sequence[str], *, k: int | None = None
+    ) -> "list[Match]":
+        """Which of the captions CLIP finds nearest to a picture or to an embedding, the best first; all of them, or k."""
+        from unclip.generate import probes
+
+        return probes.nearest_captions(self._system, picture, captions, k=k)
+
+    def typographic_probe(
+        self,
+        picture: PictureLike,
+        word: str,
+        captions: Sequence[str],
+        *,
+        n: int = 4,
+        seed: int | None = None,
+        size: int | None = None,
+        callback: Callback | None = None,
+        **knobs: Unpack[Knobs],
+    ) -> "TypographicProbe":
+        """Whether a word written on a picture deceives CLIP, and what `n` variations make of it.
+
+        The paper's found an apple with "iPod" on it to be an iPod, and still drew apples.
+        """
+        from unclip.generate import probes
+
+        return probes.typographic_probe(
+            self._system,
+            picture,
+            word,
+            captions,
+            settings=self._system.defaults.with_given(**knobs),
+            n=n,
+            seed=seed,
+            size=size,
             callback=callback,
         )

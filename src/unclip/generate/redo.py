@@ -23,6 +23,7 @@ _HOMES = {
     "outpaint": "outpaint",
     "upscale": "upscale",
     "redraw": "redraw",
+    "pca": "pca",
 }
 
 

@@ -8,14 +8,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unclip.diffusion.paths import noised, truncate
-from unclip.diffusion.samplers import SAMPLERS
 from unclip.generate.inpaint import Wish, picture_of, read_wish
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback, Reporter
 from unclip.generate.recipe import recipe_of
 from unclip.generate.settings import Settings, check_seed, seed_of
 from unclip.generate.sources import PictureLike, Source, read_source, read_sources
-from unclip.generate.stages import decoder_condition, decoder_denoiser, warn_if_cut
+from unclip.generate.stages import decoder_condition, decoder_denoiser, walk, warn_if_cut
 from unclip.generate.system import System
 from unclip.generate.text_to_image import check_count, check_size, enlarge, prior_steps
 from unclip.rng import Noise, draw_seed
@@ -95,7 +94,8 @@ def _draw(
             interval=settings.guidance_interval,
             negative=wish.negative,
         )
-        sampler = SAMPLERS[settings.sampler](denoise, noised(x0, grid[0], noise), grid, noise=noise)
+        x = noised(x0, grid[0], noise)
+        sampler = walk(settings.sampler, denoise, x, grid, noise, decoder.config.process.build())
         small = reporter.follow(sampler, "decoder", len(grid) - 1, first)
     return enlarge(system, small, [seed], size, settings, reporter, first)[0]
 
