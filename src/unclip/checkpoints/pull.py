@@ -1,4 +1,4 @@
-"""Models from the hub, by its own client: what is needed of a repository, resumed where it broke off, and checked.
+"""Models from the hub, by its own client: what is needed of a repository, and no more; whole files or none.
 
 Files lie in the hub's cache, where other programs find them too. Nothing here runs unless it was asked for.
 """
@@ -56,7 +56,7 @@ def look_up(hub_id: str, *, endpoint: str | None = None) -> Remote:
 
 
 def pull(remote: Remote, *, endpoint: str | None = None) -> Path:
-    """Get the files that are not there yet, and return their folder; what broke off goes on where it was.
+    """Get the files that are not there yet, and return their folder; a broken connection is taken up where it was.
 
     Raises `OSError` where the hub cannot be reached or the disk has no room.
     """
@@ -210,5 +210,5 @@ class _Explained:
             return
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise OSError(
-            f"{self.hub_id} could not be pulled ({reason}): check the connection; the same command goes on where it broke off"
+            f"{self.hub_id} could not be pulled ({reason}): check the connection; the same command goes on with what is not there yet"
         ) from error

@@ -1,0 +1,214 @@
+"""Pulling from a server that speaks the hub's protocol, on this machine: files, licence, resuming, and what goes wrong."""
+
+import hashlib
+import json
+import re
+import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
+
+import pytest
+from huggingface_hub import constants
+
+from unclip.checkpoints import pull as pulling
+from unclip.checkpoints.hub import hub_cache, pulled, resolve
+from unclip.checkpoints.manifest import ModelError
+from unclip.checkpoints.pull import cached, look_up, needed, pull, remove, verify_pulled
+
+SHA = "0123456789abcdef0123456789abcdef01234567"
+ID = "someone/karlo"
+FILES = {
+    "model_index.json": b'{"_class_name": "UnCLIPPipeline"}',
+    "README.md": b"---\nlicense: creativeml-openrail-m\n---\n",
+    "prior/config.json": b"{}",
+    "prior/diffusion_pytorch_model.safetensors": bytes(range(256)) * 400,
+    "prior/diffusion_pytorch_model.bin": b"pickle",
+    "prior/diffusion_pytorch_model.fp16.safetensors": b"half",
+    "pictures/cat.png": b"no part of the model",
+}
+
+
+class Hub(BaseHTTPRequestHandler):
+    """What the hub answers for one model.
+
+    With a `limit` the connection breaks off, once, after so many bytes of a file; the file `failing` is out of order.
+    """
+
+    asked: ClassVar[list[tuple[str, str, str | None]]] = []
+    limit: ClassVar[int | None] = None
+    failing: ClassVar[str | None] = None
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def answer(self, *, body: bool) -> None:
+        wanted = self.headers.get("Range")
+        path = self.path.partition("?")[0]
+        self.asked.append((self.command, path, wanted))
+        if path in (f"/api/models/{ID}", f"/api/models/{ID}/revision/main"):
+            card = {"license": "creativeml-openrail-m"}
+            return self.json({"id": ID, "sha": SHA, "cardData": card, "siblings": [], "private": False})
+        if path.startswith(f"/api/models/{ID}/tree/"):
+            return self.json([entry(name) for name in FILES])
+        found = re.fullmatch(rf"/{ID}/resolve/{SHA}/(.+)", path)
+        if found is None or found[1] not in FILES:
+            self.send_response(404)
+            self.send_header("X-Error-Code", "RepoNotFound" if ID not in path else "EntryNotFound")
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
+        data = FILES[found[1]]
+        if found[1] == Hub.failing and body:
+            self.send_response(500)
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
+        first = int(wanted.removeprefix("bytes=").partition("-")[0]) if wanted else 0
+        self.send_response(206 if wanted else 200)
+        self.send_header("X-Repo-Commit", SHA)
+        self.send_header("ETag", f'"{hash_of(found[1])}"')
+        self.send_header("Content-Length", str(len(data) - first))
+        self.send_header("Accept-Ranges", "bytes")
+        if wanted:
+            self.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
+        self.end_headers()
+        if body:
+            cut = None if wanted or not found[1].endswith("safetensors") else Hub.limit
+            self.wfile.write(data[first:][:cut])
+            self.close_connection = cut is not None
+
+    def json(self, data: Any) -> None:
+        text = json.dumps(data).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+
+def hash_of(name: str) -> str:
+    """Large files are named by SHA-256, small ones as git names them."""
+    data = FILES[name]
+    if name.endswith(("safetensors", "bin")):
+        return hashlib.sha256(data).hexdigest()
+    return hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
+
+
+def entry(name: str) -> dict[str, Any]:
+    size = len(FILES[name])
+    made: dict[str, Any] = {"type": "file", "oid": hash_of(name)[:40], "size": size, "path": name}
+    if name.endswith(("safetensors", "bin")):
+        made["lfs"] = {"oid": hash_of(name), "size": size, "pointerSize": 130}
+    return made
+
+
+@pytest.fixture
+def endpoint(tmp_path, monkeypatch):
+    """The server's address; the cache is empty, and the tests' ban on networks is lifted for this machine alone."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    Hub.asked.clear()
+    Hub.limit = Hub.failing = None
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+WANTED = ["README.md", "model_index.json", "prior/config.json", "prior/diffusion_pytorch_model.safetensors"]
+
+
+def test_one_copy_of_the_weights_is_needed():
+    assert needed(FILES) == WANTED
+    assert needed(["a/model.fp16.safetensors", "a/pytorch_model.bin"]) == ["a/model.fp16.safetensors"]
+    assert needed(["pytorch_model.bin"]) == ["pytorch_model.bin"]
+    assert needed(["x.ckpt", "a/flax_model.msgpack"]) == []
+    ours = ["model.json", "clip.safetensors", "prior.safetensors", "tokenizer.json"]
+    assert needed(ours) == sorted(ours)
+
+
+def test_pull_verify_and_remove(endpoint):
+    remote = look_up(ID, endpoint=endpoint)
+    assert (remote.licence, remote.revision, sorted(remote.files)) == ("creativeml-openrail-m", SHA, WANTED)
+    assert remote.size == sum(len(FILES[name]) for name in WANTED)
+    folder = pull(remote, endpoint=endpoint)
+    assert folder == resolve(ID) == pulled(ID)
+    assert {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()} == set(WANTED)
+    assert all((folder / name).read_bytes() == FILES[name] for name in WANTED)
+    assert cached() == {ID: folder}
+    assert verify_pulled(ID) == len(WANTED)
+    # A second time there is nothing to get.
+    Hub.asked.clear()
+    assert pull(remote, endpoint=endpoint) == folder
+    assert not [path for method, path, _ in Hub.asked if method == "GET" and "/resolve/" in path]
+    weights = (folder / WANTED[-1]).resolve()
+    weights.write_bytes(b"x" + weights.read_bytes()[1:])
+    with pytest.raises(ModelError, match=r"diffusion_pytorch_model\.safetensors is damaged"):
+        verify_pulled(ID)
+    assert remove(ID) >= remote.size
+    assert cached() == {}
+    with pytest.raises(FileNotFoundError, match=r"someone/karlo was not pulled"):
+        remove(ID)
+
+
+def test_a_broken_connection_goes_on_where_it_was(endpoint, monkeypatch):
+    # The client keeps whole chunks only: of 10 MB, unless the test's file is to be cut in pieces too.
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
+    Hub.limit = 60_000
+    folder = pull(look_up(ID, endpoint=endpoint), endpoint=endpoint)
+    assert (folder / WANTED[-1]).read_bytes() == FILES[WANTED[-1]]
+    assert asked_for(WANTED[-1]) == [None, "bytes=60000-"]
+
+
+def test_what_failed_is_never_half_there_and_the_rest_is_kept(endpoint):
+    remote = look_up(ID, endpoint=endpoint)
+    Hub.failing = WANTED[-1]
+    with pytest.raises(OSError, match="the same command goes on"):
+        pull(remote, endpoint=endpoint)
+    folder = pulled(ID)
+    assert folder is None or not (folder / WANTED[-1]).exists()
+    assert not list(hub_cache().rglob("*.incomplete"))
+    Hub.failing = None
+    Hub.asked.clear()
+    folder = pull(remote, endpoint=endpoint)
+    assert all((folder / name).read_bytes() == FILES[name] for name in WANTED)
+    assert asked_for(WANTED[-1]) == [None]
+
+
+def asked_for(name: str) -> list[str | None]:
+    """The ranges that were asked for of a file."""
+    return [wanted for method, path, wanted in Hub.asked if method == "GET" and path.endswith(name)]
+
+
+def test_no_room(endpoint, monkeypatch):
+    remote = look_up(ID, endpoint=endpoint)
+    usage = shutil.disk_usage("/")._replace(free=1000)
+    monkeypatch.setattr(pulling.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OSError, match=r"needs 0\.0 GB more.*HF_HOME"):
+        pull(remote, endpoint=endpoint)
+    assert cached() == {}
+
+
+def test_no_such_model(endpoint):
+    with pytest.raises(FileNotFoundError, match="the hub has no model 'someone/else'"):
+        look_up("someone/else", endpoint=endpoint)
+    with pytest.raises(ModelError, match="no id of the hub"):
+        look_up("some one/else?", endpoint=endpoint)
+
+
+def test_no_network(endpoint, tmp_path, monkeypatch):
+    with pytest.raises(OSError, match="check the connection"):
+        look_up(ID, endpoint="http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(OSError, match="HF_HUB_OFFLINE is set"):
+        look_up(ID, endpoint=endpoint)
+    assert not (tmp_path / "cache").exists()
