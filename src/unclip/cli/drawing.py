@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from unclip.generate.settings import Knobs
     from unclip.generate.system import System
 
-KNOBS = ("steps", "guidance", "sampler", "upsampler_steps")
+KNOBS = ("steps", "guidance", "sampler", "upsampler_steps", "random")
 PRIOR_KNOBS = ("prior_steps", "prior_guidance", "candidates", "prior")
 
 
@@ -94,6 +94,15 @@ def load(arguments: argparse.Namespace) -> "System":
             f"--size {arguments.size}: the model {system.name!r} draws {', '.join(map(str, system.sizes))} pixels a side"
         )
     return system
+
+
+def add_random(group: argparse._ArgumentGroup) -> None:
+    """The option for who compares with diffusers."""
+    group.add_argument(
+        "--random",
+        choices=("unclip", "diffusers"),
+        help="how a seed becomes noise: diffusers' order of draws gives its pictures (default: unclip)",
+    )
 
 
 def knobs(arguments: argparse.Namespace) -> "Knobs":

@@ -24,6 +24,7 @@ def add(verbs) -> None:
     sampling = drawing.add_options(
         parser, output="a .png file, or a folder (default: here, named after prompt and seed)", prior=True
     )
+    drawing.add_random(sampling)
     sampling.add_argument("--negative", metavar="TEXT", help="what to lead away from")
     sampling.add_argument(
         "--init", type=Path, metavar="FILE", help="start from this picture, not from noise alone"

@@ -18,9 +18,10 @@ def add(verbs) -> None:
         metavar="X",
         help="start from the picture's own noise: 0 gives it back, 1 keeps the least (default: from fresh noise)",
     )
-    drawing.add_options(
+    sampling = drawing.add_options(
         parser, output="a .png file, or a folder (default: here, named after picture and seed)", prior=False
     )
+    drawing.add_random(sampling)
     parser.set_defaults(run=run)
 
 
