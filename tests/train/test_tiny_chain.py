@@ -14,7 +14,7 @@ from unclip.data.shapes import COLOURS
 from unclip.train.loop import train
 
 # A share of the recipe's own length, as far as the stages need it to have learned something.
-SAMPLES = {"clip": 8_192, "prior": 6_144, "decoder": 6_144, "upsampler": 1_024}
+SAMPLES = {"clip": 8_192, "prior": 6_144, "decoder": 6_144, "upsampler": 2_048}
 STAGES = tuple(SAMPLES)
 STAGES = tuple(SAMPLES)
 
@@ -69,8 +69,8 @@ def test_pictures_have_the_colour_that_was_asked_for(runs, tmp_path):
 
 
 def nearest_colour(picture: unclip.Picture) -> str:
-    """The colour word for the tenth of the pixels that is farthest from the white ground."""
+    """The colour word for what is drawn: the median of the pixels that are farther from white than from the other end."""
     pixels = np.asarray(picture.image, dtype=np.float64).reshape(-1, 3)
-    farthest = np.argsort(((pixels - 255) ** 2).sum(1))[-len(pixels) // 10 :]
-    mean = pixels[farthest].mean(0)
-    return min(COLOURS, key=lambda name: float(((mean - np.array(COLOURS[name])) ** 2).sum()))
+    distance = np.linalg.norm(pixels - 255, axis=1)
+    colour = np.median(pixels[distance > distance.max() / 2], axis=0)
+    return min(COLOURS, key=lambda name: float(((colour - np.array(COLOURS[name])) ** 2).sum()))
