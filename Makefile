@@ -51,15 +51,8 @@ $(DATA)/artwork.json: $(VENV)/.data artwork/node_modules
 
 data: $(DATA)/artwork.json  ## build the artwork data set
 
-model: $(DATA)/artwork.json  ## train every stage on the artwork data set, pack the model and measure it
-	$(RUN) train clip --recipe $(RECIPE) --data $(DATA) --out $(RUNS)/clip
-	$(RUN) train prior --recipe $(RECIPE) --data $(DATA) --clip $(RUNS)/clip --out $(RUNS)/prior
-	$(RUN) train decoder --recipe $(RECIPE) --data $(DATA) --clip $(RUNS)/clip --out $(RUNS)/decoder
-	$(RUN) train upsampler --recipe $(RECIPE) --data $(DATA) --out $(RUNS)/upsampler
-	$(RUN) pack $(RUNS)/clip $(RUNS)/prior $(RUNS)/decoder $(RUNS)/upsampler --name artwork --out $(RUNS)/model --force
-	$(RUN) train clip --recipe judge --data $(DATA) --out $(RUNS)/judge
-	$(RUN) evaluate --model $(RUNS)/model --data $(DATA) --judge $(RUNS)/judge --cache $(RUNS)/cache \
-	  --pictures $(RUNS)/pictures --out $(RUNS)/report.json --force
+model: $(DATA)/artwork.json  ## train every stage on the artwork data set, pack the model and measure it; BUDGET=25m
+	$(RUN) train all --recipe $(RECIPE) --data $(DATA) --out $(RUNS) $(if $(BUDGET),--budget $(BUDGET))
 
 lint: $(VENV)/.dev  ## style, formatting, types and layers
 	$(BIN)/ruff check

@@ -6,7 +6,10 @@ import pytest
 
 from unclip import recipes
 from unclip.checkpoints.manifest import read_manifest
+from unclip.cli.options import duration
 from unclip.config import to_dict
+
+STAGES = ["clip", "prior", "decoder", "upsampler"]
 
 
 def test_dry_run_prints_the_recipe_with_changes(unclip, tmp_path):
@@ -40,6 +43,13 @@ def test_dry_run_prints_the_recipe_with_changes(unclip, tmp_path):
         (("clip", "--recipe", "tiny", "--data", "nowhere", "-o", "run"), 1, "nowhere"),
         (("prior", "--recipe", "tiny", "--clip", "nowhere", "-o", "run"), 1, "nowhere"),
         (("clip", "--recipe", "tiny", "--device", "abacus", "-o", "run"), 2, "abacus"),
+        (("clip", "--recipe", "tiny", "--budget", "1s", "--data", "nowhere", "-o", "run"), 1, "nowhere"),
+        (("all", "--recipe", "judge", "-o", "run"), 2, "tiny"),
+        (("all", "--recipe", "tiny"), 2, "--out FOLDER"),
+        (("all", "--recipe", "tiny", "--clip", "run", "-o", "run"), 2, "leave it out"),
+        (("all", "--recipe", "tiny", "--set", "batch=4", "-o", "run"), 2, "clip.batch=128"),
+        (("all", "--recipe", "tiny", "--set", "clip.size=4", "-o", "run"), 2, "clip"),
+        (("all", "--recipe", "tiny", "--data", "nowhere", "-o", "run"), 1, "nowhere"),
     ],
 )
 def test_bad_input(unclip, tmp_path, monkeypatch, argv, code, told):
@@ -56,6 +66,56 @@ def test_a_finished_run_is_not_trained_again(unclip, model):
     command = ("train", "clip", "--recipe", "tiny", "--out", run, "--set", "samples=32")
     assert unclip(*command) == (0, f"{run / 'model'}\n", "")
     assert (run / "model" / "model.json").stat().st_mtime_ns == before
+
+
+def test_all_stages_in_one_command(unclip, tmp_path):
+    short = [part for stage in STAGES for part in ("--set", f"{stage}.samples=32")]
+    command = ("train", "all", "--recipe", "tiny", "--out", tmp_path, "--no-evaluate", "--seed", 3, *short)
+    code, out, err = unclip(*command, "--json")
+    assert (code, json.loads(out)) == (0, {"model": str(tmp_path / "model")})
+    assert err.splitlines() == [f"unclip: {stage}: 32 samples" for stage in STAGES]
+    manifest = read_manifest(tmp_path / "model")
+    assert (manifest.name, sorted(manifest.parts)) == ("tiny", sorted(STAGES))
+    assert {part.storage for part in manifest.parts.values()} == {"int8"}
+    assert {json.loads((tmp_path / stage / "config.json").read_text())["seed"] for stage in STAGES} == {3}
+    # Again: nothing is trained, and the model is the same.
+    before = [(tmp_path / stage / "model" / "model.json").stat().st_mtime_ns for stage in STAGES]
+    assert unclip(*command)[:2] == (0, f"{tmp_path / 'model'}\n")
+    assert [(tmp_path / stage / "model" / "model.json").stat().st_mtime_ns for stage in STAGES] == before
+    assert read_manifest(tmp_path / "model") == manifest
+
+
+def test_a_chain_s_settings(unclip, tmp_path):
+    command = ("train", "all", "--recipe", "artwork", "--data", "shards", "-o", tmp_path, "--dry-run")
+    code, out, err = unclip(*command, "--budget", "25m", "--seed", 3, "--set", "decoder.batch=7")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert list(found) == [*STAGES, "judge"]
+    assert {name: config["out"] for name, config in found.items()} == {
+        name: str(tmp_path / name) for name in found
+    }
+    assert {name for name, config in found.items() if config["clip"] == str(tmp_path / "clip")} == {
+        "prior",
+        "decoder",
+    }
+    assert {(config["keep"], config["data"]["path"]) for config in found.values()} == {("best", "shards")}
+    assert found["decoder"]["batch"] == 7
+    assert found["judge"]["seed"] == recipes.get("judge", "clip").seed
+    assert {found[stage]["seed"] for stage in STAGES} == {3}
+    assert json.loads(unclip(*command).out)["clip"]["keep"] == "last"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("25m", 1500), ("1.5h", 5400)])
+def test_times(text, seconds):
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["25", "m", "-3m", "0s", "nans", "infh", "2 weeks", ""])
+def test_what_is_no_time(unclip, text):
+    code, out, err = unclip("train", "clip", "--recipe", "tiny", f"--budget={text}", "-o", "run")
+    assert (code, out) == (2, "")
+    assert "25m" in err
 
 
 def test_pack_joins_the_stages(model):
@@ -87,18 +147,18 @@ def test_pack_refuses_what_does_not_fit(unclip, model, tmp_path):
 
 
 def test_models_describes_a_folder(unclip, model):
-    code, out, err = unclip("models", model, "--json")
+    code, out, err = unclip("models", "show", model, "--json")
     assert (code, err) == (0, "")
     description = json.loads(out)
     assert description["name"] == "tiny"
     assert description["folder"] == str(model)
     assert set(description["parts"]) == {"clip", "prior", "decoder", "upsampler"}
-    code, out, _ = unclip("models", model)
+    code, out, _ = unclip("models", "show", model)
     assert code == 0
     assert description["weights"] in out
 
 
 def test_models_of_nowhere(unclip, tmp_path):
-    code, out, err = unclip("models", tmp_path)
+    code, out, err = unclip("models", "show", tmp_path)
     assert (code, out) == (1, "")
     assert "model.json" in err

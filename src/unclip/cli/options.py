@@ -84,6 +84,18 @@ def number(text: str) -> float:
     return value
 
 
+def duration(text: str) -> float:
+    """Seconds, from a number with its unit: 90s, 25m, 1.5h."""
+    value, unit = text[:-1], text[-1:]
+    try:
+        seconds = float(value) * {"s": 1, "m": 60, "h": 3600}[unit]
+    except (ValueError, KeyError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; give one such as 90s, 25m or 3h") from None
+    if not 0.0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is out of range; give more than nothing, such as 25m")
+    return seconds
+
+
 def seed(text: str) -> int:
     """A whole number in [0, 2^63)."""
     try:

@@ -9,6 +9,8 @@ from unclip.cli.console import UsageError
 
 if TYPE_CHECKING:
     from unclip.checkpoints.manifest import Manifest
+    from unclip.checkpoints.quantize import Storage
+    from unclip.generate.settings import Settings
 
 
 def add(verbs) -> None:
@@ -41,21 +43,18 @@ def add(verbs) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from unclip.checkpoints.io import load_part, save_model
     from unclip.checkpoints.manifest import describe
-    from unclip.config import ConfigError, override, to_dict
+    from unclip.config import ConfigError, override
     from unclip.generate.settings import Settings
 
     try:
-        defaults = to_dict(override(Settings(), arguments.set))
+        defaults = override(Settings(), arguments.set)
     except ConfigError as error:
         raise UsageError(f"--set: {error}") from None
-    found = find_parts(arguments.sources)
-    folder = save_model(
+    folder = joined(
+        arguments.sources,
         arguments.out,
-        {name: load_part(source, manifest, name) for name, (source, manifest) in found.items()},
-        name=arguments.name or arguments.out.name,
-        tokenizer=find_tokenizer(found),
+        arguments.name or arguments.out.name,
         defaults=defaults,
         description=arguments.description,
         licence=arguments.licence,
@@ -66,6 +65,36 @@ def run(arguments: argparse.Namespace) -> None:
         console.result_json({**describe(folder), "folder": str(arguments.out)})
     else:
         console.result(str(arguments.out))
+
+
+def joined(
+    sources: list[Path],
+    out: Path,
+    name: str,
+    *,
+    defaults: "Settings | None" = None,
+    description: str = "",
+    licence: str = "",
+    storage: "Storage" = "int8",
+    force: bool = False,
+) -> Path:
+    """One model folder of the parts that `sources` hold. Raises what `find_parts` and `find_tokenizer` raise."""
+    from unclip.checkpoints.io import load_part, save_model
+    from unclip.config import to_dict
+    from unclip.generate.settings import Settings
+
+    found = find_parts(sources)
+    return save_model(
+        out,
+        {part: load_part(source, manifest, part) for part, (source, manifest) in found.items()},
+        name=name,
+        tokenizer=find_tokenizer(found),
+        defaults=to_dict(defaults or Settings()),
+        description=description,
+        licence=licence,
+        storage=storage,
+        force=force,
+    )
 
 
 def find_parts(sources: list[Path]) -> "dict[str, tuple[Path, Manifest]]":

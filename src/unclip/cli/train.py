@@ -1,4 +1,4 @@
-"""`unclip train`: run one stage's training, or go on with it."""
+"""`unclip train`: run one stage's training, or all, or go on with it."""
 
 import argparse
 import json
@@ -14,10 +14,14 @@ def add(verbs) -> None:
     parser = options.verb(
         verbs,
         "train",
-        "train one stage by a recipe; the same command again goes on where it was stopped",
-        epilog="The priors and the decoder read the CLIP that was trained before: --clip is its --out.",
+        "train one stage by a recipe, or all; the same command again goes on where it was stopped",
+        epilog="The priors and the decoder read the CLIP that was trained before: --clip is its --out.\n"
+        "all: every stage and a judge in folders of --out, then model/ (packed) and report.json (measured).",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("stage", choices=STAGES, metavar="STAGE", help=", ".join(STAGES))
+    parser.add_argument(
+        "stage", choices=(*STAGES, "all"), metavar="STAGE", help=f"{', '.join(STAGES)}, or all"
+    )
     parser.add_argument(
         "--recipe", default="artwork", metavar="NAME", help="which settings (default: artwork)"
     )
@@ -36,8 +40,15 @@ def add(verbs) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="change one setting, such as optimizer.learning_rate=1e-4",
+        help="change one setting, such as optimizer.learning_rate=1e-4 (of all: decoder.batch=128)",
     )
+    parser.add_argument(
+        "--budget",
+        type=options.duration,
+        metavar="TIME",
+        help="train so long, such as 25m, instead of the recipe's samples; keeps the best average",
+    )
+    parser.add_argument("--no-evaluate", action="store_true", help="with all: do not measure the model")
     parser.add_argument(
         "--dry-run", action="store_true", help="print all settings as JSON, and train nothing"
     )
@@ -47,6 +58,12 @@ def add(verbs) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    if arguments.stage == "all":
+        from unclip.cli import chain
+
+        chain.run(arguments)
+        return
+
     from unclip import recipes
     from unclip.config import override, to_dict
 
@@ -58,6 +75,8 @@ def run(arguments: argparse.Namespace) -> None:
     given = [f"{key}={json.dumps(str(value))}" for key, value in named.items() if value is not None]
     if arguments.seed is not None:
         given.append(f"seed={arguments.seed}")
+    if arguments.budget is not None:
+        given.append("keep=best")
     try:
         config = override(config, [*given, *arguments.set])
     except ValueError as error:
@@ -69,9 +88,14 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError("give the run a folder: --out FOLDER")
 
     from unclip.cli.loading import read_device
+    from unclip.train.budget import train_within
     from unclip.train.loop import train
 
-    folder = train(config, device=None if arguments.device is None else str(read_device(arguments.device)))
+    device = None if arguments.device is None else str(read_device(arguments.device))
+    if arguments.budget is None:
+        folder = train(config, device=device)
+    else:
+        folder = train_within(config, arguments.budget, device=device)
     if arguments.json:
         console.result_json({"model": str(folder)})
     else:

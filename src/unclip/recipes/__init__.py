@@ -1,6 +1,8 @@
 """Recipes: functions that return a training config. `get("artwork", "decoder")` finds one by name."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 from unclip.recipes import artwork, judge, tiny
 from unclip.train.config import Stage, TrainConfig
@@ -22,6 +24,25 @@ RECIPES: dict[str, dict[Stage, Callable[[], TrainConfig]]] = {
         "prior_autoregressive": tiny.prior_autoregressive,
     },
 }
+
+
+#: Recipe -> the runs that make and judge its model, in order, and each one's share of a budget of time.
+CHAINS = {
+    "artwork": {"clip": 0.20, "prior": 0.08, "decoder": 0.52, "upsampler": 0.14, "judge": 0.06},
+    "tiny": {"clip": 0.25, "prior": 0.20, "decoder": 0.40, "upsampler": 0.15},
+}
+
+
+def chain(recipe: str, out: Path) -> dict[str, tuple[TrainConfig, float]]:
+    """Every run of a recipe's model, each in its own folder in `out`, with its share. Raises ValueError that names what there is."""
+    if recipe not in CHAINS:
+        raise ValueError(f"there is no chain of stages {recipe!r}; choose from {', '.join(CHAINS)}")
+    stages = {}
+    for name, share in CHAINS[recipe].items():
+        config = get("judge", "clip") if name == "judge" else get(recipe, name)
+        clip = None if config.clip is None else str(out / "clip")
+        stages[name] = replace(config, out=str(out / name), clip=clip), share
+    return stages
 
 
 def get(recipe: str, stage: str) -> TrainConfig:

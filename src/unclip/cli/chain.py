@@ -1,0 +1,115 @@
+"""`unclip train all`: every stage of a recipe, one after the other, then the model packed and measured."""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unclip.cli import console
+from unclip.cli.console import UsageError
+
+if TYPE_CHECKING:
+    from unclip.train.config import TrainConfig
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from unclip.cli.loading import read_device
+    from unclip.config import to_dict
+    from unclip.train.budget import train_all
+
+    if arguments.clip is not None:
+        raise UsageError("--clip: `train all` trains its own CLIP; leave it out")
+    if arguments.out is None and not arguments.dry_run:
+        raise UsageError("give the runs a folder: --out FOLDER")
+    folder = arguments.out or Path()
+    stages = configs(arguments, folder)
+    if arguments.dry_run:
+        console.result_json({name: to_dict(config) for name, (config, _) in stages.items()})
+        return
+    device = None if arguments.device is None else str(read_device(arguments.device))
+    train_all(stages, arguments.budget, device=device, report=console.tell)
+    model = pack(folder, arguments.recipe, list(stages))
+    made = {"model": str(model)}
+    if not arguments.no_evaluate:
+        made["report"] = str(evaluate(folder, stages, arguments.recipe, device))
+    if arguments.json:
+        console.result_json(made)
+    else:
+        console.result("\n".join(made.values()))
+
+
+def configs(arguments: argparse.Namespace, folder: Path) -> "dict[str, tuple[TrainConfig, float]]":
+    """Each stage's config with its run in `folder`, changed as the command line says, and its share of the budget."""
+    from unclip import recipes
+    from unclip.config import override
+
+    try:
+        chain = recipes.chain(arguments.recipe, folder)
+    except ValueError as error:
+        raise UsageError(f"--recipe: {error}") from None
+    if arguments.no_evaluate:
+        chain.pop("judge", None)
+    changes: dict[str, list[str]] = {name: [] for name in chain}
+    for change in arguments.set:
+        name, _, rest = change.partition(".")
+        if name not in changes or not rest:
+            raise UsageError(
+                f"--set {change}: say of which stage: {', '.join(changes)}, such as clip.batch=128"
+            )
+        changes[name].append(rest)
+    stages = {}
+    for name, (config, share) in chain.items():
+        given = [] if arguments.data is None else [f"data.path={json.dumps(arguments.data)}"]
+        # The judge is the same for every seed, so that it compares them.
+        if arguments.seed is not None and name != "judge":
+            given.append(f"seed={arguments.seed}")
+        if arguments.budget is not None:
+            given.append("keep=best")
+        try:
+            stages[name] = override(config, [*given, *changes[name]]), share
+        except ValueError as error:
+            raise UsageError(f"--set: {name}: {error}") from None
+    return stages
+
+
+def pack(folder: Path, name: str, stages: list[str]) -> Path:
+    """The model folder of all stages but the judge, in `folder`, stored in int8."""
+    from unclip.cli import pack
+
+    return pack.joined(
+        [folder / stage for stage in stages if stage != "judge"], folder / "model", name, force=True
+    )
+
+
+def evaluate(
+    folder: Path, stages: "dict[str, tuple[TrainConfig, float]]", recipe: str, device: str | None
+) -> Path:
+    """Measure the packed model; the report's file, which is left alone if it is of these weights."""
+    from unclip.cli.loading import load
+    from unclip.evaluate.evaluation import Evaluation
+    from unclip.evaluate.features import Encoder
+    from unclip.evaluate.report import evaluate, table
+    from unclip.images import write_atomically
+    from unclip.recipes import judge
+
+    file = folder / "report.json"
+    system = load(str(folder / "model"), device, None)
+    if file.exists():
+        measured = json.loads(file.read_text(encoding="utf-8"))
+        if measured["model"]["weights"] == system.weights:
+            return file
+    config = replace(judge.evaluation(recipe), data=stages["clip"][0].data.path)
+    with console.Status() as status:
+        evaluation = Evaluation(
+            system,
+            config,
+            judge=Encoder.load(folder / "judge", system.device) if "judge" in stages else None,
+            folder=folder / "pictures",
+            cache=folder / "cache",
+            report=status,
+        )
+        report = evaluate(evaluation)
+    write_atomically(file, (json.dumps(report, indent=2) + "\n").encode(), force=True)
+    console.tell(table(report))
+    return file

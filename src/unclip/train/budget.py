@@ -1,0 +1,170 @@
+"""Training within a time: how many samples fit is measured before the first of them; then the run is as any other.
+
+The learning rate's schedule needs the length of the run, so that is settled once and written into the run's config. The
+steps that it was measured with are taken back: a run with a budget gives bitwise the weights of a run of as many samples.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import torch
+
+from unclip.train.config import TrainConfig
+from unclip.train.ema import copy_of
+from unclip.train.interrupt import Interrupted, stop_requests
+from unclip.train.loop import Run, train, training_device
+from unclip.train.objective import Objective
+from unclip.train.objectives import build_objective
+from unclip.train.run_folder import RunFolder, time_spent
+
+Clock = Callable[[], float]
+
+# The first steps compile, choose kernels and fill memory pools; they are not counted.
+WARM_UP_STEPS = 3
+MEASURED_STEPS = 4
+# Steps are measured for this share of the time at least; validations and previews may take these shares at most.
+MEASURED_SHARE = 0.01
+VALIDATION_SHARE, MOST_VALIDATIONS = 0.06, 25
+PREVIEW_SHARE, MOST_PREVIEWS = 0.03, 5
+# Left for checkpoints, the model's file, and a machine that slows down.
+RESERVE = 0.04
+# No run is so long: while steps are measured, the schedule stays at its beginning.
+_ENDLESS = 1 << 50
+_SETTLED = ("samples", "validate_every", "preview_every")
+
+
+class BudgetSpent(ValueError):
+    """There is no time left for a stage."""
+
+
+class Costs(NamedTuple):
+    """Seconds that one step, one validation and one preview take."""
+
+    step: float
+    validation: float
+    preview: float
+
+
+def train_within(
+    config: TrainConfig, seconds: float, *, device: str | None = None, clock: Clock = time.monotonic
+) -> Path:
+    """Train one stage for `seconds`, reading its data included; the finished model's folder.
+
+    A run that has begun keeps the length that was settled then, whatever `seconds` is now. Raises what `train` raises,
+    and `BudgetSpent` where not one step fits.
+    """
+    started = clock()
+    if not config.out:
+        raise ValueError("the config names no folder for the run: set out")
+    settled = settled_length(Path(config.out))
+    if settled is not None:
+        return train(replace(config, **settled), device=device)
+    chosen = training_device(device)
+    objective = build_objective(config, chosen)
+    left = seconds - (clock() - started)
+    costs = measure(config, objective, chosen, seconds=left, clock=clock)
+    config = fitted(config, seconds - (clock() - started), costs)
+    return Run(config, objective, chosen, RunFolder(config, spent=clock() - started)).finish()
+
+
+def settled_length(folder: Path) -> dict[str, Any] | None:
+    """The part of a begun run's config that its budget decided; None where no run has begun."""
+    file = folder / "config.json"
+    if not file.exists():
+        return None
+    config = json.loads(file.read_text(encoding="utf-8"))
+    return {name: config[name] for name in _SETTLED}
+
+
+def measure(
+    config: TrainConfig, objective: Objective, device: torch.device, *, seconds: float, clock: Clock
+) -> Costs:
+    """What the run's parts cost on this machine; the network is as before. Raises `Interrupted`."""
+    weights = copy_of(objective.model.state_dict())
+    with TemporaryDirectory() as folder, stop_requests() as stop:
+        trial = replace(config, out=folder, samples=_ENDLESS, keep="last")
+        run = Run(trial, objective, device, RunFolder(trial))
+
+        def taken(part: Callable[[], Any]) -> float:
+            if stop.signal is not None:
+                raise Interrupted("nothing was trained yet; the same command begins again", stop.signal)
+            before = clock()
+            part()
+            return clock() - before
+
+        for _ in range(WARM_UP_STEPS):
+            taken(run.step)
+        steps: list[float] = []
+        while len(steps) < MEASURED_STEPS or sum(steps) < MEASURED_SHARE * seconds:
+            steps.append(taken(run.step))
+        costs = Costs(sum(steps) / len(steps), taken(run.validate), taken(run.preview))
+    objective.model.load_state_dict(weights)
+    return costs
+
+
+def fitted(config: TrainConfig, seconds: float, costs: Costs) -> TrainConfig:
+    """The config with as many whole batches as fit into `seconds`, validated and previewed evenly on the way.
+
+    Raises `BudgetSpent` where none fits.
+    """
+    validations = _count(VALIDATION_SHARE * seconds, costs.validation, MOST_VALIDATIONS)
+    previews = _count(PREVIEW_SHARE * seconds, costs.preview, MOST_PREVIEWS)
+    left = (1 - RESERVE) * seconds - validations * costs.validation - previews * costs.preview
+    batches = int(left / costs.step)
+    if batches < 1:
+        raise BudgetSpent(
+            f"there are {max(seconds, 0.0):.1f} s left for the stage {config.stage}, and a step, a validation and a "
+            f"preview take {sum(costs):.1f} s: give a larger budget"
+        )
+    return replace(
+        config,
+        samples=batches * config.batch,
+        validate_every=-(-batches // validations) * config.batch,
+        preview_every=-(-batches // previews) * config.batch,
+    )
+
+
+def _count(seconds: float, each: float, most: int) -> int:
+    return max(1, min(most, int(seconds / max(each, 1e-9))))
+
+
+def train_all(
+    stages: Mapping[str, tuple[TrainConfig, float]],
+    seconds: float | None = None,
+    *,
+    device: str | None = None,
+    clock: Clock = time.monotonic,
+    report: Callable[[str], None] = lambda line: None,
+) -> dict[str, Path]:
+    """Train stages in order, each (config, share of the time); by name, the folders of their models.
+
+    What an earlier stage took less or more of its share than was its due, the later ones share. Finished runs are left
+    alone, a run that has begun goes on to the length it has, and the time that they took counts. Without `seconds`,
+    each is as long as its config says. Raises what `train_within` raises.
+    """
+    models = {}
+    for name, (config, share) in stages.items():
+        if seconds is None:
+            report(f"{name}: {config.samples:,} samples")
+            models[name] = train(config, device=device)
+            continue
+        if settled_length(Path(config.out)) is None:
+            spent = sum(time_spent(Path(one.out)) for one, _ in stages.values())
+            waiting = [share for one, share in stages.values() if settled_length(Path(one.out)) is None]
+            allotted = (seconds - spent) * share / sum(waiting)
+            if allotted <= 0:
+                raise BudgetSpent(
+                    f"{spent:.0f} s of {seconds:.0f} s are spent, and {name} has not begun: "
+                    "the same command with a larger budget goes on"
+                )
+            report(f"{name}: {allotted:.0f} s")
+        else:
+            allotted = seconds
+            report(f"{name}: as it was begun")
+        models[name] = train_within(config, allotted, device=device, clock=clock)
+    return models
