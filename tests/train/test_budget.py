@@ -140,5 +140,7 @@ def test_a_spent_budget_says_so(small, tmp_path):
     RunFolder(first, spent=100.0).write_metrics(8, loss=1.0)
     (tmp_path / "first" / "model").mkdir()
     (tmp_path / "first" / "model" / "model.json").write_text("{}")
-    with pytest.raises(BudgetSpent, match=r"100 s of 90 s are spent, and second has not begun.*larger budget"):
+    with pytest.raises(
+        BudgetSpent, match=r"100 s of 90 s are spent, and second has not begun.*larger budget"
+    ):
         train_all({"first": (first, 0.5), "second": (second, 0.5)}, 90.0, device="cpu")
