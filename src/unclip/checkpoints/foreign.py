@@ -1,7 +1,7 @@
 """Folders in public formats, recognised by their files and read as parts of ours, with nothing converted on disk.
 
-Known are Karlo's folders in diffusers' layout, and CLIP in transformers' and in OpenCLIP's. Only safetensors are read
-here; pickled weights go through `unclip convert`.
+Known are Karlo's folders and those of Kandinsky's priors in diffusers' layout, ECLIPSE's priors, and CLIP in transformers'
+and in OpenCLIP's. Only safetensors are read here; pickled weights go through `unclip convert`.
 """
 
 import contextlib
@@ -23,6 +23,7 @@ from unclip.checkpoints.manifest import ModelError
 from unclip.checkpoints.maps import clip as clip_map
 from unclip.checkpoints.maps import karlo
 from unclip.checkpoints.registry import classes
+from unclip.models.clip import ClipConfig
 from unclip.tokenizers.clip import ClipTokenizer
 
 # What UnCLIPPipeline samples with.
@@ -36,6 +37,9 @@ KARLO_DEFAULTS: dict[str, Any] = {
     "guidance": 8.0,
     "upsampler_steps": 7,
     "upsampler_sampler": "ancestral",
+}
+PRIOR_DEFAULTS = {name: value for name, value in KARLO_DEFAULTS.items() if name.startswith("prior_")} | {
+    "candidates": 1
 }
 _WEIGHTS = ("diffusion_pytorch_model", "model", "pytorch_model", "open_clip_model", "open_clip_pytorch_model")
 _VARIANTS = ("", ".fp16")
@@ -124,21 +128,27 @@ def recognise(folder: Path) -> Foreign | None:
     networks here cannot do.
     """
     if (folder / "model_index.json").is_file():
-        return _karlo(folder)
+        kind = _json(folder / "model_index.json").get("_class_name")
+        if kind in ("KandinskyPriorPipeline", "KandinskyV22PriorPipeline"):
+            return _kandinsky_prior(folder)
+        if kind in ("UnCLIPPipeline", "UnCLIPImageVariationPipeline"):
+            return _karlo(folder, prior=kind == "UnCLIPPipeline")
+        raise ModelError(
+            f"{folder} holds a {kind} of diffusers: known are UnCLIPPipeline, UnCLIPImageVariationPipeline, "
+            "KandinskyPriorPipeline and KandinskyV22PriorPipeline"
+        )
     if (folder / "open_clip_config.json").is_file():
         return _openclip(folder)
-    if (folder / "config.json").is_file() and _json(folder / "config.json").get("model_type") == "clip":
-        return _transformers_clip(folder)
+    if (folder / "config.json").is_file():
+        config = _json(folder / "config.json")
+        if config.get("model_type") == "clip":
+            return _transformers_clip(folder)
+        if config.get("_class_name") == "PriorTransformer":
+            return _eclipse(folder, config)
     return None
 
 
-def _karlo(folder: Path) -> Foreign:
-    index = _json(folder / "model_index.json")
-    kind = index.get("_class_name")
-    if kind not in ("UnCLIPPipeline", "UnCLIPImageVariationPipeline"):
-        raise ModelError(
-            f"{folder} holds a {kind} of diffusers: known are UnCLIPPipeline and UnCLIPImageVariationPipeline"
-        )
+def _karlo(folder: Path, *, prior: bool) -> Foreign:
     where = str(folder)
 
     def config(component: str, name: str = "config.json") -> dict[str, Any]:
@@ -148,17 +158,8 @@ def _karlo(folder: Path) -> Foreign:
         return {f"{component}/": _weight_file(folder / component)}
 
     tokenizer = read_tokenizer(folder / "tokenizer")
-    text = config("text_encoder")
-    vision = config("image_encoder") if (folder / "image_encoder").is_dir() else None
-    clip = clip_map.transformers_config(
-        text,
-        vision,
-        embedding=int(text.get("projection_dim") or 512),
-        end=tokenizer.end,
-        where=where,
-        normalize=False,
-    )
-    towers = weights("text_encoder") | ({} if vision is None else weights("image_encoder"))
+    vision = (folder / "image_encoder").is_dir()
+    clip = _split_clip(folder, tokenizer, vision=vision)
     decoder = karlo.decoder_config(
         config("decoder"),
         config("text_proj"),
@@ -175,12 +176,7 @@ def _karlo(folder: Path) -> Foreign:
         where,
     )
     parts = {
-        "clip": ForeignPart(
-            kind="clip",
-            config=clip,
-            table=clip_map.split_towers("text_encoder/", None if vision is None else "image_encoder/"),
-            files=towers,
-        ),
+        "clip": _split_clip_part(folder, clip),
         "decoder": ForeignPart(
             kind="decoder",
             config=decoder,
@@ -194,18 +190,8 @@ def _karlo(folder: Path) -> Foreign:
             files=weights("super_res_first") | weights("super_res_last"),
         ),
     }
-    if kind == "UnCLIPPipeline":
-        prior = karlo.prior_config(
-            config("prior"), config("prior_scheduler", "scheduler_config.json"), f"{where}/prior"
-        )
-        if (prior.embedding, prior.context) != (clip.embedding, clip.text.context):
-            raise ModelError(
-                f"{where}: the prior reads embeddings of {prior.embedding} and {prior.context} tokens, its CLIP gives "
-                f"{clip.embedding} and {clip.text.context}"
-            )
-        parts["prior"] = ForeignPart(
-            kind="prior_diffusion", config=prior, table=karlo.PRIOR, files=weights("prior")
-        )
+    if prior:
+        parts["prior"] = _prior(folder, clip, "prior_scheduler")
     return Foreign(
         format="karlo",
         folder=folder,
@@ -213,6 +199,77 @@ def _karlo(folder: Path) -> Foreign:
         parts=parts,
         tokenizer=lambda: tokenizer,
         defaults=KARLO_DEFAULTS,
+    )
+
+
+def _split_clip(folder: Path, tokenizer: ClipTokenizer, *, vision: bool) -> ClipConfig:
+    """The CLIP whose towers have folders of their own; its embeddings are used as they are."""
+    text = _json(folder / "text_encoder" / "config.json")
+    return clip_map.transformers_config(
+        text,
+        _json(folder / "image_encoder" / "config.json") if vision else None,
+        embedding=int(text.get("projection_dim") or 512),
+        end=tokenizer.end,
+        where=str(folder),
+        normalize=False,
+    )
+
+
+def _split_clip_part(folder: Path, config: ClipConfig) -> ForeignPart:
+    towers = ["text_encoder"] + (["image_encoder"] if config.towers == "both" else [])
+    table = clip_map.split_towers("text_encoder/", "image_encoder/" if len(towers) == 2 else None)
+    files = {f"{tower}/": _weight_file(folder / tower) for tower in towers}
+    return ForeignPart(kind="clip", config=config, table=table, files=files)
+
+
+def _prior(folder: Path, clip: ClipConfig, scheduler: str) -> ForeignPart:
+    config = karlo.prior_config(
+        _json(folder / "prior" / "config.json"),
+        _json(folder / scheduler / "scheduler_config.json"),
+        f"{folder}/prior",
+    )
+    if (config.embedding, config.context) != (clip.embedding, clip.text.context):
+        raise ModelError(
+            f"{folder}: the prior reads embeddings of {config.embedding} and {config.context} tokens, its CLIP gives "
+            f"{clip.embedding} and {clip.text.context}"
+        )
+    files = {"prior/": _weight_file(folder / "prior")}
+    return ForeignPart(kind="prior_diffusion", config=config, table=karlo.PRIOR, files=files)
+
+
+def _kandinsky_prior(folder: Path) -> Foreign:
+    tokenizer = read_tokenizer(folder / "tokenizer")
+    clip = _split_clip(folder, tokenizer, vision=True)
+    return Foreign(
+        format="kandinsky prior",
+        folder=folder,
+        licence=_licence(folder),
+        parts={"clip": _split_clip_part(folder, clip), "prior": _prior(folder, clip, "scheduler")},
+        tokenizer=lambda: tokenizer,
+        defaults=PRIOR_DEFAULTS,
+    )
+
+
+def _eclipse(folder: Path, config: Mapping[str, Any]) -> Foreign:
+    def tokenizer() -> ClipTokenizer:
+        raise ModelError(
+            f"{folder} holds a prior alone, and no tokenizer: take it as a part of a whole model"
+        )
+
+    part = ForeignPart(
+        kind="prior_diffusion",
+        config=karlo.eclipse_config(config, str(folder)),
+        table=karlo.ECLIPSE,
+        files={"": _weight_file(folder)},
+    )
+    return Foreign(
+        format="eclipse",
+        folder=folder,
+        licence=_licence(folder),
+        parts={"prior": part},
+        tokenizer=tokenizer,
+        # It answers at once, and was trained without dropping captions.
+        defaults={"prior_steps": 1, "prior_sampler": "ancestral", "prior_guidance": 1.0, "candidates": 1},
     )
 
 

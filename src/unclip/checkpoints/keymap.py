@@ -74,7 +74,7 @@ def channel_major(tokens: int) -> Form:
 
 
 def absent(value: float) -> Form:
-    """The format has no such number; ours gets `value`."""
+    """The format has no such weight; all of ours is `value`."""
     return Form(lambda parts: torch.tensor(value), lambda ours: [])
 
 
@@ -185,7 +185,8 @@ class Table:
                     raise ModelError(
                         f"{where}: {key} has shape {tuple(part.shape)}, its config asks for {tuple(like.shape)}"
                     )
-            yield name, one.form.join(parts)
+            made = one.form.join(parts)
+            yield name, made if one.theirs else made.expand(ours[name].shape)
 
 
 def _first(names: list[str]) -> str:

@@ -20,6 +20,8 @@ from unclip.checkpoints.manifest import MANIFEST, ModelError, read_manifest, ver
 from unclip.checkpoints.registry import read_config
 from unclip.tokenizers.clip import ClipTokenizer
 
+_OF_THE_PRIOR = ("prior_steps", "prior_sampler", "prior_guidance", "candidates")
+
 
 @dataclass(frozen=True, kw_only=True)
 class OpenPart:
@@ -65,10 +67,10 @@ def open_model(
 def mix(base: OpenModel, others: Mapping[str, OpenModel]) -> OpenModel:
     """`base` with parts of other models in the place of its own, or beside them.
 
-    A CLIP brings its tokenizer, and gives embeddings of unit length or not as the one in its place did. Raises
-    `ModelError` for a part that the other model has not.
+    A prior brings the settings that suit it. A CLIP brings its tokenizer, and gives embeddings of unit length or not as
+    the one in its place did. Raises `ModelError` for a part that the other model has not.
     """
-    parts, tokenizer = dict(base.parts), base.tokenizer
+    parts, tokenizer, defaults = dict(base.parts), base.tokenizer, dict(base.defaults)
     for name, other in others.items():
         if name not in other.parts:
             raise ModelError(f"{other.name!r} has no {name}: it has {', '.join(other.parts)}")
@@ -78,6 +80,8 @@ def mix(base: OpenModel, others: Mapping[str, OpenModel]) -> OpenModel:
             if name in base.parts:
                 part = _normalizing(part, base.parts[name].config.normalize)
         parts[name] = part
+        if name == "prior":
+            defaults |= {key: value for key, value in other.defaults.items() if key in _OF_THE_PRIOR}
     taken = sorted((name, other.weights) for name, other in others.items())
     return replace(
         base,
@@ -88,6 +92,7 @@ def mix(base: OpenModel, others: Mapping[str, OpenModel]) -> OpenModel:
         ),
         parts=parts,
         tokenizer=tokenizer,
+        defaults=defaults,
     )
 
 

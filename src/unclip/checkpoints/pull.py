@@ -111,8 +111,13 @@ def kind_of_folder(folder: Path) -> str:
     """What a folder holds, from its configs alone; "" for nothing that is known here."""
     if (folder / MANIFEST).is_file():
         return "unclip"
-    if str(_field(folder / "model_index.json", "_class_name")).startswith("UnCLIP"):
+    pipeline = str(_field(folder / "model_index.json", "_class_name"))
+    if pipeline.startswith("UnCLIP"):
         return "karlo"
+    if pipeline in ("KandinskyPriorPipeline", "KandinskyV22PriorPipeline"):
+        return "kandinsky prior"
+    if _field(folder / "config.json", "_class_name") == "PriorTransformer":
+        return "eclipse prior"
     if (folder / "open_clip_config.json").is_file():
         return "openclip"
     return "clip" if _field(folder / "config.json", "model_type") == "clip" else ""

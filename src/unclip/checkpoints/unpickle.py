@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch._utils import _rebuild_tensor_v2
 
 # Where checkpoints keep their weights, the first that is there.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "ema_model")
@@ -68,7 +69,7 @@ class _Archive(pickle.Unpickler):
             return _Held
         known: dict[tuple[str, str], Any] = {
             ("collections", "OrderedDict"): dict,
-            ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+            ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor_v2,
             ("torch.jit._pickle", "restore_type_tag"): lambda value, tag: value,
             **{
                 ("torch.jit._pickle", f"build_{kind}list"): list

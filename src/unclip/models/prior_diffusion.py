@@ -35,6 +35,8 @@ class DiffusionPriorConfig:
     """The share of samples that lose their caption in training, for classifier-free guidance."""
     null: Literal["learned", "empty"] = "learned"
     """What stands for no caption: learned vectors, or the encoding of the empty caption (Karlo), which callers give."""
+    timed: bool = True
+    """Whether the sequence has a token for the label; a prior that answers in one step needs none (ECLIPSE)."""
     clip_range: float | None = None
     """Sampling clamps estimates of the standardised embedding to this range around 0; None lets them be."""
     process: ProcessConfig = ProcessConfig(parametrization="x0", schedule="cosine")
@@ -79,12 +81,12 @@ class DiffusionPrior(nn.Module):
         self.states_in = nn.Linear(config.text_width, width)
         self.text_in = nn.Linear(config.embedding, width)
         self.image_in = nn.Linear(config.embedding, width)
-        self.label = LabelEmbedding(width)
+        self.label = LabelEmbedding(width) if config.timed else None
         self.query = nn.Parameter(width**-0.5 * torch.randn(width))
         learned = config.null == "learned"
         self.null_state = nn.Parameter(width**-0.5 * torch.randn(width)) if learned else None
         self.null_text = nn.Parameter(width**-0.5 * torch.randn(width)) if learned else None
-        self.positions = nn.Parameter(width**-0.5 * torch.randn(config.context + 4, width))
+        self.positions = nn.Parameter(width**-0.5 * torch.randn(config.context + 3 + config.timed, width))
         self.transformer = Transformer(
             width, config.layers, config.heads, activation=config.activation, causal=True
         )
@@ -119,19 +121,13 @@ class DiffusionPrior(nn.Module):
             raise ValueError(
                 "this prior learned no vector for a dropped caption: give it the empty caption's encoding instead"
             )
-        tail = torch.stack(
-            [
-                text,
-                self.label(label),
-                self.image_in(x),
-                repeat(self.query, "w -> b w", b=len(x)).to(text.dtype),
-            ],
-            dim=1,
-        )
+        timed = [] if self.label is None else [self.label(label)]
+        query = repeat(self.query, "w -> b w", b=len(x)).to(text.dtype)
+        tail = torch.stack([text, *timed, self.image_in(x), query], dim=1)
         sequence = torch.cat([states, tail.to(states.dtype)], dim=1) + self.positions
         # A dropped caption shows all its (null) states, so that its length does not leak.
         shown = condition.text_mask | ~condition.keep[:, None]
-        keys = torch.cat([shown, shown.new_ones(len(x), 4)], dim=1)
+        keys = torch.cat([shown, shown.new_ones(tail.shape[:2])], dim=1)
         last = rearrange(self.transformer(sequence, keys)[:, -1:], "b 1 w -> b w")
         return self.image_out(self.norm_out(last)).float()
 

@@ -4,9 +4,20 @@ Keys are `component/name`: a decoder of ours is made of three components.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
-from unclip.checkpoints.keymap import Row, Table, channel_major, renamed, row, stacked, with_leading, within
+from unclip.checkpoints.keymap import (
+    Row,
+    Table,
+    absent,
+    channel_major,
+    renamed,
+    row,
+    stacked,
+    with_leading,
+    within,
+)
 from unclip.checkpoints.manifest import ModelError
 from unclip.checkpoints.maps import clip as clip_map
 from unclip.checkpoints.maps import unet as unet_map
@@ -41,6 +52,17 @@ PRIOR_ROWS: list[Row] = [
     row("embedding_std", "clip_std", form=with_leading(1)),
 ]
 PRIOR = Table(within("", "prior/", PRIOR_ROWS))
+
+# ECLIPSE (arXiv 2312.04655): the same class without its label token. Embeddings are not standardised; the numbers for
+# it, which the class has nevertheless, are not used.
+ECLIPSE = Table(
+    [
+        *(one for one in PRIOR_ROWS if not one.ours.startswith(("label.", "embedding_"))),
+        row("embedding_mean", form=absent(0.0)),
+        row("embedding_std", form=absent(1.0)),
+    ],
+    (r"clip_(mean|std)",),
+)
 
 
 def decoder_table(image_tokens: int) -> Table:
@@ -98,14 +120,28 @@ def process_config(
 
 
 def prior_config(data: Mapping[str, Any], scheduler: Mapping[str, Any], where: str) -> DiffusionPriorConfig:
-    """Ours from a `PriorTransformer` and its scheduler."""
+    """Ours from a `PriorTransformer` and its scheduler: Karlo's, and those of Kandinsky 2.1 and 2.2."""
+    config = _prior_config(data, where, additional=4)
+    process = process_config(scheduler, f"{where}, scheduler", clip_range=None)
+    if process.parametrization != "x0":
+        raise ModelError(f"{where}: the prior's scheduler must predict the sample")
+    limit = Options(scheduler, f"{where}, scheduler").take("clip_sample_range", float, 1.0)
+    return replace(config, clip_range=limit, process=process)
+
+
+def eclipse_config(data: Mapping[str, Any], where: str) -> DiffusionPriorConfig:
+    """Ours from the config of an ECLIPSE prior, which answers in one step."""
+    return replace(_prior_config(data, where, additional=3), timed=False)
+
+
+def _prior_config(data: Mapping[str, Any], where: str, *, additional: int) -> DiffusionPriorConfig:
     options = Options(data, where)
     heads = options.take("num_attention_heads", int, 32)
     width = heads * options.take("attention_head_dim", int, 64)
     embedding = options.take("embedding_dim", int, 768)
     options.require(_class_name="PriorTransformer")
+    options.equal("additional_embeddings", options.take("additional_embeddings", int, 4), additional)
     options.demand(
-        additional_embeddings=4,
         added_emb_type="prd",
         encoder_hid_proj_type="linear",
         norm_in_type=None,
@@ -115,9 +151,6 @@ def prior_config(data: Mapping[str, Any], scheduler: Mapping[str, Any], where: s
     options.equal("time_embed_dim", options.take("time_embed_dim", int, width), width)
     for name in ("embedding_proj_dim", "clip_embed_dim"):
         options.equal(name, options.take(name, int, embedding), embedding)
-    process = process_config(scheduler, f"{where}, scheduler", clip_range=None)
-    if process.parametrization != "x0":
-        raise ModelError(f"{where}: the prior's scheduler must predict the sample")
     return DiffusionPriorConfig(
         embedding=embedding,
         context=options.take("num_embeddings", int, 77),
@@ -126,8 +159,6 @@ def prior_config(data: Mapping[str, Any], scheduler: Mapping[str, Any], where: s
         layers=options.take("num_layers", int, 20),
         heads=heads,
         null="empty",
-        clip_range=Options(scheduler, f"{where}, scheduler").take("clip_sample_range", float, 1.0),
-        process=process,
     )
 
 

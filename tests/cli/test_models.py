@@ -1,0 +1,76 @@
+"""`unclip models` and `unclip convert`: what is here, what was pulled, and errors that say what to do."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+SHA = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """A hub's cache that holds one model, as the hub's client leaves it."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    home = tmp_path / "models--someone--karlo"
+    for name, data in {
+        "model_index.json": b'{"_class_name": "UnCLIPPipeline"}',
+        "prior.bin": b"x" * 9,
+    }.items():
+        sha = hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
+        if name.endswith("bin"):
+            sha = hashlib.sha256(data).hexdigest()
+        blob, link = home / "blobs" / sha, home / "snapshots" / SHA / name
+        for file in (blob, link):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        blob.write_bytes(data)
+        link.symlink_to(blob)
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text(SHA)
+    return tmp_path
+
+
+def test_list_has_what_was_pulled(unclip, cache):
+    code, out, err = unclip("models", "list", "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)["someone/karlo"]
+    assert (found["description"], found["bytes"]) == ("karlo", 42)
+    assert unclip("models").out == unclip("models", "list").out
+    assert "someone/karlo" in unclip("models").out
+
+
+def test_verify_and_remove(unclip, cache):
+    assert unclip("models", "verify", "someone/karlo") == (
+        0,
+        "someone/karlo: 2 files are as they should be\n",
+        "",
+    )
+    (blob,) = (
+        file for file in (cache / "models--someone--karlo" / "blobs").iterdir() if len(file.name) == 64
+    )
+    blob.write_bytes(b"y" * 9)
+    code, out, err = unclip("models", "verify", "someone/karlo")
+    assert (code, out) == (1, "")
+    assert "prior.bin is damaged or was changed" in err
+    assert unclip("models", "rm", "someone/karlo").out == "someone/karlo: removed, 0.0 MB\n"
+    code, out, err = unclip("models", "rm", "someone/karlo")
+    assert (code, out) == (1, "")
+    assert "was not pulled: pulled are none" in err
+    assert "unclip models pull someone/karlo" in unclip("models", "show", "someone/karlo").err
+
+
+def test_pulling_offline_says_so(unclip, cache):
+    code, out, err = unclip("models", "pull", "someone/else")
+    assert (code, out) == (1, "")
+    assert "HF_HUB_OFFLINE is set" in err
+
+
+def test_converting_nothing(unclip, tmp_path):
+    code, out, err = unclip("convert", tmp_path / "nowhere", "-o", tmp_path / "out")
+    assert (code, out) == (1, "")
+    assert "there is no model" in err
+    code, out, err = unclip("convert", tmp_path, "-o", tmp_path / "out")
+    assert (code, out) == (1, "")
+    assert "no public format" in err
+    assert list(tmp_path.iterdir()) == []
