@@ -64,12 +64,17 @@ def test_a_request_to_stop_saves_and_the_same_command_goes_on(small, tmp_path, m
 
 
 def test_a_second_request_is_taken_as_usual():
-    with stop_requests() as stop:
-        signal.raise_signal(signal.SIGINT)
-        assert stop
-        assert stop.signal == signal.SIGINT
-        with pytest.raises(KeyboardInterrupt):
+    # A shell that starts the tests in the background has Ctrl-C ignored.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with stop_requests() as stop:
             signal.raise_signal(signal.SIGINT)
+            assert stop
+            assert stop.signal == signal.SIGINT
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, inherited)
 
 
 def test_signals_are_left_alone_outside_of_the_main_thread():
