@@ -16,7 +16,6 @@ from unclip.train.loop import train
 # A share of the recipe's own length, as far as the stages need it to have learned something.
 SAMPLES = {"clip": 8_192, "prior": 6_144, "decoder": 6_144, "upsampler": 2_048}
 STAGES = tuple(SAMPLES)
-STAGES = tuple(SAMPLES)
 
 
 @pytest.fixture(scope="module")

@@ -165,6 +165,6 @@ def train_all(
             report(f"{name}: {allotted:.0f} s")
         else:
             allotted = seconds
-            report(f"{name}: as it was begun")
+            report(f"{name}: goes on to the length that it has, or is finished")
         models[name] = train_within(config, allotted, device=device, clock=clock)
     return models
