@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from unclip.generate.inversion import inversion_settings, psnr
+from unclip.diffusion.parametrization import ProcessConfig
+from unclip.generate.inversion import inversion_grid, inversion_settings, psnr
 from unclip.generate.picture import Picture
 from unclip.images import PictureError
 
@@ -49,7 +50,7 @@ def test_only_ddim_can_be_inverted(gaussian_system, drawing):
     with pytest.raises(ValueError, match="'heun' cannot be inverted"):
         gaussian_system.invert(drawing, sampler="heun")
     settings = inversion_settings(gaussian_system.defaults, {"steps": None, "sampler": "euler"})
-    assert (settings.steps, settings.sampler, settings.guidance) == (50, "euler", 1.0)
+    assert (settings.steps, settings.sampler, settings.guidance) == (25, "euler", 1.0)
 
 
 def test_psnr_is_decibels_of_the_range():
@@ -86,3 +87,15 @@ def test_what_is_no_picture_is_refused(tiny_system, tmp_path):
         tiny_system.invert(opened)
     with pytest.raises(PictureError, match="megapixels"):
         tiny_system.invert(Image.new("L", (9000, 9000)))
+
+
+def test_a_network_that_predicts_x0_is_not_asked_about_hardly_any_noise():
+    flow, table = (
+        ProcessConfig(parametrization=name, schedule=schedule).build()
+        for name, schedule in (("x0", "flow"), ("eps", "cosine"))
+    )
+    grid = inversion_grid(flow, 40)
+    assert grid[-2:].tolist() == [0.1, 0.0]
+    assert (grid.diff() < 0).all()
+    assert torch.equal(grid[:-2], flow.grid(40)[: len(grid) - 2])
+    assert torch.equal(inversion_grid(table, 40), table.grid(40))

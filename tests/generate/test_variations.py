@@ -84,7 +84,7 @@ def test_values_out_of_range_are_refused(tiny_system, drawing):
 def test_progress_counts_to_one(tiny_system, drawing):
     seen = []
     tiny_system.vary(drawing, n=3, eta=0.5, seed=1, steps=3, batch_size=2, callback=seen.append)
-    assert [event.stage for event in seen[:4]] == ["inversion"] * 3 + ["decoder"]
+    assert [event.stage for event in seen[:4]] == ["inversion"] * 4
     assert seen[-1].fraction == 1.0
     assert len({event.fraction for event in seen}) == len(seen)
     assert seen[0].previews()[0].size == (16, 16)

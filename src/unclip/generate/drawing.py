@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unclip.diffusion.paths import start
 from unclip.diffusion.samplers import euler
+from unclip.generate.inversion import inversion_grid, path_steps
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Reporter
 from unclip.generate.settings import Settings
@@ -28,9 +29,10 @@ class Drawing(NamedTuple):
     recipe: dict[str, Any]
 
 
-def steps_of(system: System, settings: Settings, size: int) -> int:
-    """Sampling steps of decoder and upsamplers to a picture of `size`."""
-    return settings.steps + settings.upsampler_steps * system.sizes.index(size)
+def steps_of(system: System, settings: Settings, size: int, *, inverted: bool = False) -> int:
+    """Sampling steps of decoder and upsamplers to a picture of `size`, from noise or from an inversion's x_T."""
+    steps = path_steps(system, settings) if inverted else settings.steps
+    return steps + settings.upsampler_steps * system.sizes.index(size)
 
 
 def draw_each(
@@ -74,7 +76,7 @@ def decode_drawings(
             interval=settings.guidance_interval,
         )
         if given:
-            grid = decoder.config.process.build().grid(settings.steps)
+            grid = inversion_grid(decoder.config.process.build(), settings.steps)
             x = start(torch.stack(given).to(system.device), grid[0])
             sampler = euler(denoise, x, grid, noise=Noise(own).fork("decoder"), eta=eta)
         else:
@@ -86,7 +88,8 @@ def decode_drawings(
                 sampler=settings.sampler,
                 device=system.device,
             )
-        return reporter.follow(sampler, "decoder", settings.steps, first)
+        total = steps_of(system, settings, decoder.config.size, inverted=bool(given))
+        return reporter.follow(sampler, "decoder", total, first)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unclip.diffusion.paths import slerp
 from unclip.generate.drawing import Drawing, draw_each, steps_of
-from unclip.generate.inversion import invert_source
+from unclip.generate.inversion import invert_source, path_steps
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback, Reporter
 from unclip.generate.recipe import recipe_of
@@ -46,9 +46,10 @@ def interpolate(
     seed = draw_seed() if seed is None else check_seed(seed)
     together = check_batch_size(system, batch_size)
     batches = -(-len(thetas) // together)
-    inverting = 2 * settings.steps if noise == "inverted" else 0
-    reporter = Reporter(callback, inverting + batches * steps_of(system, settings, size), len(thetas))
-    if noise == "inverted":
+    inverted = noise == "inverted"
+    steps = batches * steps_of(system, settings, size, inverted=inverted)
+    reporter = Reporter(callback, steps + 2 * inverted * path_steps(system, settings), len(thetas))
+    if inverted:
         ends = [invert_source(system, source, settings, reporter) for source in sources]
         (z_a, x_a), (z_b, x_b) = ends
     else:

@@ -8,13 +8,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unclip.diffusion import paths
+from unclip.diffusion.parametrization import Process
 from unclip.generate.progress import Callback, Reporter
 from unclip.generate.settings import Knobs, Settings
 from unclip.generate.sources import PictureLike, Source, embed_sources, read_source
 from unclip.generate.stages import decoder_condition, decoder_denoiser
 from unclip.generate.system import System
 
-STEPS = 50
+STEPS = 25
+ITERATIONS = 2
+"""Calls of the decoder for each step up: see `unclip.diffusion.paths.invert`."""
+FLOOR = 0.1
+"""The lowest noise level at which a decoder that predicts x0 is asked (see `inversion_grid`)."""
 
 
 class Inversion(NamedTuple):
@@ -28,7 +33,7 @@ class Inversion(NamedTuple):
 
 
 def inversion_settings(defaults: Settings, knobs: Knobs) -> Settings:
-    """The settings for inverting and drawing again: DDIM, 50 steps, no guidance, unless given.
+    """The settings for inverting and drawing again: DDIM, 25 steps, no guidance, unless given.
 
     Guidance makes the path harder to walk back: what is gained in vividness is lost in likeness. Raises `ValueError`
     for another sampler, because only DDIM can be walked backwards.
@@ -49,11 +54,28 @@ def _given(knobs: Knobs) -> Knobs:
     return {name: value for name, value in knobs.items() if value is not None}  # pyright: ignore[reportReturnType]
 
 
+def inversion_grid(process: Process, steps: int) -> Float[Tensor, " levels"]:
+    """The noise levels of the way up and down again.
+
+    Where the network predicts x0, its error does not vanish with sigma, and what it misses of the picture is divided
+    by the lowest sigma to become part of x_T. So its grid ends at `FLOOR`, which keeps x_T near N(0, I).
+    """
+    grid = process.grid(steps)
+    if process.parametrization.name != "x0":
+        return grid
+    return torch.cat([grid[grid > FLOOR], grid.new_tensor([FLOOR, 0.0])])
+
+
+def path_steps(system: System, settings: Settings) -> int:
+    """The steps of one way, up or down."""
+    return len(inversion_grid(system.decoder.config.process.build(), settings.steps)) - 1
+
+
 def invert(
     system: System, picture: PictureLike, *, settings: Settings, callback: Callback | None = None
 ) -> Inversion:
     """`System.invert`."""
-    reporter = Reporter(callback, settings.steps, 1)
+    reporter = Reporter(callback, path_steps(system, settings), 1)
     return invert_source(system, read_source(picture), settings, reporter)
 
 
@@ -64,7 +86,7 @@ def invert_source(
     """z_i by CLIP, then x_T by walking DDIM up from the picture under z_i; on the system's device."""
     z_i = embed_sources(system, [source])
     decoder = system.decoder
-    grid = decoder.config.process.build().grid(settings.steps)
+    grid = inversion_grid(decoder.config.process.build(), settings.steps)
     with system.precision(decoder):
         denoise = decoder_denoiser(
             decoder,
@@ -73,7 +95,8 @@ def invert_source(
             interval=settings.guidance_interval,
         )
         x0 = source.square(decoder.config.size)[None].to(system.device)
-        top = reporter.follow(paths.invert(denoise, x0, grid), "inversion", settings.steps, first)
+        way = paths.invert(denoise, x0, grid, iterations=ITERATIONS)
+        top = reporter.follow(way, "inversion", len(grid) - 1, first)
     return Inversion(z_i[0], paths.start_noise(top, grid[0])[0])
 
 

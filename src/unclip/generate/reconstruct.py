@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unclip.generate.drawing import Drawing, decode_drawings, finish, steps_of
-from unclip.generate.inversion import invert_source, psnr
+from unclip.generate.inversion import invert_source, path_steps, psnr
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback, Reporter
 from unclip.generate.recipe import recipe_of
@@ -28,7 +28,8 @@ def reconstruct(
     source = read_source(picture)
     size = check_size(system, size)
     seed = draw_seed() if seed is None else check_seed(seed)
-    reporter = Reporter(callback, settings.steps + steps_of(system, settings, size), 1)
+    steps = path_steps(system, settings) + steps_of(system, settings, size, inverted=True)
+    reporter = Reporter(callback, steps, 1)
     inversion = invert_source(system, source, settings, reporter)
     recipe = recipe_of(system, "reconstruct", seed=seed, size=size, settings=settings, sources=[source])
     drawing = Drawing(inversion.z_i, inversion.x_T, seed, recipe)

@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 
 from unclip.generate.drawing import Drawing, draw_each, steps_of
 from unclip.generate.interpolate import between, check_thetas
-from unclip.generate.inversion import invert_source
+from unclip.generate.inversion import invert_source, path_steps
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback, Reporter
 from unclip.generate.recipe import recipe_of
@@ -46,7 +46,7 @@ def text_diff(
     seed = draw_seed() if seed is None else check_seed(seed)
     together = check_batch_size(system, batch_size)
     batches = -(-len(thetas) // together)
-    steps = settings.steps + batches * steps_of(system, settings, size)
+    steps = path_steps(system, settings) + batches * steps_of(system, settings, size, inverted=True)
     z_d = difference(system, target, source)
     reporter = Reporter(callback, steps, len(thetas))
     z_i, x_T = invert_source(system, given, settings, reporter)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from unclip.generate.drawing import Drawing, draw_each, steps_of
-from unclip.generate.inversion import invert_source
+from unclip.generate.inversion import invert_source, path_steps
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback, Reporter
 from unclip.generate.recipe import recipe_of
@@ -36,8 +36,9 @@ def vary(
     together = check_batch_size(system, batch_size)
     seed = draw_seed() if seed is None else check_seed(seed)
     batches = -(-count // together)
-    inverting = settings.steps if eta is not None else 0
-    reporter = Reporter(callback, inverting + batches * steps_of(system, settings, size), count)
+    inverted = eta is not None
+    steps = batches * steps_of(system, settings, size, inverted=inverted)
+    reporter = Reporter(callback, steps + inverted * path_steps(system, settings), count)
     if eta is None:
         z_i, x_T = embed_sources(system, [source])[0], None
     else:
