@@ -8,6 +8,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unclip.nn.dot_product import attend
 from unclip.nn.embeddings import LabelEmbedding, grid_positions
 
 
@@ -61,7 +62,7 @@ class ModulatedAttention(nn.Module):
                 self.context_kv(context), "b m (two h c) -> two b h m c", two=2, h=self.heads
             )
             k, v = torch.cat([context_k, k], dim=2), torch.cat([context_v, v], dim=2)
-        attended = nn.functional.scaled_dot_product_attention(self.query_norm(q), self.key_norm(k), v)
+        attended = attend(self.query_norm(q), self.key_norm(k), v)
         return self.out(rearrange(attended, "b h n c -> b n (h c)"))
 
 

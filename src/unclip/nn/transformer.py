@@ -7,6 +7,8 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from unclip.nn.dot_product import attend
+
 Activation = Literal["gelu", "quick_gelu"]
 
 
@@ -61,7 +63,7 @@ class SelfAttention(nn.Module):
         q, k, v = rearrange(self.qkv(x), "b n (three h c) -> three b h n c", three=3, h=self.heads)
         if past is not None:
             k, v = past.extend(k, v)
-        attended = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        attended = attend(q, k, v, mask)
         return self.out(rearrange(attended, "b h n c -> b n (h c)"))
 
 

@@ -71,6 +71,11 @@ class TrainConfig:
     """The run's folder."""
     clip: str | None = None
     """Run folder of the CLIP stage, which the priors and the decoder read embeddings and tokenizer from."""
+    init: str | None = None
+    """A model folder, such as a finished run's OUT/model, with whose weights the run begins; None: random ones.
+
+    CLIP takes over the tokenizer too. A run that was interrupted goes on by itself: this is for a new one.
+    """
     vocabulary: int = 4096
     """Tokens of the byte-pair encoding that the CLIP stage learns from the captions."""
     validate_every: int = 20_000

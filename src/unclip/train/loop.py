@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from unclip.checkpoints.io import save_model
 from unclip.rng import Noise, derive
+from unclip.train.begin import take_weights
 from unclip.train.config import TrainConfig
 from unclip.train.ema import Ema, holding
 from unclip.train.interrupt import Interrupted, stop_requests
@@ -51,6 +52,8 @@ class Run:
     def __init__(self, config: TrainConfig, objective: Objective, device: torch.device, folder: RunFolder):
         self.config, self.objective, self.device, self.folder = config, objective, device, folder
         model = objective.model
+        if config.init:
+            take_weights(model, config.init, config.stage)
         optimizers = build_optimizers(model.named_parameters(), config.optimizer, fused=True)
         self.state = TrainingState(model, Ema(model, config.ema_decay), optimizers)
         self.state.load_newest(folder.checkpoints)

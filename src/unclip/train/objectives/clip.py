@@ -1,5 +1,7 @@
 """CLIP's objective: each picture finds its caption in the batch, each caption its picture."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from einops import rearrange
@@ -24,8 +26,12 @@ class ClipObjective:
         self.train = Source(config, "train", device)
         self.held_out = Source(config, "validation", device)
         text = config.model.text
-        self.tokenizer = ClipTokenizer.train(
-            self.train.all_captions(), vocabulary=config.vocabulary, context=text.context
+        self.tokenizer = (
+            ClipTokenizer.from_json((Path(config.init) / "tokenizer.json").read_text(encoding="utf-8"))
+            if config.init
+            else ClipTokenizer.train(
+                self.train.all_captions(), vocabulary=config.vocabulary, context=text.context
+            )
         )
         self.tokenizer_json = self.tokenizer.to_json()
         self.model = Clip(fitted(config.model, self.tokenizer)).to(device)
