@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, normalize
+from torch.nn.functional import normalize
 
 from unclip.diffusion.denoiser import Denoiser, NoiseSource, Step
 from unclip.diffusion.guidance import classifier_free_batched, clip, switch
@@ -24,7 +24,7 @@ from unclip.generate.settings import Settings
 from unclip.models.clip import Clip, TextEncoding
 from unclip.models.decoder import Decoder, DecoderCondition
 from unclip.models.prior_autoregressive import AutoregressivePrior
-from unclip.models.prior_diffusion import DiffusionPrior, PriorCondition
+from unclip.models.prior_diffusion import DiffusionPrior, PriorCondition, nearest
 from unclip.models.upsampler import Upsampler
 from unclip.rng import Noise, TorchNoise, derive
 from unclip.tokenizers.clip import ClipTokenizer
@@ -90,7 +90,6 @@ def walk(
     return SAMPLERS[sampler](denoise, x, grid, noise=noise, **variance)
 
 
-# Section 2.2: "two samples of z_i, and selecting the one with a higher dot product with z_t".
 def sample_prior(
     prior: DiffusionPrior,
     captions: Captions,
@@ -112,18 +111,14 @@ def sample_prior(
         if isinstance(seeds, TorchNoise)
         else Noise([derive(seed, "prior", k) for seed in seeds for k in range(candidates)])
     )
-    condition = prior_condition(captions, candidates)
-    null = condition.null() if negative is None else prior_condition(negative, candidates)
-    process = prior.config.process.build()
-    model = Preconditioned(prior, process)
-    grid = process.grid(steps)
-    denoise = (
-        model.bind(condition) if guidance == 1 else classifier_free_batched(model, condition, null, guidance)
+    return prior.sample_steps(
+        prior_condition(captions, candidates),
+        noise,
+        steps=steps,
+        sampler=sampler,
+        guidance=guidance,
+        null=None if negative is None else prior_condition(negative, candidates),
     )
-    if (limit := prior.config.clip_range) is not None:
-        denoise = clip(denoise, -limit, limit)
-    x = start(noise.normal(prior.config.embedding), grid[0]).to(condition.text_embedding.device)
-    return walk(sampler, denoise, x, grid, noise, process)
 
 
 def sample_prior_autoregressive(
@@ -145,13 +140,9 @@ def sample_prior_autoregressive(
 
 def prior_condition(captions: Captions, copies: int = 1) -> PriorCondition:
     """The prior's condition: each caption `copies` times."""
-    embedding, states, mask = (repeat(field, "b ... -> (b k) ...", k=copies) for field in captions.encoding)
-    return PriorCondition(
-        text_embedding=embedding,
-        text_states=states,
-        text_mask=mask,
-        keep=torch.ones(len(embedding), dtype=torch.bool, device=embedding.device),
-    )
+    embedding, states, mask = captions.encoding
+    keep = torch.ones(len(embedding), dtype=torch.bool, device=embedding.device)
+    return PriorCondition(embedding, states, mask, keep).repeat(copies)
 
 
 def choose(
@@ -165,8 +156,7 @@ def choose(
     z = prior.unstandardise(samples.float())
     z = normalize(z, dim=-1) if unit else z
     z = rearrange(z, "(b k) d -> b k d", b=len(captions.tokens))
-    scores = cosine_similarity(z, captions.encoding.embedding[:, None], dim=-1)
-    return z[torch.arange(len(z), device=z.device), scores.argmax(dim=1)]
+    return nearest(z, captions.encoding.embedding)
 
 
 def decoder_condition(

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from unclip.diffusion.denoiser import NoiseSource, Step
-from unclip.diffusion.guidance import classifier_free_batched
+from unclip.diffusion.guidance import classifier_free_batched, clip
 from unclip.diffusion.parametrization import Preconditioned, ProcessConfig
 from unclip.diffusion.paths import start
 from unclip.diffusion.samplers import SAMPLERS, sample
@@ -151,6 +151,8 @@ class DiffusionPrior(nn.Module):
             denoise = model.bind(condition)
         else:
             denoise = classifier_free_batched(model, condition, null or condition.null(), guidance)
+        if (limit := self.config.clip_range) is not None:
+            denoise = clip(denoise, -limit, limit)
         x = start(noise.normal(self.config.embedding).to(condition.text_embedding.device), grid[0])
         return SAMPLERS[sampler](denoise, x, grid, noise=noise)
 
