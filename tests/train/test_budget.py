@@ -6,6 +6,8 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from unclip.config import from_dict, override
 from unclip.train import budget
@@ -13,6 +15,7 @@ from unclip.train.budget import BudgetSpent, Costs, fitted, train_all, train_wit
 from unclip.train.config import TrainConfig
 from unclip.train.interrupt import Interrupted
 from unclip.train.loop import Run, train
+from unclip.train.optim import schedule
 from unclip.train.run_folder import RunFolder, time_spent
 
 STEP, VALIDATION = 2.0, 3.0
@@ -94,6 +97,40 @@ def test_a_run_that_has_begun_keeps_its_length(small, clock, monkeypatch, tmp_pa
     whole = override(length, [f"out={tmp_path / 'whole'}"])
     train(whole, device="cpu")
     assert digest(length) == digest(whole)
+
+
+def test_a_machine_that_slows_down_gets_a_shorter_run(small, clock, monkeypatch, tmp_path):
+    step, slow = Run.step, []
+
+    def slower(self):
+        # Three times as long as it was measured.
+        if self.config.samples < budget._ENDLESS:
+            slow.append(self.state.samples)
+            clock.now += 2 * STEP
+        return step(self)
+
+    monkeypatch.setattr(Run, "step", slower)
+    config = small("clip", "keep=best", "optimizer.decay=0.75")
+    train_within(config, 200.0, device="cpu", clock=clock)
+    length = settled(config)
+    assert slow[-1] + config.batch == length.samples
+    assert 150 <= clock.now <= 200
+    # A plain run of the settled config is this run, to the rounding of its schedule.
+    monkeypatch.setattr(Run, "step", step)
+    train(override(length, [f"out={tmp_path / 'plain'}"]), device="cpu")
+    plain = load_file(next((tmp_path / "plain" / "model").glob("*.safetensors")))
+    found = load_file(next(RunFolder(length).model.glob("*.safetensors")))
+    torch.testing.assert_close(plain, found, rtol=0, atol=1e-5)
+
+
+def test_a_run_that_is_late_still_lets_its_rate_fall(small):
+    config = small("clip", "samples=1000", "batch=10", "optimizer.decay=0.3", "optimizer.warmup=0.1")
+    late = budget.settled_again(config, 700, 0)
+    assert (late.samples, late.optimizer.warmup) == (770, pytest.approx(100 / 770))
+    assert schedule(late.optimizer, 700 / 770) == pytest.approx(1.0)
+    assert schedule(late.optimizer, 735 / 770) == pytest.approx(0.5)
+    assert budget.settled_again(config, 700, 310) is config
+    assert budget.settled_again(config, 700, 500).samples == 1200
 
 
 def test_a_stop_while_measuring_leaves_nothing(small, clock, monkeypatch):

@@ -1,7 +1,9 @@
 """Training within a time: how many samples fit is measured before the first of them; then the run is as any other.
 
-The learning rate's schedule needs the length of the run, so that is settled once and written into the run's config. The
+The learning rate's schedule needs the length of the run, so that is settled and written into the run's config. The
 steps that it was measured with are taken back: a run with a budget gives bitwise the weights of a run of as many samples.
+Until the rate begins to fall, the length has changed nothing; there it is settled again, by the speed that the run
+really had, if that was another.
 """
 
 import json
@@ -36,6 +38,8 @@ RESERVE = 0.04
 # No run is so long: while steps are measured, the schedule stays at its beginning.
 _ENDLESS = 1 << 50
 _SETTLED = ("samples", "validate_every", "preview_every")
+# A length that is right to within this share is left as it is.
+CLOSE_ENOUGH = 0.02
 
 
 class BudgetSpent(ValueError):
@@ -55,30 +59,63 @@ def train_within(
 ) -> Path:
     """Train one stage for `seconds`, reading its data included; the finished model's folder.
 
-    A run that has begun keeps the length that was settled then, whatever `seconds` is now. Raises what `train` raises,
+    A run that was stopped keeps the length that it had, whatever `seconds` is now. Raises what `train` raises,
     and `BudgetSpent` where not one step fits.
     """
     started = clock()
     if not config.out:
         raise ValueError("the config names no folder for the run: set out")
-    settled = settled_length(Path(config.out))
-    if settled is not None:
-        return train(replace(config, **settled), device=device)
+    begun = settled(config)
+    if begun is not None:
+        return train(begun, device=device)
     chosen = training_device(device)
     objective = build_objective(config, chosen)
     left = seconds - (clock() - started)
     costs = measure(config, objective, chosen, seconds=left, clock=clock)
     config = fitted(config, seconds - (clock() - started), costs)
-    return Run(config, objective, chosen, RunFolder(config, spent=clock() - started)).finish()
+    run = Run(config, objective, chosen, RunFolder(config, spent=clock() - started))
+    began, first = clock(), run.state.samples
+    run.go(until=constant_until(config))
+    if run.state.samples > first:
+        rate = (run.state.samples - first) / (clock() - began)
+        left = (1 - RESERVE) * seconds - (clock() - started)
+        run.settle(settled_again(config, run.state.samples, max(0, int(left * rate))))
+    return run.finish()
 
 
-def settled_length(folder: Path) -> dict[str, Any] | None:
-    """The part of a begun run's config that its budget decided; None where no run has begun."""
-    file = folder / "config.json"
+def constant_until(config: TrainConfig) -> int:
+    """The sample from which on the learning rate falls, in whole batches."""
+    return int(config.samples * (1 - config.optimizer.decay)) // config.batch * config.batch
+
+
+def settled_again(config: TrainConfig, done: int, more: int) -> TrainConfig:
+    """The config of a run that goes on for about `more` samples, and whose schedule up to `done` is the same.
+
+    The rate needs some steps to fall in, so the rest is a tenth of what is done at least, even if that takes longer.
+    """
+    more = max(more, done // 10, 1)
+    samples = done + -(-more // config.batch) * config.batch
+    if abs(samples - config.samples) <= CLOSE_ENOUGH * config.samples:
+        return config
+    old = config.optimizer
+    optimizer = replace(
+        old,
+        warmup=old.warmup * config.samples / samples,
+        decay=1 - config.samples * (1 - old.decay) / samples,
+    )
+    return replace(config, samples=samples, optimizer=optimizer)
+
+
+def settled(config: TrainConfig) -> TrainConfig | None:
+    """The config with the length that a begun run in its folder has; None where none has begun."""
+    file = Path(config.out) / "config.json"
     if not file.exists():
         return None
-    config = json.loads(file.read_text(encoding="utf-8"))
-    return {name: config[name] for name in _SETTLED}
+    begun = json.loads(file.read_text(encoding="utf-8"))
+    schedule = {name: begun["optimizer"][name] for name in ("warmup", "decay")}
+    return replace(
+        config, **{name: begun[name] for name in _SETTLED}, optimizer=replace(config.optimizer, **schedule)
+    )
 
 
 def measure(
@@ -153,9 +190,9 @@ def train_all(
             report(f"{name}: {config.samples:,} samples")
             models[name] = train(config, device=device)
             continue
-        if settled_length(Path(config.out)) is None:
+        if settled(config) is None:
             spent = sum(time_spent(Path(one.out)) for one, _ in stages.values())
-            waiting = [share for one, share in stages.values() if settled_length(Path(one.out)) is None]
+            waiting = [share for one, share in stages.values() if settled(one) is None]
             allotted = (seconds - spent) * share / sum(waiting)
             if allotted <= 0:
                 raise BudgetSpent(

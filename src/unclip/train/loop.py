@@ -73,12 +73,19 @@ class Run:
                 tokenizer=objective.tokenizer_json,
             )
 
-    def go(self) -> None:
-        """Step until all samples are seen; save on the way, when asked to stop, and at the end."""
+    def settle(self, config: TrainConfig) -> None:
+        """Go on with another length or schedule, and write that down."""
+        if config != self.config:
+            self.folder.settle(config)
+            self.config = config
+
+    def go(self, until: int | None = None) -> None:
+        """Step until all samples are seen, or `until` of them; save on the way, when asked to stop, and at the end."""
         config, state = self.config, self.state
+        end = config.samples if until is None else min(until, config.samples)
         saved = time.monotonic()
         with stop_requests() as stop, self._progress_bar() as bar:
-            while state.samples < config.samples and not stop:
+            while state.samples < end and not stop:
                 before, started = state.samples, time.monotonic()
                 metrics = self.step()
                 rate = (state.samples - before) / (time.monotonic() - started)

@@ -38,7 +38,13 @@ class RunFolder:
                     f"{self.path} holds a run of another config (it differs in {', '.join(changed)}): "
                     "choose another --out, or remove that folder to start anew"
                 )
-        write_atomically(file, json.dumps(to_dict(config), indent=2).encode(), force=True)
+        self.settle(config)
+
+    def settle(self, config: TrainConfig) -> None:
+        """Write down that the run is of this config."""
+        write_atomically(
+            self.path / "config.json", json.dumps(to_dict(config), indent=2).encode(), force=True
+        )
 
     @property
     def model(self) -> Path:
