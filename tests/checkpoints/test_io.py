@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -219,6 +220,17 @@ def test_overwriting_replaces_models_only(clip, folder):
     (precious / "holiday.jpg").touch()
     with pytest.raises(FileExistsError, match="not a model folder"):
         save_model(precious, {"clip": clip}, name="second", force=True)
+
+
+def test_files_are_readable_as_the_umask_says(clip, tmp_path):
+    before = os.umask(0o027)
+    try:
+        folder = save_model(tmp_path / "shared", {"clip": clip}, name="shared", tokenizer="{}")
+    finally:
+        os.umask(before)
+    assert {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()} == dict.fromkeys(
+        ["clip.safetensors", "model.json", "tokenizer.json"], 0o640
+    )
 
 
 def test_a_missing_part_is_named(folder):

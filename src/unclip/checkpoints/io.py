@@ -171,8 +171,12 @@ def write_weights(file: Path, weights: Mapping[str, Tensor], storage: Storage = 
     if storage not in STORAGES:
         raise ValueError(f"storage {storage!r} is not one of {', '.join(STORAGES)}")
     tensors = {name: _own(value) for name, value in encode(weights, storage).items()}
+    # safetensors makes files for their owner alone: let the umask decide, as for every other file.
+    file.touch()
+    mode = file.stat().st_mode
     # One key only: safetensors writes several in random order, and the same weights must give the same bytes.
     save_file(tensors, file, metadata={"format": "pt"})
+    file.chmod(mode)
     with open(file, "rb+") as written:
         os.fsync(written.fileno())
 
