@@ -46,6 +46,34 @@ def test_reconstruct(unclip, model, original, tmp_path):
     assert f"{read_recipe(path)['psnr']} dB" in err
 
 
+def test_reconstruct_from_components(unclip, model, original, tmp_path):
+    others = tmp_path / "others"
+    assert unclip("vary", original, "-n", 5, "-m", model, "-o", f"{others}/", "--seed", 5).code == 0
+    options = ("-m", model, "--seed", 1, "--size", 16, "-o", f"{tmp_path}/")
+    code, out, err = unclip("reconstruct", original, "--dimensions", "1,4", "--basis", others, *options)
+    assert (code, err) == (0, "")
+    first, second = map(Path, out.split())
+    assert [first.name, second.name] == ["apple-1.png", "apple-4.png"]
+    assert [read_recipe(path)["dimensions"] for path in (first, second)] == [1, 4]
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "told"),
+    [
+        (("--basis", "."), 2, "give both"),
+        (("--dimensions", "1,x"), 2, "'x' is not a whole number"),
+        (("--dimensions", "1", "--basis", "nowhere"), 2, "no such folder"),
+        (("--dimensions", "1", "--basis", "."), 2, "it holds 0 pictures"),
+        (("--dimensions", "1"), 1, "has no prior_autoregressive"),
+    ],
+)
+def test_bad_components(unclip, model, original, tmp_path, monkeypatch, argv, code, told):
+    monkeypatch.chdir(tmp_path)
+    outcome = unclip("reconstruct", original, "-m", model, *argv)
+    assert (outcome.code, outcome.out) == (code, "")
+    assert told in outcome.err
+
+
 def test_interpolate_as_a_strip_that_can_be_redone(unclip, model, original, tmp_path):
     other, strip, again = tmp_path / "other.png", tmp_path / "strip.png", tmp_path / "again.png"
     unclip("generate", "a blue square", "-m", model, "-o", other, "--seed", 4)

@@ -1,14 +1,33 @@
-"""`unclip reconstruct`: a picture drawn again from its own embedding and noise."""
+"""`unclip reconstruct`: a picture drawn again from its own embedding and noise, or from a part of its embedding."""
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unclip.cli import console, drawing, options
+from unclip.cli.console import UsageError
+
+if TYPE_CHECKING:
+    from unclip.generate.system import System
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def add(verbs) -> None:
     parser = options.verb(verbs, "reconstruct", "draw a picture again from its own embedding and noise")
     parser.add_argument("picture", type=Path, metavar="PICTURE", help="a PNG, JPEG or WebP file")
+    parser.add_argument(
+        "--dimensions",
+        type=counts,
+        metavar="N,N,...",
+        help="draw it from the first N principal components of its embedding instead, once for each N",
+    )
+    parser.add_argument(
+        "--basis",
+        type=Path,
+        metavar="FOLDER",
+        help="whose pictures' components these are (default: the model's, where it has an autoregressive prior)",
+    )
     drawing.add_options(
         parser,
         output="a .png file, or a folder (default: here, named after the picture)",
@@ -19,24 +38,64 @@ def add(verbs) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    if arguments.basis is not None and arguments.dimensions is None:
+        raise UsageError("--basis says whose components --dimensions counts; give both")
+
     from unclip.generate.inversion import drawing_settings
     from unclip.generate.reconstruct import reconstruct
     from unclip.generate.sources import read_source
 
     image = read_source(arguments.picture).image
+    basis = None if arguments.basis is None else pictures_in(arguments.basis)
     system = drawing.load(arguments)
     with drawing.usage_errors():
-        settings = drawing_settings(system.defaults, drawing.knobs(arguments), inverted=True)
-    seed = drawing.choose_seed(arguments)
-    paths = drawing.plan_outputs(arguments, [f"{arguments.picture.stem}-reconstructed"])
-    with console.Progress(quiet=arguments.quiet) as progress:
-        picture = reconstruct(
-            system,
-            image,
-            settings=settings,
-            seed=seed,
-            size=arguments.size,
-            callback=drawing.reporter(progress),
+        settings = drawing_settings(
+            system.defaults, drawing.knobs(arguments), inverted=arguments.dimensions is None
         )
+    seed = drawing.choose_seed(arguments)
+    stem = arguments.picture.stem
+    stems = [f"{stem}-{count}" for count in arguments.dimensions or ()] or [f"{stem}-reconstructed"]
+    paths = drawing.plan_outputs(arguments, stems)
+    with console.Progress(quiet=arguments.quiet) as progress:
+        common = {
+            "settings": settings,
+            "seed": seed,
+            "size": arguments.size,
+            "callback": drawing.reporter(progress),
+        }
+        if arguments.dimensions is not None:
+            from unclip.generate.pca import pca_reconstructions
+
+            made = pca_reconstructions(
+                system, image, dimensions=arguments.dimensions, basis=embed_basis(system, basis), **common
+            )
+            drawing.deliver(made, paths, arguments)
+            return
+        picture = reconstruct(system, image, **common)
     console.tell(f"{picture.recipe['psnr']} dB from the original at the decoder's size")
     drawing.deliver([picture], paths, arguments)
+
+
+def counts(text: str) -> list[int]:
+    """Whole numbers of at least 1, with commas, each of them once."""
+    return list(dict.fromkeys(options.positive(part) for part in text.split(",")))
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of a folder, by name. Raises `UsageError` where there are fewer than two."""
+    if not folder.is_dir():
+        raise UsageError(f"--basis {folder}: there is no such folder")
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+    if len(found) < 2:
+        raise UsageError(f"--basis {folder}: it holds {len(found)} pictures; components need 2 or more")
+    return found
+
+
+def embed_basis(system: "System", pictures: list[Path] | None):
+    """The components of pictures' embeddings; None for none, which means the model's own."""
+    from unclip.generate.pca import basis_of
+    from unclip.generate.sources import read_source
+
+    if pictures is None:
+        return None
+    return basis_of(system.embed_image([read_source(path).image for path in pictures]))
