@@ -1,6 +1,7 @@
 """`unclip train` and `unclip pack`: settings from the command line, and the errors that a user runs into."""
 
 import json
+import signal
 
 import pytest
 
@@ -8,6 +9,7 @@ from unclip import recipes
 from unclip.checkpoints.manifest import read_manifest
 from unclip.cli.options import duration
 from unclip.config import to_dict
+from unclip.train.run_folder import RunFolder
 
 STAGES = ["clip", "prior", "decoder", "upsampler"]
 
@@ -58,6 +60,23 @@ def test_bad_input(unclip, tmp_path, monkeypatch, argv, code, told):
     assert (outcome.code, outcome.out) == (code, "")
     assert told in outcome.err
     assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_says_what_saved_it_and_by_which_signal(
+    unclip, model, tmp_path, monkeypatch, number, code
+):
+    write, cache = RunFolder.write_metrics, model.parent / "cache"
+
+    def ask_to_stop(self: RunFolder, samples: int, **values: float) -> None:
+        write(self, samples, **values)
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(RunFolder, "write_metrics", ask_to_stop)
+    settings = ("--set", "batch=4", "--set", f'data.cache="{cache}"')
+    outcome = unclip("train", "upsampler", "--recipe", "tiny", "--out", tmp_path / "run", *settings)
+    assert (outcome.code, outcome.out) == (code, "")
+    assert "saved after 4 samples; the same command goes on" in outcome.err
 
 
 def test_a_finished_run_is_not_trained_again(unclip, model):

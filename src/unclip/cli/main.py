@@ -7,6 +7,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from signal import SIGINT
 
 import unclip
 from unclip.cli import (
@@ -51,7 +52,7 @@ VERBS = (
     doctor,
 )
 
-EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILURE, EXIT_USAGE = 1, 2
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -76,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 1 (failure), 2 (usage), 130 (interrupted)."""
+    """Run one command; returns the exit code: 0, 1 (failure), 2 (usage), 130 (Ctrl-C), 143 (SIGTERM)."""
     parser = build_parser()
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
@@ -94,7 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt as interrupt:
         console.tell(f"interrupted: {interrupt}" if str(interrupt) else "interrupted")
-        return EXIT_INTERRUPTED
+        # A training run that saved itself says which signal it was; shells expect 128 + that.
+        return 128 + getattr(interrupt, "signal", SIGINT)
     except BrokenPipeError:
         # The reader of our output went away (`unclip models | head`): not an error of ours, and nothing to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
