@@ -1,4 +1,4 @@
-"""The models of the paper's table 3 and of Karlo, built without memory: how many parameters they have."""
+"""The models of the paper's table 3, built without memory: how many parameters they have."""
 
 import json
 
@@ -11,7 +11,6 @@ from unclip.models.clip import Clip
 from unclip.models.decoder import Decoder
 from unclip.models.prior_autoregressive import AutoregressivePrior
 from unclip.models.prior_diffusion import DiffusionPrior
-from unclip.models.unet import Unet
 from unclip.models.upsampler import Upsampler
 from unclip.recipes import dalle2
 from unclip.train.config import TrainConfig
@@ -40,21 +39,6 @@ def test_sizes_agree_with_the_papers_table(model, recipe, table, tolerance):
 def test_clip_is_as_large_as_the_public_vit_h():
     """OpenCLIP's ViT-H/14 has the same widths and depths: 986,109,441 parameters with 77 tokens of context."""
     assert count(Clip, dalle2.clip().model) == pytest.approx(986_109_441, rel=0.005)
-
-
-def test_karlos_nets_have_exactly_karlos_parameters():
-    """Counted in diffusers' modules at full size."""
-    assert count(Unet, dalle2.karlo_decoder_net()) == 885_439_686
-    assert count(Upsampler, dalle2.karlo_upsampler()) == 691_579_523
-
-
-def test_karlos_prior_has_karlos_parameters_and_a_null_caption():
-    """Ours learns what stands for a dropped caption, two vectors of 2048; Karlo encodes the empty caption."""
-    assert count(DiffusionPrior, dalle2.karlo_prior()) == 1_022_028_544 + 2 * 2048
-
-
-def test_karlos_clip_is_openais_vit_l():
-    assert count(Clip, dalle2.karlo_clip()) == 427_616_513
 
 
 def test_the_autoregressive_prior_has_the_tables_two_transformers():

@@ -117,6 +117,11 @@ def shapes(model: type, config: Mapping[str, Any], prefix: str) -> dict[str, tup
     return {prefix + name: tuple(weight.shape) for name, weight in made.state_dict().items()}
 
 
+def total(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """How many numbers that is."""
+    return sum(torch.Size(shape).numel() for shape in shapes.values())
+
+
 def check(network: torch.nn.Module, table: Table, theirs: Mapping[str, tuple[int, ...]]) -> None:
     """All of `theirs` is used, all of ours is there, and every shape is the one that the file has."""
     ours = {name: torch.empty_like(weight, device="meta") for name, weight in network.state_dict().items()}
@@ -137,7 +142,7 @@ def test_karlos_prior():
     config = karlo.prior_config(PRIOR, scheduler("sample", "fixed_small_log", 5.0), "prior")
     theirs = shapes(PriorTransformer, PRIOR, "prior/")
     # The count is the one that Karlo's own class has, and mean and standard deviation.
-    assert sum(torch.Size(shape).numel() for shape in theirs.values()) == 1_022_028_544 + 2 * 768
+    assert total(theirs) == 1_022_028_544 + 2 * 768
     check(build(DiffusionPrior, config), karlo.PRIOR, theirs)
 
 
@@ -188,6 +193,7 @@ def vit_l() -> dict[str, tuple[int, ...]]:
 
 def test_clip_in_transformers_layout():
     config = clip_map.transformers_config(TEXT, VISION, embedding=768, end=49407, where="clip")
+    assert total(vit_l()) == 427_616_513
     check(build(Clip, config), clip_map.TRANSFORMERS, vit_l())
 
 
@@ -227,20 +233,19 @@ def openai_text(clip: Clip) -> dict[str, tuple[int, ...]]:
 
 
 def test_original_karlo(original):
+    sizes = karlo_original.KARLO
     prior = part(original, "prior/")
-    assert (len(prior), sum(torch.Size(shape).numel() for shape in prior.values())) == (256, 1_022_028_544)
-    check(
-        build(DiffusionPrior, karlo_original.PRIOR),
-        karlo_original.prior_table(karlo_original.PRIOR),
-        prior | {"stats/mean": (768,), "stats/std": (768,)},
-    )
+    assert (len(prior), total(prior)) == (256, 1_022_028_544)
+    stats = {"stats/mean": (768,), "stats/std": (768,)}
+    check(build(DiffusionPrior, sizes.prior), karlo_original.prior_table(sizes.prior), prior | stats)
     clip = clip_map.transformers_config(TEXT, VISION, embedding=768, end=49407, where="clip")
-    config = karlo_original.decoder_config(clip, 49406)
+    config = karlo_original.decoder_config(sizes, clip, 49406)
     assert config == DECODER_CONFIG
     held = part(original, "decoder/")
-    assert (len(held), sum(torch.Size(shape).numel() for shape in held.values())) == (595, 893_318_086)
+    # The U-Net's 885,439,686, and the projections.
+    assert (len(held), total(held)) == (595, 893_318_086)
     check(build(Decoder, config), karlo_original.decoder_table(config), held | openai_text(build(Clip, clip)))
     first = part(original, "upsampler/")
+    assert total(first) == 691_579_523
     last = {name.replace("model_first_steps", "model_last_step"): shape for name, shape in first.items()}
-    upsampler = karlo_original.UPSAMPLER
-    check(build(Upsampler, upsampler), karlo_original.upsampler_table(upsampler), first | last)
+    check(build(Upsampler, sizes.upsampler), karlo_original.upsampler_table(sizes.upsampler), first | last)

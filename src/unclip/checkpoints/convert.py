@@ -136,15 +136,16 @@ def original_karlo(folder: Path, files: Mapping[str, Path], tokenizer: ClipToken
     clip = replace(openai, normalize=False)
     _check_vocabulary(tokenizer, clip.text.vocabulary, folder)
     stats = _named_statistics(files["stats"])
-    decoder = karlo_original.decoder_config(clip, tokenizer.start)
+    sizes = karlo_original.KARLO
+    decoder = karlo_original.decoder_config(sizes, clip, tokenizer.start)
     parts = {
         "clip": ForeignPart(
             kind="clip", config=clip, table=clip_map.openai_table(), files={"": files["clip"]}
         ),
         "prior": ForeignPart(
             kind="prior_diffusion",
-            config=karlo_original.PRIOR,
-            table=karlo_original.prior_table(karlo_original.PRIOR),
+            config=sizes.prior,
+            table=karlo_original.prior_table(sizes.prior),
             files={"prior/": files["prior"], "stats/": stats},
         ),
         "decoder": ForeignPart(
@@ -155,8 +156,8 @@ def original_karlo(folder: Path, files: Mapping[str, Path], tokenizer: ClipToken
         ),
         "upsampler": ForeignPart(
             kind="upsampler",
-            config=karlo_original.UPSAMPLER,
-            table=karlo_original.upsampler_table(karlo_original.UPSAMPLER),
+            config=sizes.upsampler,
+            table=karlo_original.upsampler_table(sizes.upsampler),
             files={"upsampler/": files["upsampler"]},
         ),
     }

@@ -1,4 +1,4 @@
-"""The paper's sizes and training settings (arXiv 2204.06125, table 3), and the sizes of Karlo, its public reproduction.
+"""The paper's sizes and training settings (arXiv 2204.06125, table 3).
 
     unclip train decoder --recipe dalle2 --data SHARDS --set clip=runs/dalle2/clip
 
@@ -178,57 +178,6 @@ def upsampler_1024() -> TrainConfig:
         samples=1_000_000 * 512,
         batch=512,
         ema_decay=0.9999,
-    )
-
-
-def karlo_clip() -> ClipConfig:
-    """OpenAI's ViT-L/14, whose embeddings are used as they are."""
-    return ClipConfig(
-        embedding=768,
-        vision=VisionConfig(
-            size=224,
-            patch=14,
-            width=1024,
-            layers=24,
-            heads=16,
-            activation="quick_gelu",
-            mean=(0.48145466, 0.4578275, 0.40821073),
-            std=(0.26862954, 0.26130258, 0.27577711),
-        ),
-        text=TextConfig(width=768, layers=12, heads=12, activation="quick_gelu"),
-        normalize=False,
-    )
-
-
-def karlo_prior() -> DiffusionPriorConfig:
-    """20 blocks, 2048 wide, on 77 text tokens."""
-    return DiffusionPriorConfig(
-        embedding=768, context=77, text_width=768, width=2048, layers=20, heads=32, dropout_text=0.2
-    )
-
-
-def karlo_decoder_net() -> UnetConfig:
-    """The decoder's U-Net: 320 channels; text states and 4 image tokens come 1536 wide."""
-    return UnetConfig(
-        in_channels=3,
-        out_channels=6,
-        channels=320,
-        multiples=(1, 2, 3, 4),
-        blocks=3,
-        attention_levels=(1, 2, 3),
-        head_channels=64,
-        context_width=1536,
-        vector_width=1280,
-    )
-
-
-def karlo_upsampler() -> UpsamplerConfig:
-    """64 to 256 px; Karlo has two nets of this size, one for the last step."""
-    return UpsamplerConfig(
-        net=UnetConfig(in_channels=6, channels=320, multiples=(1, 2, 3, 4), blocks=3, scale_shift_norm=False),
-        process=ProcessConfig(parametrization="eps", schedule="cosine"),
-        low_size=64,
-        high_size=256,
     )
 
 

@@ -4,6 +4,8 @@ They are Lightning checkpoints with a `state_dict`, and hold no config: Karlo ca
 `ViT-L-14.pt`, and the mean and standard deviation of image embeddings are in `ViT-L-14_stats.th`. Keys are `file/name`.
 """
 
+from dataclasses import dataclass
+
 from unclip.checkpoints.keymap import (
     CONVOLUTION,
     Row,
@@ -150,42 +152,54 @@ def upsampler_table(config: UpsamplerConfig) -> Table:
     )
 
 
-# From Karlo's configs: decoder_900M_vit_l.yaml, prior_1B_vit_l.yaml, improved_sr_64_256_1.4B.yaml.
-PRIOR = DiffusionPriorConfig(
-    embedding=768,
-    context=77,
-    text_width=768,
-    width=2048,
-    layers=20,
-    heads=32,
-    null="empty",
-    clip_range=10.0,
-)
-UPSAMPLER = UpsamplerConfig(
-    net=UnetConfig(in_channels=6, channels=320, multiples=(1, 2, 3, 4), blocks=3, scale_shift_norm=False),
-    process=ProcessConfig(parametrization="eps", schedule="cosine"),
-    low_size=64,
-    high_size=256,
-    last_step=True,
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What the files do not tell of themselves."""
+
+    prior: DiffusionPriorConfig
+    decoder: UnetConfig
+    upsampler: UpsamplerConfig
+
+
+# From Karlo's configs: prior_1B_vit_l.yaml, decoder_900M_vit_l.yaml, improved_sr_64_256_1.4B.yaml.
+KARLO = Sizes(
+    prior=DiffusionPriorConfig(
+        embedding=768,
+        context=77,
+        text_width=768,
+        width=2048,
+        layers=20,
+        heads=32,
+        null="empty",
+        clip_range=10.0,
+    ),
+    decoder=UnetConfig(
+        in_channels=3,
+        out_channels=6,
+        channels=320,
+        multiples=(1, 2, 3, 4),
+        blocks=3,
+        attention_levels=(1, 2, 3),
+        head_channels=64,
+        context_width=1536,
+        vector_width=1280,
+    ),
+    upsampler=UpsamplerConfig(
+        net=UnetConfig(in_channels=6, channels=320, multiples=(1, 2, 3, 4), blocks=3, scale_shift_norm=False),
+        process=ProcessConfig(parametrization="eps", schedule="cosine"),
+        low_size=64,
+        high_size=256,
+        last_step=True,
+    ),
 )
 
 
-def decoder_config(clip: ClipConfig, start: int) -> DecoderConfig:
+def decoder_config(sizes: Sizes, clip: ClipConfig, start: int) -> DecoderConfig:
     """The decoder's config, which reads captions by the text tower of `clip`."""
     text = clip.text
     return DecoderConfig(
-        net=UnetConfig(
-            in_channels=3,
-            out_channels=6,
-            channels=320,
-            multiples=(1, 2, 3, 4),
-            blocks=3,
-            attention_levels=(1, 2, 3),
-            head_channels=64,
-            context_width=1536,
-            vector_width=1280,
-        ),
-        size=64,
+        net=sizes.decoder,
+        size=sizes.upsampler.low_size,
         embedding=clip.embedding,
         image_tokens=4,
         caption=CaptionConfig(
