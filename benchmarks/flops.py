@@ -1,0 +1,110 @@
+"""What training costs, counted: floating-point operations of each stage, and how far a device and a time get.
+
+    python benchmarks/flops.py [--recipe artwork] [--teraflops 250] [--minutes 25]
+
+Counted are the matrix products and convolutions of one forward pass at the stage's real shapes; a training step takes
+three times as many (one forward, two backward). `--teraflops` is what the device reaches in such steps, not its peak: two
+CPU cores without matrix units reach 0.2 to 0.25, a large GPU 100 to 300. The last column divides; it is an
+upper bound, as reading, augmentation and the optimiser are left out.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from unclip import recipes
+from unclip.models.clip import Clip, ClipConfig
+from unclip.models.decoder import Decoder, DecoderCondition, DecoderConfig
+from unclip.models.prior_diffusion import DiffusionPrior, DiffusionPriorConfig, PriorCondition
+from unclip.models.upsampler import Upsampler, UpsamplerConfig, training_pair
+from unclip.rng import Noise
+from unclip.train.config import TrainConfig
+
+BATCH = 2
+CONTEXT = 24
+FULL_SIZE = 256
+
+
+class Cost(NamedTuple):
+    """Of one sample's forward pass: operations; and the network's parameters."""
+
+    forward: float
+    parameters: int
+
+
+def counted(network: nn.Module, forward: Callable[[], object]) -> Cost:
+    """Run `forward` on a batch of `BATCH` and count."""
+    with FlopCounterMode(display=False) as counter:
+        forward()
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return Cost(counter.get_total_flops() / BATCH, parameters)
+
+
+def cost(config: TrainConfig, clip: ClipConfig) -> Cost | None:
+    """What a stage costs, its sizes fitted to `clip` as in training; None for a stage that is no network on pictures."""
+    model, label = config.model, torch.zeros(BATCH)
+    keep = torch.ones(BATCH, dtype=torch.bool)
+    tokens = torch.ones(BATCH, CONTEXT, dtype=torch.long)
+    embedding = torch.zeros(BATCH, clip.embedding)
+    if isinstance(model, ClipConfig):
+        text = replace(model.text, vocabulary=config.vocabulary, end=config.vocabulary - 1)
+        network, size = Clip(replace(model, text=text)), model.vision.size
+        pictures = torch.zeros(BATCH, 3, size, size)
+        read = tokens[:, : model.text.context]
+        return counted(network, lambda: (network.encode_image(pictures), network.encode_text(read)))
+    if isinstance(model, DiffusionPriorConfig):
+        width = clip.text.width
+        prior = DiffusionPrior(replace(model, embedding=clip.embedding, context=CONTEXT, text_width=width))
+        states = torch.zeros(BATCH, CONTEXT, width)
+        condition = PriorCondition(embedding, states, tokens.bool(), keep)
+        return counted(prior, lambda: prior(embedding, label, condition))
+    if isinstance(model, DecoderConfig):
+        caption = model.caption and replace(model.caption, vocabulary=4096, context=CONTEXT, end=4095)
+        decoder = Decoder(replace(model, embedding=clip.embedding, caption=caption))
+        noisy = torch.zeros(BATCH, 3, model.size, model.size)
+        given = DecoderCondition(embedding, tokens, keep, keep)
+        return counted(decoder, lambda: decoder(noisy, label, decoder.encode(given)))
+    if isinstance(model, UpsamplerConfig):
+        upsampler = Upsampler(model)
+        full = torch.zeros(BATCH, 3, FULL_SIZE, FULL_SIZE)
+        target, low = training_pair(full, Noise(range(BATCH)), model)
+        return counted(upsampler, lambda: upsampler(target, label, low))
+    return None
+
+
+def main() -> None:
+    """Print a line a stage."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--recipe", default="artwork")
+    parser.add_argument("--teraflops", type=float, default=250.0)
+    parser.add_argument("--minutes", type=float, default=25.0)
+    arguments = parser.parse_args()
+    clip = recipes.get(arguments.recipe, "clip").model
+    assert isinstance(clip, ClipConfig)
+    out = sys.stdout.write
+    out(
+        f"{'stage':12}{'parameters':>12}{'GFLOP/sample':>14}{'recipe':>10}{'PFLOP':>8}{'share':>8}{'samples':>13}\n"
+    )
+    for name, share in recipes.CHAINS[arguments.recipe].items():
+        config = recipes.get("judge", "clip") if name == "judge" else recipes.get(arguments.recipe, name)
+        found = cost(config, clip)
+        if found is None:
+            continue
+        step = 3 * found.forward
+        fit = share * arguments.minutes * 60 * arguments.teraflops * 1e12 / step
+        out(
+            f"{name:12}{found.parameters / 1e6:>10.1f} M{step / 1e9:>14.2f}{config.samples:>10,}"
+            f"{step * config.samples / 1e15:>8.2f}{share:>8.2f}{fit:>13,.0f}\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
