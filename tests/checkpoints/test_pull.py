@@ -132,6 +132,16 @@ def test_one_copy_of_the_weights_is_needed():
     assert needed(["a/model.fp16.safetensors", "a/pytorch_model.bin"]) == ["a/model.fp16.safetensors"]
     assert needed(["pytorch_model.bin"]) == ["pytorch_model.bin"]
     assert needed(["x.ckpt", "a/flax_model.msgpack"]) == []
+    # Shards belong together; a whole file is preferred to them, and full precision to half.
+    shards = [f"a/model-0000{n}-of-00002.safetensors" for n in (1, 2)]
+    half = ["a/model.fp16-00001-of-00002.safetensors", "a/model-00001-of-00002.fp16.safetensors"]
+    index = "a/model.safetensors.index.json"
+    assert needed([*half, *shards, index, "a/pytorch_model.bin"]) == [*shards, index]
+    assert needed([*half, "a/pytorch_model.bin"]) == sorted(half)
+    assert needed([*shards, "a/model.safetensors"]) == ["a/model.safetensors"]
+    # OpenCLIP's repositories hold transformers' weights too.
+    assert needed(["open_clip_model.safetensors", "model.safetensors"]) == ["open_clip_model.safetensors"]
+    assert needed(["open_clip_pytorch_model.bin", "model.safetensors"]) == ["model.safetensors"]
     ours = ["model.json", "clip.safetensors", "prior.safetensors", "tokenizer.json"]
     assert needed(ours) == sorted(ours)
 

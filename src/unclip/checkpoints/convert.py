@@ -15,14 +15,8 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from unclip.checkpoints.foreign import (
-    KARLO_DEFAULTS,
-    Foreign,
-    ForeignPart,
-    find_tokenizer,
-    open_weights,
-    recognise,
-)
+from unclip.checkpoints.files import find_tokenizer, open_weights
+from unclip.checkpoints.foreign import KARLO_DEFAULTS, Foreign, ForeignPart, recognise
 from unclip.checkpoints.io import write_weights
 from unclip.checkpoints.manifest import FileEntry, Manifest, ModelError, PartEntry, entry_of, write_folder
 from unclip.checkpoints.maps import clip as clip_map
@@ -110,9 +104,9 @@ def _find(source: Path, room: Path, tokenizer: Path | None) -> Foreign:
 
 def _openai(file: Path, room: Path, tokenizer: Path | None) -> Foreign:
     weights = file if file.suffix == ".safetensors" else unpickle(file, room)
-    with open_weights({"": weights}) as readers:
+    with open_weights({"": [weights]}) as readers:
         config = clip_map.openai_config({name: read() for name, read in readers.items()}, str(file))
-    part = ForeignPart(kind="clip", config=config, table=clip_map.openai_table(), files={"": weights})
+    part = ForeignPart(kind="clip", config=config, table=clip_map.openai_table(), files={"": (weights,)})
     read = _tokenizer(tokenizer)
     _check_vocabulary(read, config.text.vocabulary, file)
     return Foreign(format="openai", folder=file, licence="", parts={"clip": part}, tokenizer=lambda: read)
@@ -131,7 +125,7 @@ def _original_karlo(folder: Path, room: Path, tokenizer: Path | None) -> Foreign
 
 def original_karlo(folder: Path, files: Mapping[str, Path], tokenizer: ClipTokenizer) -> Foreign:
     """Karlo's original checkpoints, read to safetensors: `files` are named as in `karlo_original.FILES`."""
-    with open_weights({"": files["clip"]}) as readers:
+    with open_weights({"": [files["clip"]]}) as readers:
         openai = clip_map.openai_config({name: read() for name, read in readers.items()}, str(folder))
     clip = replace(openai, normalize=False)
     _check_vocabulary(tokenizer, clip.text.vocabulary, folder)
@@ -140,25 +134,25 @@ def original_karlo(folder: Path, files: Mapping[str, Path], tokenizer: ClipToken
     decoder = karlo_original.decoder_config(sizes, clip, tokenizer.start)
     parts = {
         "clip": ForeignPart(
-            kind="clip", config=clip, table=clip_map.openai_table(), files={"": files["clip"]}
+            kind="clip", config=clip, table=clip_map.openai_table(), files={"": (files["clip"],)}
         ),
         "prior": ForeignPart(
             kind="prior_diffusion",
             config=sizes.prior,
             table=karlo_original.prior_table(sizes.prior),
-            files={"prior/": files["prior"], "stats/": stats},
+            files={"prior/": (files["prior"],), "stats/": (stats,)},
         ),
         "decoder": ForeignPart(
             kind="decoder",
             config=decoder,
             table=karlo_original.decoder_table(decoder),
-            files={"decoder/": files["decoder"], "clip/": files["clip"]},
+            files={"decoder/": (files["decoder"],), "clip/": (files["clip"],)},
         ),
         "upsampler": ForeignPart(
             kind="upsampler",
             config=sizes.upsampler,
             table=karlo_original.upsampler_table(sizes.upsampler),
-            files={"upsampler/": files["upsampler"]},
+            files={"upsampler/": (files["upsampler"],)},
         ),
     }
     return Foreign(

@@ -18,6 +18,9 @@ def bundled() -> dict[str, Path]:
 
 # Files that only public models' folders have at their top.
 FOREIGN = ("model_index.json", "open_clip_config.json", "config.json")
+# What weights are called there, without shard, variant and suffix.
+STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
+OPENCLIP_STEMS = ("open_clip_model", "open_clip_pytorch_model")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 

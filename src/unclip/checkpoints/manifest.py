@@ -17,7 +17,7 @@ from unclip.config import ConfigError, from_dict, to_dict
 
 MANIFEST = "model.json"
 FORMAT = 1
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 class ModelError(ValueError):
@@ -89,7 +89,7 @@ def read_manifest(folder: Path) -> Manifest:
     except ConfigError as error:
         raise ModelError(f"{path}: {error}") from error
     for entry in manifest.files.values():
-        if not _PLAIN_NAME.fullmatch(entry.file):
+        if not PLAIN_NAME.fullmatch(entry.file):
             raise ModelError(
                 f"{path} names the file {entry.file!r}: only plain names within the folder are read"
             )

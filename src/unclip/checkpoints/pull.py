@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unclip.checkpoints.hub import HUB_ID, hub_cache, pulled
+from unclip.checkpoints.hub import HUB_ID, OPENCLIP_STEMS, STEMS, hub_cache, pulled
 from unclip.checkpoints.manifest import MANIFEST, ModelError, sha256_of
 
 _TEXT = re.compile(r"(.*/)?([^/]+\.json|merges\.txt|README\.md|LICEN[CS]E[^/]*)")
-_WEIGHTS = re.compile(r"(?P<stem>.+?)(?P<variant>\.fp16)?\.(?P<kind>safetensors|bin)")
-_STEMS = ("diffusion_pytorch_model", "model", "pytorch_model", "open_clip_model", "open_clip_pytorch_model")
+# Both orders of variant and shard are in use.
+_SHARD = r"-\d{5}-of-\d{5}"
+_WEIGHTS = re.compile(rf"(?P<stem>.+?)({_SHARD})?(?P<variant>\.fp16)?({_SHARD})?\.(?P<kind>safetensors|bin)")
+# OpenCLIP's copy of a CLIP stands for transformers' beside it.
+_STEMS = (*OPENCLIP_STEMS, *STEMS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,23 +80,29 @@ def pull(remote: Remote, *, endpoint: str | None = None) -> Path:
 
 
 def needed(files: Iterable[str]) -> list[str]:
-    """The files that are read: configs, tokenizers, licence, and of each folder's weights one copy.
+    """The files that are read: configs, tokenizers, licence, and of each folder's weights one copy, all of its shards.
 
-    Of several copies it takes safetensors before pickles and full precision before half.
+    Of several copies it takes the one that loading prefers: safetensors before pickles, full precision before half.
     """
-    chosen: dict[str, tuple[int, str]] = {}
+    copies: dict[str, dict[tuple[int, ...], list[str]]] = {}
     texts = []
     for name in files:
         folder, _, last = name.rpartition("/")
         found = _WEIGHTS.fullmatch(last)
         if found is None:
             texts += [name] if _TEXT.fullmatch(name) else []
-        elif found["stem"] in _STEMS or not folder:
-            rank = 2 * (found["kind"] == "bin") + (found["variant"] is not None)
+        elif found["stem"] in _STEMS:
+            copy = (
+                found["kind"] == "bin",
+                _STEMS.index(found["stem"]),
+                found["variant"] is not None,
+                "-of-" in last,
+            )
+            copies.setdefault(folder, {}).setdefault(copy, []).append(name)
+        elif not folder:
             # At the top of a model folder of ours, each part's weights lie beside the others'.
-            group = folder if found["stem"] in _STEMS else name
-            chosen[group] = min(chosen.get(group, (9, "")), (rank, name))
-    return sorted([*texts, *(name for _, name in chosen.values())])
+            copies[name] = {(0,): [name]}
+    return sorted([*texts, *(name for held in copies.values() for name in held[min(held)])])
 
 
 def cached() -> dict[str, Path]:
