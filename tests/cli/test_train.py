@@ -106,9 +106,12 @@ def test_all_stages_in_one_command(unclip, tmp_path):
 
 def test_a_chain_s_settings(unclip, tmp_path):
     command = ("train", "all", "--recipe", "artwork", "--data", "shards", "-o", tmp_path, "--dry-run")
-    code, out, err = unclip(*command, "--budget", "25m", "--seed", 3, "--set", "decoder.batch=7")
+    code, out, err = unclip(*command, "--budget", "25m", "--seed", 3, "--set", "decoder.batch=7",
+                            "--set", "evaluation.count=9")  # fmt: skip
     assert (code, err) == (0, "")
     found = json.loads(out)
+    asked = found.pop("evaluation")
+    assert (asked["count"], asked["data"]) == (9, "shards")
     assert list(found) == [*STAGES, "judge"]
     assert {name: config["out"] for name, config in found.items()} == {
         name: str(tmp_path / name) for name in found
@@ -121,7 +124,8 @@ def test_a_chain_s_settings(unclip, tmp_path):
     assert found["decoder"]["batch"] == 7
     assert found["judge"]["seed"] == recipes.get("judge", "clip").seed
     assert {found[stage]["seed"] for stage in STAGES} == {3}
-    assert json.loads(unclip(*command).out)["clip"]["keep"] == "last"
+    plain = json.loads(unclip(*command, "--no-evaluate").out)
+    assert (plain["clip"]["keep"], list(plain)) == ("last", list(STAGES))
     assert not list(tmp_path.iterdir())
 
 

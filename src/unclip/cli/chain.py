@@ -10,7 +10,10 @@ from unclip.cli import console
 from unclip.cli.console import UsageError
 
 if TYPE_CHECKING:
+    from unclip.evaluate.evaluation import EvaluationConfig
     from unclip.train.config import TrainConfig
+
+EVALUATION = "evaluation"
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -23,26 +26,33 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.out is None and not arguments.dry_run:
         raise UsageError("give the runs a folder: --out FOLDER")
     folder = arguments.out or Path()
-    stages = configs(arguments, folder)
+    stages, questions = configs(arguments, folder)
     if arguments.dry_run:
-        console.result_json({name: to_dict(config) for name, (config, _) in stages.items()})
+        shown = {name: to_dict(config) for name, (config, _) in stages.items()}
+        console.result_json(shown if questions is None else {**shown, "evaluation": to_dict(questions)})
         return
     device = None if arguments.device is None else str(read_device(arguments.device))
     train_all(stages, arguments.budget, device=device, report=console.tell)
     model = pack(folder, arguments.recipe, list(stages))
     made = {"model": str(model)}
-    if not arguments.no_evaluate:
-        made["report"] = str(evaluate(folder, stages, arguments.recipe, device))
+    if questions is not None:
+        made["report"] = str(evaluate(folder, questions, device, judged="judge" in stages))
     if arguments.json:
         console.result_json(made)
     else:
         console.result("\n".join(made.values()))
 
 
-def configs(arguments: argparse.Namespace, folder: Path) -> "dict[str, tuple[TrainConfig, float]]":
-    """Each stage's config with its run in `folder`, changed as the command line says, and its share of the budget."""
+def configs(
+    arguments: argparse.Namespace, folder: Path
+) -> "tuple[dict[str, tuple[TrainConfig, float]], EvaluationConfig | None]":
+    """Each stage's config with its run in `folder`, changed as the command line says, and its share of the budget.
+
+    And what is asked of the model then; None for nothing.
+    """
     from unclip import recipes
     from unclip.config import override
+    from unclip.recipes import judge
 
     try:
         chain = recipes.chain(arguments.recipe, folder)
@@ -50,7 +60,7 @@ def configs(arguments: argparse.Namespace, folder: Path) -> "dict[str, tuple[Tra
         raise UsageError(f"--recipe: {error}") from None
     if arguments.no_evaluate:
         chain.pop("judge", None)
-    changes: dict[str, list[str]] = {name: [] for name in chain}
+    changes: dict[str, list[str]] = {name: [] for name in (*chain, EVALUATION)}
     for change in arguments.set:
         name, _, rest = change.partition(".")
         if name not in changes or not rest:
@@ -70,7 +80,13 @@ def configs(arguments: argparse.Namespace, folder: Path) -> "dict[str, tuple[Tra
             stages[name] = override(config, [*given, *changes[name]]), share
         except ValueError as error:
             raise UsageError(f"--set: {name}: {error}") from None
-    return stages
+    if arguments.no_evaluate:
+        return stages, None
+    try:
+        questions = override(judge.evaluation(arguments.recipe), changes[EVALUATION])
+    except ValueError as error:
+        raise UsageError(f"--set: {EVALUATION}: {error}") from None
+    return stages, replace(questions, data=stages["clip"][0].data.path)
 
 
 def pack(folder: Path, name: str, stages: list[str]) -> Path:
@@ -82,29 +98,30 @@ def pack(folder: Path, name: str, stages: list[str]) -> Path:
     )
 
 
-def evaluate(
-    folder: Path, stages: "dict[str, tuple[TrainConfig, float]]", recipe: str, device: str | None
-) -> Path:
-    """Measure the packed model; the report's file, which is left alone if it is of these weights."""
+def evaluate(folder: Path, config: "EvaluationConfig", device: str | None, *, judged: bool) -> Path:
+    """Measure the packed model, by the chain's judge if it has one; the report's file.
+
+    A report of the same weights and questions is left alone.
+    """
     from unclip.cli.loading import load
+    from unclip.config import to_dict
     from unclip.evaluate.evaluation import Evaluation
     from unclip.evaluate.features import Encoder
     from unclip.evaluate.report import evaluate, table
     from unclip.images import write_atomically
-    from unclip.recipes import judge
 
     file = folder / "report.json"
     system = load(str(folder / "model"), device, None)
     if file.exists():
         measured = json.loads(file.read_text(encoding="utf-8"))
-        if measured["model"]["weights"] == system.weights:
+        same = measured["config"] == {**json.loads(json.dumps(to_dict(config))), "data": None}
+        if same and measured["model"]["weights"] == system.weights:
             return file
-    config = replace(judge.evaluation(recipe), data=stages["clip"][0].data.path)
     with console.Status() as status:
         evaluation = Evaluation(
             system,
             config,
-            judge=Encoder.load(folder / "judge", system.device) if "judge" in stages else None,
+            judge=Encoder.load(folder / "judge", system.device) if judged else None,
             folder=folder / "pictures",
             cache=folder / "cache",
             report=status,
