@@ -20,6 +20,7 @@ class Kind(NamedTuple):
 KINDS = {
     "clip": Kind("unclip.models.clip", "ClipConfig", "Clip"),
     "prior_diffusion": Kind("unclip.models.prior_diffusion", "DiffusionPriorConfig", "DiffusionPrior"),
+    "prior_laion": Kind("unclip.models.prior_laion", "LaionPriorConfig", "LaionPrior"),
     "prior_autoregressive": Kind(
         "unclip.models.prior_autoregressive", "AutoregressivePriorConfig", "AutoregressivePrior"
     ),

@@ -24,7 +24,7 @@ from unclip.generate.settings import Settings
 from unclip.models.clip import Clip, TextEncoding
 from unclip.models.decoder import Decoder, DecoderCondition
 from unclip.models.prior_autoregressive import AutoregressivePrior
-from unclip.models.prior_diffusion import DiffusionPrior, PriorCondition, nearest
+from unclip.models.prior_diffusion import EmbeddingDiffusion, PriorCondition, nearest
 from unclip.models.upsampler import Upsampler
 from unclip.rng import Noise, TorchNoise, derive
 from unclip.tokenizers.clip import ClipTokenizer
@@ -91,7 +91,7 @@ def walk(
 
 
 def sample_prior(
-    prior: DiffusionPrior,
+    prior: EmbeddingDiffusion,
     captions: Captions,
     seeds: Seeds,
     *,
@@ -146,7 +146,7 @@ def prior_condition(captions: Captions, copies: int = 1) -> PriorCondition:
 
 
 def choose(
-    prior: DiffusionPrior | AutoregressivePrior,
+    prior: EmbeddingDiffusion | AutoregressivePrior,
     samples: Float[Tensor, "bk d"],
     captions: Captions,
     *,

@@ -24,7 +24,7 @@ from unclip.images.tensors import to_tensor
 from unclip.models.clip import Clip
 from unclip.models.decoder import Decoder
 from unclip.models.prior_autoregressive import AutoregressivePrior
-from unclip.models.prior_diffusion import DiffusionPrior
+from unclip.models.prior_diffusion import EmbeddingDiffusion
 from unclip.models.unet import Unet
 from unclip.models.upsampler import Upsampler
 from unclip.tokenizers.clip import ClipTokenizer
@@ -122,9 +122,9 @@ class System(Manipulations):
         return self.part("clip", Clip)
 
     @property
-    def prior(self) -> DiffusionPrior:
+    def prior(self) -> EmbeddingDiffusion:
         """The prior: caption -> image embedding."""
-        return self.part("prior", DiffusionPrior)
+        return self.part("prior", EmbeddingDiffusion)
 
     @property
     def prior_autoregressive(self) -> AutoregressivePrior:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from einops import rearrange, repeat
@@ -65,35 +65,20 @@ class PriorCondition:
         return PriorCondition(*(repeat(field, "b ... -> (b k) ...", k=copies) for field in fields))
 
 
-class DiffusionPrior(nn.Module):
-    """Reads [text states, text embedding, label, noisy z_i, query]; the query's output predicts z_i.
+class EmbeddingDiffusion(nn.Module):
+    """What every diffusion prior is: a network of embeddings, labels and captions with a `config`, and how it is sampled.
 
     The diffusion runs on standardised embeddings, `(z_i - mean) / std`: both are buffers that travel with the weights.
     """
 
+    config: Any
     embedding_mean: Tensor
     embedding_std: Tensor
 
-    def __init__(self, config: DiffusionPriorConfig):
+    def __init__(self, embedding: int):
         super().__init__()
-        self.config = config
-        width = config.width
-        self.states_in = nn.Linear(config.text_width, width)
-        self.text_in = nn.Linear(config.embedding, width)
-        self.image_in = nn.Linear(config.embedding, width)
-        self.label = LabelEmbedding(width) if config.timed else None
-        self.query = nn.Parameter(width**-0.5 * torch.randn(width))
-        learned = config.null == "learned"
-        self.null_state = nn.Parameter(width**-0.5 * torch.randn(width)) if learned else None
-        self.null_text = nn.Parameter(width**-0.5 * torch.randn(width)) if learned else None
-        self.positions = nn.Parameter(width**-0.5 * torch.randn(config.context + 3 + config.timed, width))
-        self.transformer = Transformer(
-            width, config.layers, config.heads, activation=config.activation, causal=True
-        )
-        self.norm_out = nn.LayerNorm(width)
-        self.image_out = nn.Linear(width, config.embedding)
-        self.register_buffer("embedding_mean", torch.zeros(config.embedding))
-        self.register_buffer("embedding_std", torch.ones(config.embedding))
+        self.register_buffer("embedding_mean", torch.zeros(embedding))
+        self.register_buffer("embedding_std", torch.ones(embedding))
 
     def standardise(self, image_embedding: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
         """z_i as CLIP gives it -> the space of the diffusion, of unit variance."""
@@ -102,34 +87,6 @@ class DiffusionPrior(nn.Module):
     def unstandardise(self, x0: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
         """The inverse of `standardise`."""
         return x0 * self.embedding_std + self.embedding_mean
-
-    def forward(
-        self, x: Float[Tensor, "b d"], label: Float[Tensor, " b"], condition: PriorCondition
-    ) -> Float[Tensor, "b d"]:
-        """Scaled noisy embeddings, labels, captions -> the raw prediction, float32."""
-        if condition.text_states.shape[1:] != (self.config.context, self.config.text_width):
-            raise ValueError(
-                f"the caption's states are {tuple(condition.text_states.shape[1:])} (tokens, width), this prior reads "
-                f"{(self.config.context, self.config.text_width)}: take the CLIP that it was trained with"
-            )
-        states, text = self.states_in(condition.text_states), self.text_in(condition.text_embedding)
-        if self.null_state is not None and self.null_text is not None:
-            keep = condition.keep[:, None, None]
-            states = torch.where(keep, states, self.null_state.to(x.dtype))
-            text = torch.where(keep[:, 0], text, self.null_text.to(x.dtype))
-        elif not condition.keep.all():
-            raise ValueError(
-                "this prior learned no vector for a dropped caption: give it the empty caption's encoding instead"
-            )
-        timed = [] if self.label is None else [self.label(label)]
-        query = repeat(self.query, "w -> b w", b=len(x)).to(text.dtype)
-        tail = torch.stack([text, *timed, self.image_in(x), query], dim=1)
-        sequence = torch.cat([states, tail.to(states.dtype)], dim=1) + self.positions
-        # A dropped caption shows all its (null) states, so that its length does not leak.
-        shown = condition.text_mask | ~condition.keep[:, None]
-        keys = torch.cat([shown, shown.new_ones(tail.shape[:2])], dim=1)
-        last = rearrange(self.transformer(sequence, keys)[:, -1:], "b 1 w -> b w")
-        return self.image_out(self.norm_out(last)).float()
 
     def sample_steps(
         self,
@@ -182,6 +139,57 @@ class DiffusionPrior(nn.Module):
         )
         drawn = rearrange(self.unstandardise(sample(walk)), "(b k) d -> b k d", k=candidates)
         return nearest(drawn, condition.text_embedding)
+
+
+class DiffusionPrior(EmbeddingDiffusion):
+    """Reads [text states, text embedding, label, noisy z_i, query]; the query's output predicts z_i."""
+
+    def __init__(self, config: DiffusionPriorConfig):
+        super().__init__(config.embedding)
+        self.config = config
+        width = config.width
+        self.states_in = nn.Linear(config.text_width, width)
+        self.text_in = nn.Linear(config.embedding, width)
+        self.image_in = nn.Linear(config.embedding, width)
+        self.label = LabelEmbedding(width) if config.timed else None
+        self.query = nn.Parameter(width**-0.5 * torch.randn(width))
+        learned = config.null == "learned"
+        self.null_state = nn.Parameter(width**-0.5 * torch.randn(width)) if learned else None
+        self.null_text = nn.Parameter(width**-0.5 * torch.randn(width)) if learned else None
+        self.positions = nn.Parameter(width**-0.5 * torch.randn(config.context + 3 + config.timed, width))
+        self.transformer = Transformer(
+            width, config.layers, config.heads, activation=config.activation, causal=True
+        )
+        self.norm_out = nn.LayerNorm(width)
+        self.image_out = nn.Linear(width, config.embedding)
+
+    def forward(
+        self, x: Float[Tensor, "b d"], label: Float[Tensor, " b"], condition: PriorCondition
+    ) -> Float[Tensor, "b d"]:
+        """Scaled noisy embeddings, labels, captions -> the raw prediction, float32."""
+        if condition.text_states.shape[1:] != (self.config.context, self.config.text_width):
+            raise ValueError(
+                f"the caption's states are {tuple(condition.text_states.shape[1:])} (tokens, width), this prior reads "
+                f"{(self.config.context, self.config.text_width)}: take the CLIP that it was trained with"
+            )
+        states, text = self.states_in(condition.text_states), self.text_in(condition.text_embedding)
+        if self.null_state is not None and self.null_text is not None:
+            keep = condition.keep[:, None, None]
+            states = torch.where(keep, states, self.null_state.to(x.dtype))
+            text = torch.where(keep[:, 0], text, self.null_text.to(x.dtype))
+        elif not condition.keep.all():
+            raise ValueError(
+                "this prior learned no vector for a dropped caption: give it the empty caption's encoding instead"
+            )
+        timed = [] if self.label is None else [self.label(label)]
+        query = repeat(self.query, "w -> b w", b=len(x)).to(text.dtype)
+        tail = torch.stack([text, *timed, self.image_in(x), query], dim=1)
+        sequence = torch.cat([states, tail.to(states.dtype)], dim=1) + self.positions
+        # A dropped caption shows all its (null) states, so that its length does not leak.
+        shown = condition.text_mask | ~condition.keep[:, None]
+        keys = torch.cat([shown, shown.new_ones(tail.shape[:2])], dim=1)
+        last = rearrange(self.transformer(sequence, keys)[:, -1:], "b 1 w -> b w")
+        return self.image_out(self.norm_out(last)).float()
 
 
 def nearest(candidates: Float[Tensor, "b k d"], text_embedding: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:

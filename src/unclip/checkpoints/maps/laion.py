@@ -1,0 +1,119 @@
+"""The prior of LAION: lucidrains' `DiffusionPrior` (https://github.com/lucidrains/DALLE2-pytorch), a `.pth` and a JSON file.
+
+Two layouts are public: that of version 1.9 and later, and that of earlier ones, which know no vectors for a dropped
+caption and multiply attention by dot products, relative bias and all, by 128 ("PB relax", CogView).
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from unclip.checkpoints.keymap import Form, Table, absent, row, with_leading, within
+from unclip.checkpoints.maps.options import Options
+from unclip.diffusion.parametrization import ProcessConfig
+from unclip.models.prior_laion import LaionPriorConfig
+
+CONFIG = "prior_config.json"
+RELAX = 128.0
+
+_RELAXED = Form(lambda parts: parts[0] * RELAX, lambda ours: [ours / RELAX])
+_ATTENTION = [
+    row("norm.weight", "norm.g"),
+    row("q.weight", "to_q.weight"),
+    row("kv.weight", "to_kv.weight"),
+    row("null_kv", "null_kv"),
+    row("out.weight", "to_out.0.weight"),
+    row("norm_out.weight", "to_out.1.g"),
+]
+_MLP = [
+    row("norm.weight", "0.g"),
+    row("up.weight", "1.weight"),
+    row("norm_inside.weight", "3.g"),
+    row("down.weight", "5.weight"),
+]
+# The noise table, the CLIP that the prior was trained with, and rotary frequencies, are known from elsewhere. The vector
+# that stood for the noisy embedding in a share of the training samples is never asked for.
+_IGNORED = (r"noise_scheduler\..*", r"clip\..*", r".*\.rotary_emb\.freqs", r"net\.null_image_embed")
+
+
+def is_early(keys: Collection[str]) -> bool:
+    """Whether weights have the layout of versions before 1.9."""
+    return "net.null_text_embed" in keys
+
+
+def table(config: LaionPriorConfig) -> Table:
+    """The rows for both layouts, told apart by what stands for a dropped caption."""
+    early = config.null == "empty"
+    rows = [
+        row("text_in.{p}", "to_text_embeds.0.{p}"),
+        row("image_in.{p}", "to_image_embeds.0.{p}"),
+        row("label.weight", "to_time_embeds.0.weight"),
+        row("label.linear_1.{p}", "to_time_embeds.0.1.net.0.0.{p}"),
+        row("label.linear_2.{p}", "to_time_embeds.0.1.net.1.0.{p}"),
+        row("label.linear_3.{p}", "to_time_embeds.0.1.net.2.{p}"),
+        row("query", "learned_query"),
+        row("null_states", "null_text_embed" if early else "null_text_encodings", form=with_leading(1)),
+        row("null_text", "null_text_embeds", form=with_leading(1)),
+        row("transformer.norm_in.weight", "causal_transformer.init_norm.g"),
+        row("transformer.norm_out.norm.weight", "causal_transformer.norm.g"),
+        row("transformer.project_out.weight", "causal_transformer.project_out.weight"),
+        *within("transformer.attentions.{n}.", "causal_transformer.layers.{n}.0.", _ATTENTION),
+        *within("transformer.mlps.{n}.", "causal_transformer.layers.{n}.1.", _MLP),
+    ]
+    bias = "net.causal_transformer.rel_pos_bias.relative_attention_bias.weight"
+    return Table(
+        [
+            *within("", "net.", rows),
+            row("transformer.bias.buckets.weight", bias, form=_RELAXED)
+            if early
+            else row("transformer.bias.buckets.weight", bias),
+            row("embedding_mean", form=absent(0.0)),
+            row("embedding_std", form=absent(config.embedding**-0.5)),
+        ],
+        _IGNORED,
+    )
+
+
+def read_config(data: Mapping[str, Any], keys: Collection[str], where: str) -> LaionPriorConfig:
+    """Ours from the JSON beside the weights, of the prior or of its whole training, and from the weights' names.
+
+    Raises `ModelError` for what is not known: predictions of noise or velocity, self-conditioning, other schedules, and
+    estimates that sampling brings to a length.
+    """
+    prior = Options(data.get("prior", data), where)
+    prior.demand(
+        predict_x_start=True,
+        predict_v=False,
+        beta_schedule="cosine",
+        sampling_clamp_l2norm=False,
+        sampling_final_clamp_l2norm=False,
+        init_image_embed_l2norm=False,
+        image_embed_scale=None,
+    )
+    net = Options(prior.take("net", dict), f"{where}, net")
+    net.demand(self_cond=False)
+    embedding, early = net.take("dim", int), is_early(keys)
+    prior.equal("image_embed_dim", prior.take("image_embed_dim", int, embedding), embedding)
+    labels = net.data.get("num_timesteps")
+    return LaionPriorConfig(
+        embedding=embedding,
+        context=net.take("max_text_len", int, 256),
+        layers=net.take("depth", int),
+        heads=net.take("heads", int, 8),
+        head_channels=net.take("dim_head", int, 64),
+        mlp_ratio=net.take("ff_mult", float, 4.0),
+        cosine=not early,
+        rotary=net.take("rotary_emb", bool, True),
+        norm_in=net.take("norm_in", bool, False),
+        norm_out=net.take("norm_out", bool, True),
+        norm_inside=net.take("normformer", bool, False),
+        project_out=net.take("final_proj", bool, True),
+        states=prior.take("condition_on_text_encodings", bool, True),
+        text_tokens=net.take("num_text_embeds", int, 1),
+        label_tokens=net.take("num_time_embeds", int, 1),
+        image_tokens=net.take("num_image_embeds", int, 1),
+        labels=None if labels is None else net.take("num_timesteps", int),
+        null="empty" if early else "learned",
+        process=ProcessConfig(
+            parametrization="x0", schedule="cosine", steps=prior.take("timesteps", int, 1000)
+        ),
+    )

@@ -1,0 +1,165 @@
+"""LAION's prior against what lucidrains' own package answered: `record_laion_prior.py` asked it, versions 1.15.6 and 1.1.0."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from unclip.checkpoints.io import build
+from unclip.checkpoints.manifest import ModelError
+from unclip.checkpoints.maps import laion
+from unclip.diffusion.samplers import sample
+from unclip.models.prior_diffusion import PriorCondition
+from unclip.models.prior_laion import LaionPrior
+
+HERE = Path(__file__).parent
+
+
+def recorded(name: str) -> tuple[dict[str, Tensor], dict[str, Tensor], dict]:
+    """What was asked and answered, the weights, and the config of a recorded net."""
+    with safe_open(HERE / "laion_prior.safetensors", framework="pt") as file:
+        net = json.loads(file.metadata()["nets"])[name]
+        held = {
+            key.removeprefix(f"{name}/"): file.get_tensor(key)
+            for key in file.keys()
+            if key.startswith(f"{name}/")
+        }  # noqa: SIM118
+    weights = {
+        key.removeprefix("weights/"): value for key, value in held.items() if key.startswith("weights/")
+    }
+    config = {"prior": {"net": net, "image_embed_dim": net["dim"], "timesteps": net["num_timesteps"] or 1000}}
+    return {key: value for key, value in held.items() if not key.startswith("weights/")}, weights, config
+
+
+def loaded(weights: dict[str, Tensor], config: dict) -> LaionPrior:
+    prior = LaionPrior(laion.read_config(config, weights, "x"))
+    made = laion.table(prior.config).to_ours(prior.state_dict(), weights, weights.__getitem__, "x")
+    prior.load_state_dict(dict(made))
+    return prior.eval()
+
+
+def condition(asked: dict[str, Tensor], *, keep: bool = True) -> PriorCondition:
+    # A text embedding of any length: the prior brings it to 1 itself.
+    mask = torch.arange(9) < asked["lengths"][:, None]
+    # States behind the end are anything, as CLIP gives them.
+    states = asked["states"] + (~mask)[..., None] * 3.0
+    return PriorCondition(17.0 * asked["text"], states, mask, torch.full((3,), keep))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["plain", "other", "first"])
+def test_answers(name):
+    asked, weights, config = recorded(name)
+    prior = loaded(weights, config)
+    answer = prior(asked["x"], asked["times"], condition(asked))
+    assert asked["answer"].std() > 0.1
+    torch.testing.assert_close(answer, asked["answer"], atol=1e-5, rtol=0)
+    if name == "first":
+        with pytest.raises(ValueError, match="empty caption"):
+            prior(asked["x"], asked["times"], condition(asked, keep=False))
+    else:
+        dropped = prior(asked["x"], asked["times"], condition(asked, keep=False))
+        torch.testing.assert_close(dropped, asked["without caption"], atol=1e-5, rtol=0)
+        assert (dropped - answer).abs().max() > 0.1
+
+
+@torch.no_grad()
+def test_longer_captions_than_it_has_places_for_are_cut():
+    asked, weights, config = recorded("plain")
+    prior = loaded(weights, config)
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(1, 20, 16, generator=generator)
+    given = PriorCondition(
+        asked["text"][:1], states, torch.ones(1, 20, dtype=torch.bool), torch.ones(1, dtype=torch.bool)
+    )
+    cut = PriorCondition(
+        asked["text"][:1],
+        states[:, :12],
+        torch.ones(1, 12, dtype=torch.bool),
+        torch.ones(1, dtype=torch.bool),
+    )
+    x, label = asked["x"][:1], asked["times"][:1]
+    assert torch.equal(prior(x, label, given), prior(x, label, cut))
+
+
+class Recorded:
+    """Noise that was drawn before."""
+
+    def __init__(self, draws: Tensor):
+        self.draws = iter(draws)
+
+    def normal(self, *shape: int) -> Tensor:
+        return next(self.draws).reshape(1, *shape)
+
+
+@torch.no_grad()
+def test_samples():
+    """All 25 steps of DDPM; the package's tables are float32, as diffusers' are."""
+    asked, weights, config = recorded("plain")
+    prior = loaded(weights, config)
+    all_three = condition(asked)
+    first = PriorCondition(
+        all_three.text_embedding[:1], all_three.text_states[:1], all_three.text_mask[:1], all_three.keep[:1]
+    )
+    drawn = sample(prior.sample_steps(first, Recorded(asked["noise"]), steps=25))
+    expected = asked["sample"]
+    assert expected.norm() > 0.5
+    torch.testing.assert_close(prior.unstandardise(drawn), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("version", ["now", "first"])
+def test_every_weight_at_full_size(version):
+    shapes = {}
+    for line in (HERE / "laion_prior.txt").read_text().splitlines():
+        name, _, shape = line.partition(" ")
+        count = re.search(r"\{(\d+)\}", name)
+        for layer in range(int(count[1]) if count else 1):
+            key = re.sub(r"\{\d+\}", str(layer), name)
+            shapes[key] = tuple(map(int, filter(None, shape.split("x"))))
+    theirs = {
+        name.removeprefix(f"{version}/"): torch.empty(shape, device="meta")
+        for name, shape in shapes.items()
+        if name.startswith(f"{version}/")
+    }
+    example = json.loads((HERE / "laion_prior.json").read_text())
+    config = laion.read_config(example, theirs, "x")
+    network = build(LaionPrior, config)
+    ours = {name: torch.empty_like(w, device="meta") for name, w in network.state_dict().items()}
+    # Beside the weights a trainer's file has the CLIP that the prior was trained with.
+    held = theirs | {"clip.clip.logit_scale": torch.empty((), device="meta")}
+    made = dict(laion.table(config).to_ours(ours, held, held.__getitem__, "x"))
+    assert {name: w.shape for name, w in made.items()} == {name: w.shape for name, w in ours.items()}
+
+
+def test_the_table_goes_back():
+    for name in ("plain", "other", "first"):
+        _, weights, config = recorded(name)
+        prior = loaded(weights, config)
+        back = laion.table(prior.config).to_theirs(prior.state_dict())
+        # But for what is computed, and for the vector that guidance never asks for.
+        left = {key for key in weights if key.endswith(("freqs", "null_image_embed"))}
+        assert back.keys() == weights.keys() - left
+        assert all(torch.equal(value, weights[key]) for key, value in back.items())
+
+
+@pytest.mark.parametrize(
+    ("where", "values", "message"),
+    [
+        ("prior", {"predict_x_start": False}, "predict_x_start is False"),
+        ("prior", {"predict_v": True}, "predict_v is True"),
+        ("prior", {"beta_schedule": "linear"}, "beta_schedule is 'linear'"),
+        ("prior", {"image_embed_dim": 32}, "image_embed_dim is 32"),
+        ("net", {"self_cond": True}, "self_cond is True"),
+        ("net", {"depth": None}, "'depth' is missing"),
+    ],
+)
+def test_what_is_not_known_is_named(where, values, message):
+    _, weights, config = recorded("plain")
+    prior = config["prior"]
+    (prior if where == "prior" else prior["net"]).update(values)
+    with pytest.raises(ModelError, match=message):
+        laion.read_config(config, weights, "prior_config.json")
