@@ -55,6 +55,12 @@ class Noise:
         child.counter = 0
         return child
 
+    def of(self, index: int) -> "Noise":
+        """The stream of one sample alone, on the CPU, from where it stands."""
+        child = Noise.__new__(Noise)
+        child.keys, child.counter = self.keys[index : index + 1].cpu(), self.counter
+        return child
+
     def bits(self, *shape: int) -> Int[Tensor, "b ..."]:
         """Uniform 64-bit integers of shape (b, *shape)."""
         count = math.prod(shape)

@@ -7,7 +7,7 @@ from pathlib import Path
 from unclip.cli import console, options
 from unclip.cli.console import UsageError
 
-STAGES = ("clip", "prior", "decoder", "upsampler", "prior_autoregressive")
+STAGES = ("clip", "prior", "decoder", "upsampler", "upsampler_1024", "prior_autoregressive")
 
 
 def add(verbs) -> None:
@@ -40,7 +40,7 @@ def add(verbs) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="change one setting, such as optimizer.learning_rate=1e-4 (of all: decoder.batch=128)",
+        help="change one setting, such as optimizer.learning_rate=1e-4 (of all: decoder.batch=128, evaluation.count=20)",
     )
     parser.add_argument(
         "--budget",

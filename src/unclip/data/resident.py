@@ -99,6 +99,15 @@ class Resident:
         """The pictures of some samples, as uint8 (b, 3, s, s)."""
         return torch.from_numpy(self.data[self.rows[np.asarray(indices, dtype=np.int64)]])
 
+    def squares(
+        self, indices: Sequence[int] | Int[np.ndarray, " b"], corners: Int[Tensor, "b 2"], side: int
+    ) -> UInt8[Tensor, "b 3 w w"]:
+        """The square of `side` pixels at its corner (down, right) of each picture; nothing else of them is read."""
+        rows = self.rows[np.asarray(indices, dtype=np.int64)]
+        places = zip(rows, corners.tolist(), strict=True)
+        found = [self.data[row, :, top : top + side, left : left + side] for row, (top, left) in places]
+        return torch.from_numpy(np.stack(found))
+
 
 def _cached(array: Path, record: Path, shape: tuple[int, ...]) -> dict[str, str] | None:
     """The bad samples noted beside a complete cache, or None where there is none of this shape."""

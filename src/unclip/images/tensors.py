@@ -1,5 +1,7 @@
 """Pixels as tensors: the one place that knows that a picture is float in [-1, 1] and a file is uint8 in [0, 255]."""
 
+import io
+
 import numpy as np
 import torch
 from einops import rearrange
@@ -30,3 +32,13 @@ def to_tensor(image: Image.Image) -> Float[Tensor, "3 h w"]:
 def to_image(x: Float[Tensor, "3 h w"]) -> Image.Image:
     """An RGB picture from pixels in [-1, 1]."""
     return Image.fromarray(rearrange(to_uint8(x), "c h w -> h w c").cpu().contiguous().numpy())
+
+
+def jpeg(pixels: UInt8[Tensor, "3 h w"], quality: int) -> UInt8[Tensor, "3 h w"]:
+    """What is left of a picture that was kept as a JPEG file of `quality` 1 to 95 (ITU-T T.81)."""
+    buffer = io.BytesIO()
+    Image.fromarray(rearrange(pixels, "c h w -> h w c").contiguous().numpy()).save(
+        buffer, "JPEG", quality=quality
+    )
+    with Image.open(buffer, formats=["JPEG"]) as image:
+        return rearrange(torch.from_numpy(np.array(image)), "h w c -> c h w").contiguous()

@@ -1,9 +1,9 @@
 """The upsamplers of unCLIP: diffusion on large pictures, given the small ones (arXiv 2204.06125, section 2.1).
 
 They are unconditional ADM U-Nets without attention: the small picture, resized up, is concatenated to the noisy one.
-In training the small pictures are corrupted a little (`degrade`), so that the net forgives what a decoder gets wrong
-(Ho et al. 2021, "Cascaded Diffusion Models", conditioning augmentation), and only crops are seen (`training_pair`);
-as there are only convolutions, the same net then runs at full size.
+In training the small pictures are corrupted (`unclip.data.degradation`), so that the net forgives what a decoder gets
+wrong (Ho et al. 2021, "Cascaded Diffusion Models", conditioning augmentation), and only crops are seen; as there are
+only convolutions, the same net then runs at full size.
 """
 
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ from torch.nn import functional as F
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.models.unet import Unet, UnetConfig
 from unclip.nn.embeddings import LabelEmbedding
-from unclip.rng import Noise
 
 
 @dataclass(frozen=True, kw_only=True)
 class UpsamplerConfig:
     """`net` on pictures of `high_size` given ones of `low_size`, and how training corrupts and crops them.
 
-    `net.in_channels` counts the noisy picture and the small one (6 for RGB). `blur_kernel` and `blur_sigma` are the
-    Gaussian blur of the small picture, in its pixels, applied to the fraction `blur_probability` of them.
+    `net.in_channels` counts the noisy picture and the small one (6 for RGB). With `degradation` "blur", `blur_kernel`
+    and `blur_sigma` are the Gaussian blur of the small picture, in its pixels, applied to the fraction
+    `blur_probability` of them; "bsr" takes the degradations of BSR, scaled by `bsr_strength`, in its place.
     `noise_level` is the largest standard deviation of the noise added to it (0 adds none), on the scale of pictures in
     [-1, 1]; a net with a `vector_width` is told how much there was. `crop_fraction` is the side of a training crop over
     the side of the picture. With `residual` the net predicts the difference from the resized small picture, which only
@@ -38,6 +38,8 @@ class UpsamplerConfig:
     process: ProcessConfig
     low_size: int = 64
     high_size: int = 256
+    degradation: Literal["blur", "bsr"] = "blur"
+    bsr_strength: float = 1.0
     blur_kernel: int = 3
     blur_sigma: float = 0.6
     blur_probability: float = 1.0
@@ -52,6 +54,9 @@ class UpsamplerConfig:
             raise ValueError(f"high_size {self.high_size} is no multiple of low_size {self.low_size}")
         if self.blur_kernel % 2 == 0:
             raise ValueError(f"blur_kernel {self.blur_kernel} has no middle; choose an odd number")
+        if not 0 <= self.bsr_strength <= 1.4:
+            # JPEG knows no quality below 1.
+            raise ValueError(f"bsr_strength is {self.bsr_strength}; give 0 (no harm done) to 1.4")
         if (
             self.crop_size % self.factor
             or self.crop_size % self.net.divisor
@@ -138,52 +143,3 @@ def resize_up(low: Float[Tensor, "b c h w"], factor: int) -> Float[Tensor, "b c 
     """Bicubic enlargement, as Karlo's (PIL's kernel, a = -0.5)."""
     size = [side * factor for side in low.shape[-2:]]
     return F.interpolate(low.float(), size=size, mode="bicubic", antialias=True, align_corners=False)
-
-
-def gaussian_blur(picture: Float[Tensor, "b c h w"], kernel: int, sigma: float) -> Float[Tensor, "b c h w"]:
-    """A `kernel` x `kernel` Gaussian of standard deviation `sigma` pixels; borders are reflected."""
-    offsets = torch.arange(kernel, device=picture.device, dtype=picture.dtype) - kernel // 2
-    weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    weights = weights / weights.sum()
-    channels = picture.shape[1]
-    padded = F.pad(picture, [kernel // 2] * 4, mode="reflect")
-    rows = F.conv2d(padded, weights.expand(channels, 1, 1, kernel), groups=channels)
-    return F.conv2d(rows, weights[:, None].expand(channels, 1, kernel, 1), groups=channels)
-
-
-def degrade(
-    picture: Float[Tensor, "b c h w"], noise: Noise, config: UpsamplerConfig
-) -> tuple[Float[Tensor, "b c h_low w_low"], Float[Tensor, " b"]]:
-    """The small picture of each large one as training corrupts it, and the level of the noise added to it.
-
-    Areas are averaged, then some pictures blurred, then noise of a level uniform in [0, config.noise_level] added.
-    """
-    low = F.avg_pool2d(picture, config.factor)
-    if config.blur_sigma > 0:
-        blurred = noise.fork("blur").uniform().to(low.device) < config.blur_probability
-        low = torch.where(
-            blurred[:, None, None, None], gaussian_blur(low, config.blur_kernel, config.blur_sigma), low
-        )
-    level = (noise.fork("noise level").uniform() * config.noise_level).to(low)
-    if config.noise_level > 0:
-        low = low + level[:, None, None, None] * noise.fork("noise").normal(*low.shape[1:]).to(low)
-    return low, level
-
-
-def training_pair(
-    picture: Float[Tensor, "b c h w"], noise: Noise, config: UpsamplerConfig
-) -> tuple[Float[Tensor, "b c s s"], UpsamplerCondition]:
-    """A random crop of each picture and the same crop of its degraded, resized-up copy.
-
-    The whole picture is degraded before it is cropped, so that a crop is a piece of what sampling sees. Crops start at
-    multiples of the enlargement, to which the small pixels' borders belong.
-    """
-    low, level = degrade(picture, noise, config)
-    low = resize_up(low, config.factor).to(picture)
-    size, factor = config.crop_size, config.factor
-    steps = torch.tensor([(side - size) // factor + 1 for side in picture.shape[-2:]])
-    corners = (noise.fork("crop").uniform(2).cpu() * steps).long() * factor
-    boxes = [(slice(top, top + size), slice(left, left + size)) for top, left in corners.tolist()]
-    high = torch.stack([one[:, rows, columns] for one, (rows, columns) in zip(picture, boxes)])
-    low = torch.stack([one[:, rows, columns] for one, (rows, columns) in zip(low, boxes)])
-    return high, UpsamplerCondition(low, level)

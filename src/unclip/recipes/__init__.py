@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from unclip.recipes import artwork, judge, tiny
+from unclip.recipes import artwork, dalle2, judge, tiny
 from unclip.train.config import Stage, TrainConfig
 
 RECIPES: dict[str, dict[Stage, Callable[[], TrainConfig]]] = {
@@ -13,7 +13,16 @@ RECIPES: dict[str, dict[Stage, Callable[[], TrainConfig]]] = {
         "prior": artwork.prior,
         "decoder": artwork.decoder,
         "upsampler": artwork.upsampler,
+        "upsampler_1024": artwork.upsampler_1024,
         "prior_autoregressive": artwork.prior_autoregressive,
+    },
+    "dalle2": {
+        "clip": dalle2.clip,
+        "prior": dalle2.prior,
+        "decoder": dalle2.decoder,
+        "upsampler": dalle2.upsampler,
+        "upsampler_1024": dalle2.upsampler_1024,
+        "prior_autoregressive": dalle2.prior_autoregressive,
     },
     "judge": {"clip": judge.clip},
     "tiny": {
@@ -21,6 +30,7 @@ RECIPES: dict[str, dict[Stage, Callable[[], TrainConfig]]] = {
         "prior": tiny.prior,
         "decoder": tiny.decoder,
         "upsampler": tiny.upsampler,
+        "upsampler_1024": tiny.upsampler_1024,
         "prior_autoregressive": tiny.prior_autoregressive,
     },
 }

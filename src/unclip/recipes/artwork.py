@@ -1,9 +1,11 @@
 """The bundled model: small nets for 64 px drawings of one or two objects, trained on two CPU cores or one GPU.
 
 unclip train clip --recipe artwork --data SHARDS --out runs/artwork/clip      (and prior, decoder, upsampler)
+
+The second upsampler learns from drawings of its own size: `unclip data artwork SHARDS --size 1024 --limit 300`.
 """
 
-from unclip.diffusion.losses import LogitNormal, LossConfig, UniformTime
+from unclip.diffusion.losses import LogitNormal, LogNormal, LossConfig, UniformTime
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.models.clip import ClipConfig, TextConfig, VisionConfig
 from unclip.models.decoder import CaptionConfig, DecoderConfig
@@ -123,4 +125,40 @@ def upsampler() -> TrainConfig:
         samples=80_000,
         batch=32,
         ema_decay=0.998,
+    )
+
+
+def upsampler_1024() -> TrainConfig:
+    """256 to 1024 px, as the paper's second one on the linear schedule and with BSR, at half of its strength: drawings
+    are flat areas and edges, and would lose all else. One folded pixel of the net is one of the small picture."""
+    return TrainConfig(
+        recipe="artwork",
+        stage="upsampler_1024",
+        model=UpsamplerConfig(
+            net=UnetConfig(
+                in_channels=6,
+                out_channels=3,
+                channels=64,
+                multiples=(1, 1),
+                blocks=1,
+                resample="conv",
+                patch=4,
+                norm="rms",
+            ),
+            process=ProcessConfig(parametrization="x0", schedule="linear"),
+            low_size=256,
+            high_size=1024,
+            degradation="bsr",
+            bsr_strength=0.5,
+            crop_fraction=0.125,
+            residual=True,
+        ),
+        data=DataConfig(size=256),
+        loss=LossConfig(density=LogNormal(mean=-0.5, std=1.5), weight="velocity"),
+        optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.0),
+        samples=16_000,
+        batch=16,
+        ema_decay=0.995,
+        validate_every=4_000,
+        preview_every=8_000,
     )

@@ -2,9 +2,8 @@
 
     unclip train decoder --recipe dalle2 --data SHARDS --set clip=runs/dalle2/clip
 
-What the paper does not tell is chosen here and said so. Three things differ: CLIP is trained without sharpness-aware
-minimisation; the prior and the text tower share one context length, since the prior reads the tower's states; and the
-second upsampler's small pictures are blurred as the first one's, where the paper has the BSR degradation.
+What the paper does not tell is chosen here and said so. Two things differ: CLIP is trained without sharpness-aware
+minimisation; and the prior and the text tower share one context length, since the prior reads the tower's states.
 """
 
 from unclip.diffusion.losses import LossConfig, UniformTime
@@ -162,15 +161,16 @@ def upsampler() -> TrainConfig:
 
 
 def upsampler_1024() -> TrainConfig:
-    """256 to 1024 px: 192 channels, the linear schedule."""
+    """256 to 1024 px: 192 channels, the linear schedule; small pictures go through BSR in training."""
     return TrainConfig(
         recipe="dalle2",
-        stage="upsampler",
+        stage="upsampler_1024",
         model=UpsamplerConfig(
             net=UnetConfig(in_channels=6, channels=192, multiples=(1, 1, 2, 2, 4, 4), blocks=2),
             process=ProcessConfig(parametrization="eps", schedule="linear"),
             low_size=256,
             high_size=1024,
+            degradation="bsr",
         ),
         data=DataConfig(size=256),
         loss=_SIMPLE,

@@ -3,6 +3,8 @@
 It proves that every stage learns, the paper's U-Net decoder included; its pictures are for tests.
 """
 
+from dataclasses import replace
+
 from unclip.diffusion.losses import LogNormal, LossConfig, UniformTime
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.models.clip import ClipConfig, TextConfig, VisionConfig
@@ -132,4 +134,23 @@ def upsampler() -> TrainConfig:
         batch=32,
         ema_decay=0.98,
         precision="fp32",
+    )
+
+
+def upsampler_1024() -> TrainConfig:
+    """32 to 64 px, in the place of the paper's 256 to 1024: the linear schedule and BSR."""
+    first = upsampler()
+    assert isinstance(first.model, UpsamplerConfig)
+    return replace(
+        first,
+        stage="upsampler_1024",
+        model=replace(
+            first.model,
+            net=replace(first.model.net, label_scale=1.0),
+            process=ProcessConfig(parametrization="x0", schedule="linear"),
+            low_size=32,
+            high_size=64,
+            degradation="bsr",
+            bsr_strength=0.25,
+        ),
     )

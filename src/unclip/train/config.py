@@ -11,7 +11,7 @@ from unclip.models.prior_diffusion import DiffusionPriorConfig
 from unclip.models.upsampler import UpsamplerConfig
 from unclip.train.optim import OptimizerConfig
 
-Stage = Literal["clip", "prior", "decoder", "upsampler", "prior_autoregressive"]
+Stage = Literal["clip", "prior", "decoder", "upsampler", "upsampler_1024", "prior_autoregressive"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 

@@ -1,5 +1,6 @@
 """Training data in memory: the sample with a number is a pure function of the seed and that number."""
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +16,7 @@ from torch import Tensor
 from unclip.data.dataset import Dataset, open_dataset
 from unclip.data.order import Order
 from unclip.data.resident import Resident
-from unclip.data.sample import digest_of
+from unclip.data.sample import BadSample, digest_of
 from unclip.images import from_uint8
 from unclip.rng import Noise, derive
 from unclip.train.config import DataConfig, TrainConfig
@@ -35,6 +36,8 @@ class Source:
         self.device, self.shift = device, data.shift
         cache = Path(data.cache or Path(config.out).parent / "cache")
         dataset, shared = open_part(data, part)
+        if size is not None:
+            check_resolution(dataset, size)
         self._content = dataset.fingerprint
         self.resident = Resident.load(dataset, size or data.size, cache=cache)
         if shared:
@@ -99,6 +102,22 @@ def open_part(data: DataConfig, part: Part) -> tuple[Dataset, bool]:
     if data.validation is None:
         return open_dataset(data.path, split=data.split), True
     return open_dataset(data.path, split=data.split if part == "train" else data.validation), False
+
+
+def check_resolution(dataset: Dataset, size: int) -> None:
+    """Raise ValueError where the pictures, by the middle one of a few, are smaller than `size` pixels.
+
+    They would be enlarged, and teach that large pictures are blurred.
+    """
+    sides = []
+    for index in spread(9, len(dataset)):
+        with contextlib.suppress(BadSample):
+            sides.append(min(dataset.picture(int(index), None).shape[1:]))
+    if sides and (middle := int(np.median(sides))) < size:
+        raise ValueError(
+            f"the pictures have {middle} pixels a side, and this stage learns what {size} look like: give larger ones, "
+            f"such as `unclip data artwork FOLDER --size {size}` makes"
+        )
 
 
 def chosen_by_key(keys: list[str], share: float) -> Bool[np.ndarray, " n"]:

@@ -27,7 +27,7 @@ def build_objective(config: TrainConfig, device: torch.device) -> Objective:
             from unclip.train.objectives.decoder import DecoderObjective
 
             return DecoderObjective(config, device)
-        case "upsampler":
+        case "upsampler" | "upsampler_1024":
             from unclip.train.objectives.upsampler import UpsamplerObjective
 
             return UpsamplerObjective(config, device)

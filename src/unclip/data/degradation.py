@@ -1,0 +1,212 @@
+"""What an upsampler learns from: crops of large pictures, and small copies of them that were made worse.
+
+The first upsampler's small pictures are blurred a little, the second's go through the degradations of BSR in a random
+order (arXiv 2204.06125, section 2.1), so that the nets forgive what decoders and cameras get wrong. All of it is a
+function of each sample's own `Noise`.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple, cast
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from unclip.images.tensors import from_uint8, jpeg, to_uint8
+from unclip.models.upsampler import UpsamplerCondition, UpsamplerConfig, resize_up
+from unclip.rng import Noise
+
+MARGIN = 8
+"""So many small pixels around a crop are made worse with it: what lies at its edge is then as in its middle."""
+
+
+class Crops(NamedTuple):
+    """A crop of each picture: in the square window of `side` pixels at `corner` it begins at `offset` (down, right)."""
+
+    corner: Int[Tensor, "b 2"]
+    offset: Int[Tensor, "b 2"]
+    side: int
+
+
+def choose_crops(noise: Noise, side: int, config: UpsamplerConfig) -> Crops:
+    """Random crops of `config.crop_size` in pictures of `side` pixels.
+
+    They start at multiples of the enlargement, to which the small pixels' borders belong.
+    """
+    size, factor = config.crop_size, config.factor
+    first = (noise.fork("crop").uniform(2).cpu() * ((side - size) // factor + 1)).long() * factor
+    window = min(side, size + 2 * MARGIN * factor)
+    corner = (first - MARGIN * factor).clamp(0, side - window)
+    return Crops(corner, first - corner, window)
+
+
+def training_pair(
+    windows: Float[Tensor, "b c w w"], offset: Int[Tensor, "b 2"], noise: Noise, config: UpsamplerConfig
+) -> tuple[Float[Tensor, "b c s s"], UpsamplerCondition]:
+    """The crop at its offset in each window, and the same crop of the window's degraded, resized-up copy."""
+    with torch.autocast(windows.device.type, enabled=False):
+        small, level = degrade(windows, noise, config)
+        resized, size = resize_up(small, config.factor).to(windows), config.crop_size
+    boxes = [(slice(top, top + size), slice(left, left + size)) for top, left in offset.tolist()]
+    high = torch.stack([one[:, rows, columns] for one, (rows, columns) in zip(windows, boxes)])
+    low = torch.stack([one[:, rows, columns] for one, (rows, columns) in zip(resized, boxes)])
+    return high, UpsamplerCondition(low, level)
+
+
+def degrade(
+    picture: Float[Tensor, "b c h w"], noise: Noise, config: UpsamplerConfig
+) -> tuple[Float[Tensor, "b c h_low w_low"], Float[Tensor, " b"]]:
+    """The small copy of each large picture as training corrupts it, and the level of the noise added to it.
+
+    Either areas are averaged and some pictures then blurred, or BSR does all of it; then noise of a level uniform in
+    [0, config.noise_level] is added.
+    """
+    if config.degradation == "bsr":
+        # One by one, on the CPU: each has an order of its own.
+        small = [
+            bsr(one, config.factor, noise.of(k), config.bsr_strength) for k, one in enumerate(picture.cpu())
+        ]
+        low = torch.stack(small).to(picture)
+    else:
+        low = F.avg_pool2d(picture, config.factor)
+    if config.degradation == "blur" and config.blur_sigma > 0:
+        blurred = noise.fork("blur").uniform().to(low.device) < config.blur_probability
+        low = torch.where(
+            blurred[:, None, None, None], gaussian_blur(low, config.blur_kernel, config.blur_sigma), low
+        )
+    level = (noise.fork("noise level").uniform() * config.noise_level).to(low)
+    if config.noise_level > 0:
+        low = low + level[:, None, None, None] * noise.fork("noise").normal(*low.shape[1:]).to(low)
+    return low, level
+
+
+def gaussian_blur(picture: Float[Tensor, "b c h w"], kernel: int, sigma: float) -> Float[Tensor, "b c h w"]:
+    """A `kernel` x `kernel` Gaussian of standard deviation `sigma` pixels; borders are reflected."""
+    return _filter(picture, _gaussian(kernel // 2, (sigma, sigma), 0.0).to(picture))
+
+
+class _Step(NamedTuple):
+    """What a degradation is told: the small size to arrive at, the enlargement, and a stream of its own."""
+
+    size: tuple[int, int]
+    factor: int
+    noise: Noise
+    strength: float
+
+    def draw(self, low: float, high: float) -> float:
+        return low + (high - low) * self.noise.uniform().item()
+
+
+def bsr(
+    picture: Float[Tensor, "c h w"], factor: int, noise: Noise, strength: float = 1.0
+) -> Float[Tensor, "c h_low w_low"]:
+    """A picture in [-1, 1] made smaller by `factor` and worse, by one stream of `noise`.
+
+    Two blurs, the reduction in size, noise of two kinds and JPEG follow each other in a random order, so that some of
+    them befall the large picture and some the small one. `strength` scales the blurs' widths, the noise and what JPEG
+    loses; 1 has the ranges of Zhang et al. for an enlargement by 4. In place of their camera's whole pipeline stands
+    its shot noise.
+    """
+    size = (picture.shape[-2] // factor, picture.shape[-1] // factor)
+    for index in noise.fork("order").uniform(len(_DEGRADATIONS))[0].argsort().tolist():
+        act = _DEGRADATIONS[index]
+        picture = act(picture, _Step(size, factor, noise.fork(act.__name__), strength)).clamp(-1, 1)
+    return picture
+
+
+# The ranges are those of Zhang et al. 2021, "Designing a Practical Degradation Model for Deep Blind Image
+# Super-Resolution" (arXiv 2103.14006), section 3.
+def _isotropic_blur(picture: Tensor, step: _Step) -> Tensor:
+    sigma = step.strength * step.draw(0.1, 2.8)
+    return _filter(picture[None], _gaussian(_radius(sigma, picture), (sigma, sigma), 0.0))[0]
+
+
+def _anisotropic_blur(picture: Tensor, step: _Step) -> Tensor:
+    sigmas = step.strength * step.draw(0.5, 8.0), step.strength * step.draw(0.5, 8.0)
+    kernel = _gaussian(_radius(max(sigmas), picture), sigmas, step.draw(0.0, math.pi))
+    return _filter(picture[None], kernel)[0]
+
+
+def _reduction(picture: Tensor, step: _Step) -> Tensor:
+    """To the small size by any filter: a quarter of the time by way of a size in between, or larger than this one."""
+    if step.draw(0.0, 1.0) < 0.25:
+        scale = step.draw(0.5, step.factor)
+        between = (round(picture.shape[-2] / scale), round(picture.shape[-1] / scale))
+        picture = _resize(picture, between, step.draw(0.0, 1.0))
+    return _resize(picture, step.size, step.draw(0.0, 1.0))
+
+
+def _gaussian_noise(picture: Tensor, step: _Step) -> Tensor:
+    """On every channel for itself, the same on all, or correlated between them."""
+    level, kind = step.strength * step.draw(1.0, 25.0) / 127.5, step.draw(0.0, 1.0)
+    noise = step.noise.normal(*picture.shape)[0]
+    if kind < 0.4:
+        noise = noise[:1].expand_as(picture)
+    elif kind < 0.6:
+        mixing = F.normalize(step.noise.normal(len(picture), len(picture))[0], dim=1)
+        noise = torch.einsum("i j, j h w -> i h w", mixing, noise)
+    return picture + level * noise
+
+
+def _shot_noise(picture: Tensor, step: _Step) -> Tensor:
+    """A quarter of the time: photons are counted, and where it is brighter the count varies more (nearly Gaussian)."""
+    if step.draw(0.0, 1.0) > 0.25:
+        return picture
+    photons = 10 ** step.draw(2.0, 4.0)
+    brightness = (picture + 1) / 2
+    noise = step.noise.normal(*picture.shape)[0]
+    if step.draw(0.0, 1.0) < 0.5:
+        brightness, noise = brightness.mean(0, keepdim=True), noise[:1]
+    return picture + 2 * step.strength * (brightness / photons).sqrt() * noise
+
+
+def _jpeg(picture: Tensor, step: _Step) -> Tensor:
+    """Three quarters of the time."""
+    if step.draw(0.0, 1.0) > 0.75:
+        return picture
+    quality = round(95 - step.strength * step.draw(0.0, 65.0))
+    return from_uint8(jpeg(to_uint8(picture), max(1, quality)))
+
+
+_DEGRADATIONS: tuple[Callable[[Tensor, _Step], Tensor], ...] = (
+    _isotropic_blur,
+    _anisotropic_blur,
+    _reduction,
+    _gaussian_noise,
+    _shot_noise,
+    _jpeg,
+)
+
+_Mode = Literal["bilinear", "bicubic"]
+
+
+def _resize(picture: Tensor, size: tuple[int, int], which: float) -> Tensor:
+    """By one of four filters, as `which` in (0, 1) says."""
+    name = ("nearest-exact", "area", "bilinear", "bicubic")[int(4 * which)]
+    if name in ("nearest-exact", "area"):
+        return F.interpolate(picture[None], size=size, mode=name)[0]
+    return F.interpolate(picture[None], size=size, mode=cast(_Mode, name), antialias=True)[0]
+
+
+def _radius(sigma: float, picture: Tensor) -> int:
+    """Of a kernel that holds a Gaussian, at most 21 pixels wide, and that a small picture can be padded for."""
+    return min(10, max(1, math.ceil(3 * sigma)), *(side - 1 for side in picture.shape[-2:]))
+
+
+def _gaussian(radius: int, sigmas: tuple[float, float], angle: float) -> Float[Tensor, "k k"]:
+    """A normalised Gaussian with `sigmas` pixels along its axes, the first of them turned by `angle` from the row."""
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    along = math.cos(angle) * offsets[None] + math.sin(angle) * offsets[:, None]
+    across = math.cos(angle) * offsets[:, None] - math.sin(angle) * offsets[None]
+    weights = torch.exp(-0.5 * ((along / sigmas[0]) ** 2 + (across / sigmas[1]) ** 2))
+    return (weights / weights.sum()).float()
+
+
+def _filter(picture: Tensor, kernel: Tensor) -> Tensor:
+    radius, channels = len(kernel) // 2, picture.shape[1]
+    padded = F.pad(picture, [radius] * 4, mode="reflect")
+    weights = rearrange(kernel, "h w -> 1 1 h w").expand(channels, 1, -1, -1)
+    return F.conv2d(padded, weights, groups=channels)
