@@ -61,7 +61,7 @@ def test_table_shows_each_number_under_its_name(report):
     share = report["captions_followed"]["elsewhere"]
     assert row[1:] == [
         "8",
-        *(f"{100 * share[key]:.1f}" for key in ("share", "error", "real_share", "chance")),
+        *(f"{100 * share[key]:.1f}" for key in ("share", "error", "real_share", "of_real", "chance")),
     ]
     assert "prior diffusion" in table(report)
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from unclip.evaluate.ablations import priors
+from unclip.evaluate.ablations import compare, priors
 from unclip.evaluate.evaluation import Evaluation
 from unclip.generate.system import System
 from unclip.models.prior_autoregressive import AutoregressivePrior, AutoregressivePriorConfig
@@ -18,7 +18,7 @@ def test_both_priors_are_compared(system, judge, config, cache):
     prior.fit(torch.randn(50, 16), torch.rand(50))
     parts = {name: system.part(name, nn.Module) for name in system.parts}
     both = System.of({**parts, "prior_autoregressive": prior}, system.tokenizer, defaults=system.defaults)
-    rows = priors(Evaluation(both, config(), judge=judge, cache=cache))
+    rows = compare(Evaluation(both, config(), judge=judge, cache=cache), priors(both))
     assert [row.changed for row in rows] == [
         {"prior": "none"},
         {"prior": "text"},

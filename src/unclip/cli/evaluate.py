@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from unclip.cli import console, options
@@ -28,7 +29,14 @@ def add(verbs) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="also turn one knob, such as guidance or priors; repeatable",
+        help="also turn one knob: priors, guidance, prior-guidance, candidates, samplers, or all; repeatable",
+    )
+    parser.add_argument(
+        "--manipulation",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="also try one out: reconstructions, diffs, edits, or all; repeatable",
     )
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="write the whole report here, as JSON")
     options.add_force(parser)
@@ -57,14 +65,17 @@ def run(arguments: argparse.Namespace) -> None:
     from unclip.cli.loading import load
     from unclip.config import override
     from unclip.evaluate.ablations import ABLATIONS
+    from unclip.evaluate.estimate import estimate
     from unclip.evaluate.evaluation import Evaluation
     from unclip.evaluate.features import Encoder
+    from unclip.evaluate.manipulations import MANIPULATIONS
+    from unclip.evaluate.pictures import duration
     from unclip.evaluate.report import evaluate, table
     from unclip.images import write_atomically
     from unclip.recipes import judge
 
-    if unknown := [name for name in arguments.ablation if name not in ABLATIONS]:
-        raise UsageError(f"--ablation {unknown[0]}: choose from {', '.join(ABLATIONS)}")
+    ablations = chosen("ablation", arguments.ablation, ABLATIONS)
+    manipulations = chosen("manipulation", arguments.manipulation, MANIPULATIONS)
     given = [] if arguments.data is None else [f"data={json.dumps(arguments.data)}"]
     given += [] if arguments.seed is None else [f"seed={arguments.seed}"]
     try:
@@ -86,10 +97,23 @@ def run(arguments: argparse.Namespace) -> None:
             cache=arguments.cache,
             report=status,
         )
-        report = evaluate(evaluation, arguments.ablation)
+        if not arguments.quiet:
+            expected = estimate(evaluation, ablations, manipulations)
+            console.tell(
+                f"{expected.pictures} pictures to draw, about {duration(expected.seconds)} on this machine; "
+                "--set count=20 --set ablation_count=10 --set manipulated=10 asks less"
+            )
+        report = evaluate(evaluation, ablations, manipulations)
     if out is not None:
         write_atomically(out, (json.dumps(report, indent=2) + "\n").encode(), force=arguments.force)
     if arguments.json:
         console.result_json(report)
     else:
         console.result(table(report))
+
+
+def chosen(option: str, names: Sequence[str], known: Collection[str]) -> list[str]:
+    """The names that an option was given, each once; `all` stands for all. Raises `UsageError` for an unknown one."""
+    if unknown := [name for name in names if name != "all" and name not in known]:
+        raise UsageError(f"--{option} {unknown[0]}: choose from {', '.join(known)}, all")
+    return list(known) if "all" in names else list(dict.fromkeys(names))

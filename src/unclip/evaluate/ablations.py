@@ -1,11 +1,14 @@
 """The paper's comparisons at the scale at hand: the same captions and seeds, one knob turned at a time."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from unclip.evaluate.evaluation import Evaluation
-from unclip.generate.settings import Settings
+from unclip.generate.system import System
+
+Changes = list[dict[str, Any]]
+"""The settings that an ablation compares, each as changes to the model's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,45 +35,42 @@ def compare(evaluation: Evaluation, settings: Sequence[Mapping[str, Any]]) -> li
     return [_row(evaluation, dict(changed)) for changed in settings]
 
 
-def priors(evaluation: Evaluation) -> list[Row]:
+def priors(system: System) -> Changes:
     """Is the prior worth it (section 5.1, figure 8)? The decoder is given the caption alone, the text embedding as if it
     were an image embedding, or what the prior makes of it: the full stack.
 
     The autoregressive prior, where there is one, draws one embedding, as the paper's: what the diffusion prior has its
     choice between two for, a high dot product, is asked of it.
     """
-    settings: list[dict[str, Any]] = [{"prior": "none"}, {"prior": "text"}, {"prior": "diffusion"}]
-    if "prior_autoregressive" in evaluation.system.parts:
-        settings.append({"prior": "autoregressive", "candidates": 1})
-    return compare(evaluation, settings)
+    changes: Changes = [{"prior": "none"}, {"prior": "text"}, {"prior": "diffusion"}]
+    if "prior_autoregressive" in system.parts:
+        changes.append({"prior": "autoregressive", "candidates": 1})
+    return changes
 
 
-def guidance(evaluation: Evaluation, scales: Sequence[float] = (1.0, 1.5, 2.0, 3.0, 4.0)) -> list[Row]:
+def guidance(system: System) -> Changes:
     """The decoder's guidance (figures 9 and 10): captions are followed better and variety is lost, or is it?"""
-    return compare(evaluation, [{"guidance": scale} for scale in scales])
+    return [{"guidance": scale} for scale in (1.0, 1.5, 2.0, 3.0, 4.0)]
 
 
-def prior_guidance(evaluation: Evaluation, scales: Sequence[float] = (1.0, 2.0, 4.0)) -> list[Row]:
+def prior_guidance(system: System) -> Changes:
     """Guidance of the prior, which the paper found to hurt (section 5.3)."""
-    return compare(evaluation, [{"prior_guidance": scale} for scale in scales])
+    return [{"prior_guidance": scale} for scale in (1.0, 1.5, 2.0, 4.0)]
 
 
-def candidates(evaluation: Evaluation, counts: Sequence[int] = (1, 2, 4, 8)) -> list[Row]:
+def candidates(system: System) -> Changes:
     """How many image embeddings are sampled, of which the nearest to the caption is drawn; the paper's is 2."""
-    return compare(evaluation, [{"candidates": count} for count in counts])
+    return [{"candidates": count} for count in (1, 2, 4, 8)]
 
 
-def samplers(
-    evaluation: Evaluation,
-    names: Sequence[str] = ("euler", "heun", "dpmpp_2m"),
-    steps: Sequence[int] = (5, 10, 20, 40),
-) -> list[Row]:
-    """The decoder's steps by sampler: how few do?"""
-    return compare(evaluation, [{"sampler": name, "steps": count} for name in names for count in steps])
+def samplers(system: System) -> Changes:
+    """The decoder's steps by sampler: how few do? Heun's method calls the decoder twice a step."""
+    names, steps = ("euler", "heun", "dpmpp_2m"), (5, 10, 20, 50)
+    return [{"sampler": name, "steps": count} for name in names for count in steps]
 
 
-#: What `unclip evaluate --ablation NAME` runs.
-ABLATIONS = {
+#: What `unclip evaluate --ablation NAME` compares.
+ABLATIONS: dict[str, Callable[[System], Changes]] = {
     "priors": priors,
     "guidance": guidance,
     "prior-guidance": prior_guidance,
@@ -80,7 +80,7 @@ ABLATIONS = {
 
 
 def _row(evaluation: Evaluation, changed: dict[str, Any]) -> Row:
-    settings: Settings = replace(evaluation.system.defaults, **changed)
+    settings = evaluation.system.defaults.with_given(**changed)
     told = ", ".join(f"{name} {value}" for name, value in changed.items())
     drawn = evaluation.draw(settings, told)
     followed = evaluation.captions_followed(drawn)

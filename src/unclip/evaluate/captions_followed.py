@@ -16,7 +16,8 @@ from unclip.evaluate.retrieval import ranks, recall_at
 class Followed:
     """The share of pictures whose caption was picked; the same of real drawings, which a judge cannot pass either way.
 
-    `error` is the share's standard error over captions; `chance` the share that guessing would get.
+    `of_real` is the share as a part of the real drawings', None where none of those was picked. `error` is the share's
+    standard error over captions; `chance` the share that guessing would get.
     `similarity` is the mean cosine between a picture and its caption, the CLIP score before any scaling.
     """
 
@@ -24,6 +25,7 @@ class Followed:
     share: float
     error: float
     real_share: float
+    of_real: float | None
     chance: float
     similarity: float
     real_similarity: float
@@ -41,13 +43,14 @@ def captions_followed(
     embeddings = judge.captions(texts)
     vectors = [embeddings[[place[text] for text in row]] for row in options]
     picked, real_picked = _picked(generated, vectors), _picked(real, vectors)
-    count, share = len(options), picked.mean().item()
+    count, share, real_share = len(options), picked.mean().item(), real_picked.mean().item()
     right = torch.stack([row[0] for row in vectors])
     return Followed(
         count=count,
         share=share,
         error=math.sqrt(share * (1 - share) / count),
-        real_share=real_picked.mean().item(),
+        real_share=real_share,
+        of_real=share / real_share if real_share else None,
         chance=sum(1 / len(row) for row in options) / count,
         similarity=(generated * right).sum(1).mean().item(),
         real_similarity=(real * right).sum(1).mean().item(),

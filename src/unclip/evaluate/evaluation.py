@@ -1,7 +1,8 @@
 """One evaluation: the same questions, real drawings and judge for every model and every setting that is compared."""
 
+import copy
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,10 +21,11 @@ from unclip.evaluate.captions_followed import Followed, captions_followed
 from unclip.evaluate.distances import frechet, median_distance, mmd
 from unclip.evaluate.features import Encoder
 from unclip.evaluate.memorisation import memorisation, nearest_two
-from unclip.evaluate.pictures import draw_pictures
+from unclip.evaluate.pictures import TimeLeft, draw_pictures
 from unclip.evaluate.precision_recall import precision_recall
 from unclip.evaluate.questions import Group, Questions, ask, weighted_order
 from unclip.evaluate.retrieval import retrieval, same_caption
+from unclip.evaluate.upsampling import upsampling
 from unclip.generate.settings import Settings
 from unclip.generate.system import System
 from unclip.images import from_uint8
@@ -45,12 +47,21 @@ class EvaluationConfig:
     retrieval_count: int = 1000
     count: int = 100
     choices: int = 100
+    ablation_count: int = 50
+    """Captions of each group that ablations draw, the first of `count`."""
+    manipulated: int = 50
+    """Drawings that each manipulation is tried on."""
+    upsampled: int = 50
+    """Drawings that are made small and large again; they need originals of the upsampler's size."""
+    originals: str = ""
+    """Where those are, if not in `data`: a folder or one tar of it. The first split of `held_out` is taken."""
     seed: int = 0
     batch: int = 16
 
     def __post_init__(self) -> None:
         """Raise ValueError for counts that measure nothing."""
-        for name, least in (("count", 1), ("choices", 2), ("retrieval_count", 2), ("batch", 1)):
+        for name, least in (("count", 1), ("choices", 2), ("retrieval_count", 2), ("batch", 1), ("ablation_count", 1),
+            ("manipulated", 1), ("upsampled", 0)):  # fmt: skip
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
 
@@ -62,6 +73,11 @@ class Asked(NamedTuple):
     questions: Questions
     real: UInt8[Tensor, "n 3 s s"]
     reference: UInt8[Tensor, "n 3 s s"]
+
+    def first(self, count: int) -> "Asked":
+        """The first `count` of the questions, and of the drawings to compare with."""
+        questions = Questions(self.questions.asked[:count], self.questions.reference[:count])
+        return Asked(self.group, questions, self.real[:count], self.reference[:count])
 
 
 class Drawn(NamedTuple):
@@ -116,16 +132,26 @@ class Evaluation:
         real = resident.pictures([question.row for question in questions.asked])
         return Asked(group, questions, real, resident.pictures(questions.reference))
 
+    def smaller(self, count: int) -> "Evaluation":
+        """The same evaluation of the first `count` captions of each group."""
+        part = copy.copy(self)
+        part.config = replace(self.config, count=min(count, self.config.count))
+        part.asked = [one.first(count) for one in self.asked]
+        for name in ("real", "reference"):
+            vars(part).pop(name, None)
+        return part
+
     def draw(self, settings: Settings | None = None, doing: str = "drawing") -> Drawn:
         """Draw every question's caption, with the model's own settings unless given."""
         pairs = [(question.caption, question.seed) for one in self.asked for question in one.questions.asked]
+        left = TimeLeft()
         made = draw_pictures(
             self.system,
             pairs,
             settings or self.system.defaults,
             folder=self.folder,
             batch=self.config.batch,
-            report=lambda done, of: self.report(f"{doing}: {done} of {of} pictures"),
+            report=lambda done, of: self.report(f"{doing}: {done} of {of} pictures{left(done, of)}"),
         )
         pictures = list(made.pixels.split([len(one.questions.asked) for one in self.asked]))
         return Drawn(pictures, [self.judge.pictures(some) for some in pictures], made.seconds)
@@ -184,6 +210,22 @@ class Evaluation:
             }
             for name, features in (("generated", generated), ("real", real))
         }
+
+    def upsampling(self) -> dict[str, Any] | None:
+        """Held-out drawings made small and large again; None without an upsampler, or without drawings of its size."""
+        config, sizes = self.config, self.system.sizes
+        if len(sizes) < 2 or not config.upsampled:
+            return None
+        dataset = open_dataset(config.originals or config.data, split=config.held_out[0])
+        if min(dataset.picture(0, None).shape[1:]) < sizes[1]:
+            self.report(f"the drawings are smaller than {sizes[1]} px: upsampling is not measured")
+            return None
+        count = min(config.upsampled, len(dataset))
+        rows = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
+        originals = torch.from_numpy(np.stack([dataset.picture(row, sizes[1]) for row in rows]))
+        self.report(f"upsampling {count} drawings")
+        found = upsampling(self.system, self.judge, originals, seed=config.seed)
+        return {"count": count, "size": sizes[1], **{name: asdict(each) for name, each in found.items()}}
 
     def retrieval(self, encoder: Encoder) -> dict[str, float]:
         """How well an encoder tells held-out drawings and their first captions apart."""

@@ -30,6 +30,29 @@ class Pictures(NamedTuple):
     seconds: float | None
 
 
+class TimeLeft:
+    """Called with how much is done, and of how much: says how long the rest takes, once that can be told."""
+
+    def __init__(self):
+        self._first: tuple[int, float] | None = None
+
+    def __call__(self, done: int, of: int) -> str:
+        now = time.monotonic()
+        if self._first is None:
+            self._first = done, now
+        before, started = self._first
+        if done in (before, of):
+            return ""
+        return f", {duration((of - done) * (now - started) / (done - before))} left"
+
+
+def duration(seconds: float) -> str:
+    """A time for people: 40 s, 12 min, 3.4 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def draw_pictures(
     system: System,
     asked: Sequence[tuple[str, int]],

@@ -10,13 +10,17 @@ from typing import Any
 import torch
 
 from unclip.config import to_dict
-from unclip.evaluate.ablations import ABLATIONS
+from unclip.evaluate.ablations import ABLATIONS, compare
+from unclip.evaluate.estimate import cost
 from unclip.evaluate.evaluation import Evaluation
+from unclip.evaluate.manipulations import GOOD, MANIPULATIONS
 
 FORMAT = 1
 
 
-def evaluate(evaluation: Evaluation, ablations: Sequence[str] = ()) -> dict[str, Any]:
+def evaluate(
+    evaluation: Evaluation, ablations: Sequence[str] = (), manipulations: Sequence[str] = ()
+) -> dict[str, Any]:
     """Every measurement, with all that is needed to repeat it: weights, data, counts, seeds and versions."""
     drawn = evaluation.draw()
     found: dict[str, Any] = {
@@ -30,12 +34,23 @@ def evaluate(evaluation: Evaluation, ablations: Sequence[str] = ()) -> dict[str,
         "distances": evaluation.distances(drawn),
         "retrieval": {"clip": evaluation.retrieval(evaluation.clip)},
         "memorisation": evaluation.memorisation(drawn),
+        "upsampling": evaluation.upsampling(),
         "seconds_a_picture": drawn.seconds,
+        "cost": asdict(cost(evaluation.system, _prompts(evaluation))),
     }
     if evaluation.independent:
         found["retrieval"]["judge"] = evaluation.retrieval(evaluation.judge)
-    found["ablations"] = {name: [asdict(row) for row in ABLATIONS[name](evaluation)] for name in ablations}
+    few = evaluation.smaller(evaluation.config.ablation_count)
+    found["ablations"] = {
+        name: [asdict(row) for row in compare(few, ABLATIONS[name](evaluation.system))] for name in ablations
+    }
+    found["manipulations"] = {name: MANIPULATIONS[name](evaluation) for name in manipulations}
     return found
+
+
+def _prompts(evaluation: Evaluation) -> list[str]:
+    """Three captions to time pictures of."""
+    return [question.caption for question in evaluation.asked[0].questions.asked[:3]]
 
 
 def _provenance(evaluation: Evaluation) -> dict[str, Any]:
@@ -72,17 +87,15 @@ def table(report: dict[str, Any]) -> str:
         f"{report['model']['name']} ({report['model']['weights']}), {report['size']} px",
         f"judge: {judge['name']} ({judge['weights']}){told}",
     ]
+    rows = [_followed(name, row) for name, row in report["captions_followed"].items()]
+    header = ["asked", "generated", "+-", "real", "of real", "chance"]
+    lines += _block("captions followed, %", header, rows)
     rows = [
-        [name, row["count"], _percent(row["share"]), _percent(row["error"]), _percent(row["real_share"]), _percent(row["chance"])]
-        for name, row in report["captions_followed"].items()
-    ]  # fmt: skip
-    lines += _block("captions followed, %", ["asked", "generated", "+-", "real", "chance"], rows)
-    rows = [
-        [f"{group}: {name}", row["count"], _percent(row["share"]), _percent(row["error"]), _percent(row["real_share"]), _percent(row["chance"])]
+        _followed(f"{group}: {name}", row)
         for group, each in report["attributes"].items()
         for name, row in each.items()
-    ]  # fmt: skip
-    lines += _block("one word at a time, %", ["asked", "generated", "+-", "real", "chance"], rows)
+    ]
+    lines += _block("one word at a time, %", header, rows)
     rows = [
         [name, f"{row['frechet']:.4f}", f"{1000 * row['mmd']:.2f}",
          *(f"{row[key]:.3f}" for key in ("precision", "recall", "density", "coverage"))]
@@ -110,6 +123,17 @@ def table(report: dict[str, Any]) -> str:
     ]  # fmt: skip
     header = ["median", "held-out", "closer %", "copies %", "held-out %"]
     lines += _block("nearest training drawing", header, rows)
+    if (found := report["upsampling"]) is not None:
+        rows = [
+            [name, f"{found[name]['psnr']:.2f}", f"{found[name]['perceptual']:.4f}"]
+            for name in ("upsampler", "bicubic")
+        ]
+        lines += _block(
+            f"{found['count']} drawings made small and large again", ["PSNR, dB", "perceptual"], rows
+        )
+    spent = report["cost"]
+    told = [f"{spent['size']} px", f"{spent['seconds']:.2f}", f"{spent['process_seconds']:.2f}"]
+    lines += _block("one picture alone", ["seconds", "of processor"], [told])
     for name, each in report["ablations"].items():
         rows = [
             [", ".join(f"{knob} {value}" for knob, value in row["changed"].items()), _percent(row["followed"]),
@@ -119,7 +143,39 @@ def table(report: dict[str, Any]) -> str:
         ]  # fmt: skip
         header = ["followed %", "Fréchet", "MMD x1000", "precision", "recall", "s a picture"]
         lines += _block(name, header, rows)
-    return "\n".join(lines)
+    return "\n".join([*lines, *_manipulations(report["manipulations"])])
+
+
+def _manipulations(found: dict[str, Any]) -> list[str]:
+    lines = []
+    if "reconstructions" in found:
+        rows = [
+            [f"{row['steps']} steps", f"{row['psnr']:.1f}", f"{row['least']:.1f}", _percent(row["good"])]
+            for row in found["reconstructions"]["by_steps"]
+        ]
+        lines += _block("reconstructions", ["median PSNR, dB", "least", f"of {GOOD:g} dB, %"], rows)
+        rows = [[name, "yes" if equal else "NO"] for name, equal in found["reconstructions"]["equal"].items()]
+        lines += _block("the same as the reconstruction", [""], rows)
+    if "diffs" in found:
+        keys = ("started", "arrived", "moved", "moved_of_two")
+        rows = [
+            [name, row["count"], *(_percent(row[key]) for key in keys)]
+            for name, row in found["diffs"].items()
+        ]
+        header = ["asked", "at the source", "then at the target", "both", "of these two"]
+        lines += _block("text diffs: nearest caption, %", header, rows)
+    if "edits" in found:
+        keys = ("followed", "real_followed", "preferred", "preferred_before", "kept")
+        row = [_percent(found["edits"][key]) for key in keys]
+        header = ["followed", "real", "new over old", "before", "all else kept"]
+        lines += _block("edited regions, %", header, [[f"{found['edits']['count']} drawings", *row]])
+    return lines
+
+
+def _followed(name: str, row: dict[str, Any]) -> list[object]:
+    of_real = "-" if row["of_real"] is None else _percent(row["of_real"])
+    shares = [_percent(row[key]) for key in ("share", "error", "real_share")]
+    return [name, row["count"], *shares, of_real, _percent(row["chance"])]
 
 
 def _percent(share: float) -> str:

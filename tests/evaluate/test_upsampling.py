@@ -1,0 +1,82 @@
+"""Perceptual distances, and drawings made small and large again."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from unclip.diffusion.parametrization import ProcessConfig
+from unclip.evaluate.evaluation import Evaluation
+from unclip.evaluate.perceptual import perceptual_distance
+from unclip.evaluate.upsampling import upsampling
+from unclip.generate.system import System
+from unclip.images import from_uint8
+from unclip.models.unet import UnetConfig
+from unclip.models.upsampler import Upsampler, UpsamplerCondition, UpsamplerConfig
+
+
+class Bicubic(Upsampler):
+    """An upsampler that always answers with its enlarged condition."""
+
+    def forward(self, x: torch.Tensor, label: torch.Tensor, condition: UpsamplerCondition) -> torch.Tensor:
+        return condition.low
+
+
+@pytest.fixture(scope="module")
+def make(system) -> Callable[[type[Upsampler]], System]:
+    """The tiny system with an upsampler of a class from 16 to 32 px."""
+
+    def build(kind: type[Upsampler]) -> System:
+        torch.manual_seed(0)
+        net = UnetConfig(in_channels=6, channels=32, multiples=(1,), blocks=1, label_scale=1000.0)
+        process = ProcessConfig(parametrization="x0", schedule="flow")
+        upsampler = kind(UpsamplerConfig(net=net, process=process, low_size=16, high_size=32))
+        parts = {name: system.part(name, nn.Module) for name in system.parts}
+        quick = system.defaults.with_given(upsampler_steps=2)
+        return System.of({**parts, "upsampler": upsampler}, system.tokenizer, defaults=quick)
+
+    return build
+
+
+def test_distance_grows_with_the_difference(judge, config, system, cache):
+    pictures = from_uint8(Evaluation(system, config(), judge=judge, cache=cache).asked[0].real[:3])
+    torch.manual_seed(0)
+    noise = torch.randn_like(pictures)
+    away = [perceptual_distance(judge, pictures, (pictures + s * noise).clamp(-1, 1)) for s in (0, 0.05, 0.5)]
+    assert away[0].tolist() == [0, 0, 0]
+    assert (away[0] < away[1]).all()
+    assert (away[1] < away[2]).all()
+    swapped = perceptual_distance(judge, pictures.flip(0), pictures)
+    torch.testing.assert_close(swapped[0], perceptual_distance(judge, pictures[:1], pictures[2:3])[0])
+
+
+def test_every_pixel_counts_at_any_size(judge):
+    white = torch.ones(1, 3, 19, 33)
+    dotted = white.clone()
+    dotted[..., -1, -1] = -1.0
+    assert perceptual_distance(judge, white, dotted).item() > 0
+
+
+def test_an_upsampler_that_does_what_bicubic_does_scores_the_same(make, judge, config, cache):
+    evaluation = Evaluation(make(Bicubic), config(upsampled=4), judge=judge, cache=cache)
+    found = evaluation.upsampling()
+    assert found is not None
+    assert (found["count"], found["size"]) == (4, 32)
+    assert found["upsampler"]["psnr"] == pytest.approx(found["bicubic"]["psnr"], abs=1.0)
+    assert found["upsampler"]["perceptual"] == pytest.approx(found["bicubic"]["perceptual"], rel=0.3)
+    assert found["bicubic"]["psnr"] > 15
+
+
+def test_an_untrained_upsampler_is_worse(make, judge, config, cache):
+    found = Evaluation(make(Upsampler), config(upsampled=3), judge=judge, cache=cache).upsampling()
+    assert found is not None
+    assert found["upsampler"]["psnr"] < found["bicubic"]["psnr"]
+    assert found["upsampler"]["perceptual"] > found["bicubic"]["perceptual"]
+
+
+def test_what_cannot_be_measured_is_left_out(make, system, judge, config, cache):
+    assert Evaluation(system, config(), judge=judge, cache=cache).upsampling() is None
+    assert Evaluation(make(Upsampler), config(upsampled=0), judge=judge, cache=cache).upsampling() is None
+    with pytest.raises(ValueError, match="the upsampler makes 32"):
+        upsampling(make(Upsampler), judge, torch.zeros(1, 3, 16, 16, dtype=torch.uint8))
