@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from unclip.checkpoints.hub import STEMS
 from unclip.checkpoints.manifest import PLAIN_NAME, ModelError
+from unclip.checkpoints.stream import Stream
 from unclip.tokenizers.clip import ClipTokenizer
 
 _VARIANTS = ("", ".fp16")
@@ -61,27 +62,23 @@ def open_weights(files: Mapping[str, Sequence[Path]]) -> Iterator[Readers]:
 
     Raises `ModelError` for a bad file, and for a weight that two files hold.
     """
-    with contextlib.ExitStack() as stack:
-        readers: Readers = {}
-        homes: dict[str, Path] = {}
-        for prefix, file in ((prefix, file) for prefix, several in files.items() for file in several):
-            if file.suffix != ".safetensors":
-                raise ModelError(
-                    f"{file} is pickled, which can hide programs: `unclip convert` reads it safely"
-                )
-            try:
-                stored = stack.enter_context(safe_open(file, framework="pt"))
-                names = stored.keys()
-            except FileNotFoundError:
-                raise ModelError(f"{file} is missing: get the model again") from None
-            except SafetensorError as error:
-                raise ModelError(f"{file} is damaged ({error}): get the model again") from error
-            for key in names:
-                if prefix + key in homes:
-                    raise ModelError(f"{file} holds the weight {key}, and so does {homes[prefix + key]}")
-                homes[prefix + key] = file
-                readers[prefix + key] = lambda stored=stored, key=key: stored.get_tensor(key)
-        yield readers
+    readers: Readers = {}
+    homes: dict[str, Path] = {}
+    for prefix, file in ((prefix, file) for prefix, several in files.items() for file in several):
+        if file.suffix != ".safetensors":
+            raise ModelError(f"{file} is pickled, which can hide programs: `unclip convert` reads it safely")
+        try:
+            stored = Stream(file)
+        except FileNotFoundError:
+            raise ModelError(f"{file} is missing: get the model again") from None
+        except SafetensorError as error:
+            raise ModelError(f"{file} is damaged ({error}): get the model again") from error
+        for key in stored.names:
+            if prefix + key in homes:
+                raise ModelError(f"{file} holds the weight {key}, and so does {homes[prefix + key]}")
+            homes[prefix + key] = file
+            readers[prefix + key] = lambda stored=stored, key=key: stored.get_tensor(key)
+    yield readers
 
 
 def read_tokenizer(folder: Path, *, context: int | None = None) -> ClipTokenizer:

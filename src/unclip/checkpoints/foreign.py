@@ -23,7 +23,7 @@ from unclip.checkpoints.files import (
     weight_files,
 )
 from unclip.checkpoints.hub import OPENCLIP_STEMS, STEMS
-from unclip.checkpoints.io import build
+from unclip.checkpoints.io import assign, build
 from unclip.checkpoints.keymap import Table
 from unclip.checkpoints.manifest import ModelError
 from unclip.checkpoints.maps import clip as clip_map
@@ -58,17 +58,18 @@ class ForeignPart:
     table: Table
     files: Mapping[str, tuple[Path, ...]]
 
-    def load(self, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> nn.Module:
-        """The network, in evaluation mode. Raises `ModelError` for weights that are unknown, missing, damaged or
-        of another shape, and for pickled files."""
+    def load(
+        self, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, only: str = ""
+    ) -> nn.Module:
+        """The network, in evaluation mode, as `io.load_part` gives it. Raises `ModelError` for weights that are unknown,
+        missing, damaged or of another shape, and for pickled files."""
         network = build(classes(self.kind)[1], self.config)
         with open_weights(self.files) as weights:
             made = self.table.to_ours(
-                network.state_dict(), list(weights), lambda key: weights[key](), self.where
+                network.state_dict(), list(weights), lambda key: weights[key](), self.where, only
             )
-            state = {name: weight.to(device, dtype).contiguous() for name, weight in made}
-        network.load_state_dict(state, assign=True)
-        return network.to(device).eval()
+            assign(network, made, device=device, dtype=dtype, only=only)
+        return network.eval()
 
     @property
     def where(self) -> str:

@@ -2,12 +2,12 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -22,9 +22,11 @@ from unclip.checkpoints.manifest import (
     read_manifest,
     write_folder,
 )
-from unclip.checkpoints.quantize import STORAGES, Storage, decode, encode
+from unclip.checkpoints.quantize import STORAGES, Storage, decode, encode, plain_names
 from unclip.checkpoints.registry import classes, kind_of, read_config
+from unclip.checkpoints.stream import Stream
 from unclip.config import to_dict
+from unclip.models.inference import matrices
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -87,10 +89,12 @@ def load_part(
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    only: str = "",
 ) -> nn.Module:
-    """One network, in evaluation mode, its weights dequantised to `dtype` on `device`.
+    """One network, in evaluation mode, its weights dequantised on `device`.
 
-    Raises `ModelError` for a part that is not there, a damaged file, and a weight that is unknown, missing or of
+    They are float32, and `dtype` in the layers that multiply. With `only`, weights of other names, which do not begin
+    with it, stay without memory. Raises `ModelError` for a part that is not there, a damaged file, and a weight that is unknown, missing or of
     another shape than the config asks for.
     """
     if name not in manifest.parts:
@@ -99,7 +103,7 @@ def load_part(
     check_size(folder, entry)
     config = read_config(entry.kind, entry.config, f"{folder / 'model.json'}: {name}")
     network = build(classes(entry.kind)[1], config)
-    load_weights(network, folder / entry.file, device=device, dtype=dtype)
+    load_weights(network, folder / entry.file, device=device, dtype=dtype, only=only)
     return network.eval()
 
 
@@ -142,28 +146,54 @@ def load_weights(
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    only: str = "",
 ) -> None:
-    """Give `network` the weights of a safetensors file as its own, without copying them once more.
+    """Give `network` the weights of a safetensors file as its own, without a second copy of more than one of them.
 
     Raises `ModelError` that names the first weight that is unknown, missing or of another shape.
     """
     expected = network.state_dict()
-    weights = dict(read_weights(file, device=device, dtype=dtype))
-    if unknown := sorted(weights.keys() - expected.keys()):
-        raise ModelError(
-            f"{file} holds {_some(unknown)}, unknown to {type(network).__name__} with this config"
-        )
-    if missing := sorted(expected.keys() - weights.keys()):
-        raise ModelError(
-            f"{file} lacks {_some(missing)}, which {type(network).__name__} needs with this config"
-        )
-    for name, weight in weights.items():
-        if weight.shape != expected[name].shape:
-            have, need = tuple(weight.shape), tuple(expected[name].shape)
-            raise ModelError(f"{file}: {name} has shape {have}, the config asks for {need}")
-    network.load_state_dict(weights, assign=True)
-    # What the file does not hold follows: tables computed from the config.
-    network.to(device)
+    with _damage_named(file):
+        stored = Stream(file)
+        names = plain_names(stored.names)
+        if unknown := sorted(names - expected.keys()):
+            raise ModelError(
+                f"{file} holds {_some(unknown)}, unknown to {type(network).__name__} with this config"
+            )
+        if missing := sorted(expected.keys() - names):
+            raise ModelError(
+                f"{file} lacks {_some(missing)}, which {type(network).__name__} needs with this config"
+            )
+
+        def checked() -> Iterator[tuple[str, Tensor]]:
+            held = (name for name in stored.names if name.startswith(only))
+            for name, weight in decode(held, stored.get_tensor):
+                if weight.shape != expected[name].shape:
+                    have, need = tuple(weight.shape), tuple(expected[name].shape)
+                    raise ModelError(f"{file}: {name} has shape {have}, the config asks for {need}")
+                yield name, weight
+
+        assign(network, checked(), device=device, dtype=dtype, only=only)
+
+
+def assign(
+    network: nn.Module,
+    weights: Iterable[tuple[str, Tensor]],
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    only: str = "",
+) -> None:
+    """Give `network` its weights on `device`: `dtype` in the layers that multiply, else float32 where they were floats."""
+    multiplied = matrices(network) if dtype != torch.float32 else ()
+    state = {}
+    for name, weight in weights:
+        wanted = dtype if name in multiplied else torch.float32
+        state[name] = weight.to(device, wanted if weight.is_floating_point() else None).contiguous()
+    network.load_state_dict(state, assign=True, strict=not only)
+    if not only:
+        # What the file does not hold follows: tables computed from the config.
+        network.to(device)
 
 
 def write_weights(file: Path, weights: Mapping[str, Tensor], storage: Storage = "float32") -> None:
@@ -185,8 +215,10 @@ def read_weights(
     file: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Iterator[tuple[str, Tensor]]:
     """Each (name, weight) of a safetensors file in `dtype`. Raises `ModelError` if the file is damaged."""
-    with _damage_named(file), safe_open(file, framework="pt", device=str(device)) as stored:
-        yield from decode(stored.keys(), stored.get_tensor, dtype)
+    with _damage_named(file):
+        stored = Stream(file)
+        for name, weight in decode(stored.names, stored.get_tensor, dtype):
+            yield name, weight.to(device)
 
 
 @contextlib.contextmanager

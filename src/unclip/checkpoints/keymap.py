@@ -161,8 +161,9 @@ class Table:
         keys: Collection[str],
         read: Callable[[str], Tensor],
         where: str,
+        only: str = "",
     ) -> Iterator[tuple[str, Tensor]]:
-        """Each of our weights, made of what `read` gives for their names, one after the other.
+        """Each of our weights whose name begins with `only`, made of what `read` gives for their names, one by one.
 
         `ours` has a tensor of the right shape for each of our names (of any content) and `keys` are the names that there
         are. Raises `ModelError` that names `where` and the first name that is unknown or missing, or whose shape is not
@@ -179,6 +180,8 @@ class Table:
         if missing := sorted(set(wanted) - set(keys)):
             raise ModelError(f"{where} lacks the weight {_first(missing)}")
         for name, one in plan.items():
+            if not name.startswith(only):
+                continue
             parts = [read(key) for key in one.theirs]
             for key, part, like in zip(one.theirs, parts, one.form.split(ours[name]), strict=True):
                 if part.shape != like.shape:

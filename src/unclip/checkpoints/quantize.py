@@ -51,14 +51,18 @@ def encode(weights: Mapping[str, Tensor], storage: Storage) -> dict[str, Tensor]
     return encoded
 
 
+def plain_names(names: Iterable[str]) -> set[str]:
+    """The names of the weights, without those of their scales."""
+    names = set(names)
+    return {name for name in names if not (name.endswith(SCALE) and name.removesuffix(SCALE) in names)}
+
+
 def decode(
     names: Iterable[str], read: Callable[[str], Tensor], dtype: torch.dtype = torch.float32
 ) -> Iterator[tuple[str, Tensor]]:
     """Each weight in `dtype`, one after the other so that only one is in memory twice; undoes `encode`."""
     names = set(names)
-    for name in sorted(names):
-        if name.endswith(SCALE) and name.removesuffix(SCALE) in names:
-            continue
+    for name in sorted(plain_names(names)):
         value = read(name)
         if name + SCALE in names:
             yield name, dequantize(value, read(name + SCALE), dtype)

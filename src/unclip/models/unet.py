@@ -97,7 +97,11 @@ class Level(nn.Module):
 
     def _change_size(self, h: Tensor, embedding: Tensor) -> Tensor:
         assert self.resample is not None
-        return self.resample(h, embedding) if isinstance(self.resample, ResBlock) else self.resample(h)
+        return (
+            self.resample(h)
+            if isinstance(self.resample, Downsample | Upsample)
+            else self.resample(h, embedding)
+        )
 
 
 class DownLevel(Level):

@@ -1,7 +1,7 @@
 """Attention between the pixels of a feature map and, as in GLIDE, the tokens of a context."""
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -62,7 +62,7 @@ class PixelAttention(nn.Module):
             k, v = torch.cat([extra_k, k], dim=2), torch.cat([extra_v, v], dim=2)
             if mask is not None:
                 allowed = torch.cat([mask, mask.new_ones(len(mask), height * width)], dim=1)
-                bias = repeat(allowed, "b m -> b 1 n m", n=height * width)
+                bias = rearrange(allowed, "b m -> b 1 1 m")
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         attended = self.out(rearrange(attended, "b a n d -> b n (a d)"))
         return x + rearrange(attended, "b (h w) c -> b c h w", h=height, w=width)

@@ -1,0 +1,214 @@
+"""A folder like kakaobrain/karlo-v1-alpha, in diffusers' layout, with random weights: nothing to download.
+
+    python benchmarks/karlo_folder.py FOLDER [--size small|full] [--dtype bfloat16]
+
+Names and shapes come from diffusers' classes on the meta device; a component is made and written at a time.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import PriorTransformer, UNet2DConditionModel, UNet2DModel
+from diffusers.pipelines.deprecated.unclip import UnCLIPTextProjModel
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+VOCABULARY, CONTEXT = 49_408, 77
+
+
+class Size(NamedTuple):
+    """How wide the parts are. Heads have 64 channels everywhere."""
+
+    embedding: int
+    text_layers: int
+    prior_width: int
+    prior_layers: int
+    decoder_channels: int
+    upsampler_channels: int
+    decoder_blocks: int = 3
+    upsampler_blocks: int = 3
+    context_width: int = 1536
+    small: int = 64
+    large: int = 256
+
+
+# "small" has a decoder of 136 M parameters and an upsampler of 22 M; "full" has Karlo's sizes.
+SIZES = {
+    "tiny": Size(64, 1, 64, 1, 32, 32, 1, 1, 128, 32, 64),
+    "small": Size(768, 12, 512, 6, 128, 64, 3, 2, 256),
+    "full": Size(768, 12, 2048, 20, 320, 320),
+}
+
+
+def components(size: Size) -> dict[str, tuple[type, dict[str, Any]]]:
+    """The class and config of each component that has weights."""
+    heads = size.prior_width // 64
+
+    def unet(channels: int, blocks: int) -> dict[str, Any]:
+        return {
+            "block_out_channels": [channels * multiple for multiple in (1, 2, 3, 4)],
+            "layers_per_block": blocks,
+            "norm_num_groups": 32,
+        }
+
+    upsampler = unet(size.upsampler_channels, size.upsampler_blocks) | {
+        "sample_size": size.large,
+        "in_channels": 6,
+        "out_channels": 3,
+        "down_block_types": ["ResnetDownsampleBlock2D"] * 4,
+        "up_block_types": ["ResnetUpsampleBlock2D"] * 4,
+        "add_attention": False,
+        "resnet_time_scale_shift": "default",
+    }
+    return {
+        "text_encoder": (
+            CLIPTextModelWithProjection,
+            {
+                "vocab_size": VOCABULARY,
+                "max_position_embeddings": CONTEXT,
+                "hidden_size": size.embedding,
+                "intermediate_size": 4 * size.embedding,
+                "num_hidden_layers": size.text_layers,
+                "num_attention_heads": size.embedding // 64,
+                "projection_dim": size.embedding,
+                "hidden_act": "quick_gelu",
+                "eos_token_id": 2,
+            },
+        ),
+        "text_proj": (
+            UnCLIPTextProjModel,
+            {
+                "clip_embeddings_dim": size.embedding,
+                "time_embed_dim": 4 * size.decoder_channels,
+                "cross_attention_dim": size.context_width,
+            },
+        ),
+        "prior": (
+            PriorTransformer,
+            {
+                "num_attention_heads": heads,
+                "attention_head_dim": 64,
+                "num_layers": size.prior_layers,
+                "embedding_dim": size.embedding,
+                "num_embeddings": CONTEXT,
+                "additional_embeddings": 4,
+            },
+        ),
+        "decoder": (
+            UNet2DConditionModel,
+            unet(size.decoder_channels, size.decoder_blocks)
+            | {
+                "sample_size": size.small,
+                "in_channels": 3,
+                "out_channels": 6,
+                "down_block_types": ["ResnetDownsampleBlock2D", *["SimpleCrossAttnDownBlock2D"] * 3],
+                "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+                "up_block_types": [*["SimpleCrossAttnUpBlock2D"] * 3, "ResnetUpsampleBlock2D"],
+                "attention_head_dim": 64 if size.decoder_channels % 64 == 0 else 32,
+                "cross_attention_dim": size.context_width,
+                "class_embed_type": "identity",
+                "resnet_time_scale_shift": "scale_shift",
+            },
+        ),
+        "super_res_first": (UNet2DModel, upsampler),
+        "super_res_last": (UNet2DModel, upsampler | {"sample_size": None}),
+    }
+
+
+SCHEDULERS = {
+    "prior_scheduler": {
+        "prediction_type": "sample",
+        "variance_type": "fixed_small_log",
+        "clip_sample_range": 5.0,
+    },
+    "decoder_scheduler": {"prediction_type": "epsilon", "variance_type": "learned_range"},
+    "super_res_scheduler": {"prediction_type": "epsilon", "variance_type": "fixed_small_log"},
+}
+
+
+def write_folder(folder: Path, size: Size, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Write the whole folder; weights are random, the same for the same sizes."""
+    index: dict[str, Any] = {"_class_name": "UnCLIPPipeline", "_diffusers_version": "0.15.0.dev0"}
+    for seed, (name, (kind, config)) in enumerate(components(size).items()):
+        text = name == "text_encoder"
+        with torch.device("meta"):
+            network = kind(CLIPTextConfig(**config)) if text else kind(**config)
+        stem = "model" if text else "diffusion_pytorch_model"
+        _json(folder / name / "config.json", dict(config, _class_name=kind.__name__))
+        weights = random_weights(network.state_dict(), seed, dtype)
+        save_file(weights, folder / name / f"{stem}.safetensors", metadata={"format": "pt"})
+        # As in the folder on the hub, whose projections name a library that there is not.
+        library = {"text_encoder": "transformers", "text_proj": "unclip"}.get(name, "diffusers")
+        index[name] = [library, kind.__name__]
+    for name, config in SCHEDULERS.items():
+        full = {"_class_name": "UnCLIPScheduler", "num_train_timesteps": 1000, "clip_sample": True} | config
+        _json(folder / name / "scheduler_config.json", full)
+        index[name] = ["diffusers", "UnCLIPScheduler"]
+    _write_tokenizer(folder / "tokenizer")
+    index["tokenizer"] = ["transformers", "CLIPTokenizer"]
+    _json(folder / "model_index.json", index)
+
+
+def random_weights(like: Mapping[str, Tensor], seed: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Weights that keep the variance of what passes through them, as training's do."""
+    generator = torch.Generator().manual_seed(seed)
+    made = {}
+    for name, weight in like.items():
+        fan_in = math.prod(weight.shape[1:])
+        if weight.ndim > 1:
+            # What is added to a residual stream and the predicted noise are small, as in a network that starts at zero.
+            last = ("conv2.weight", "to_out.0.weight", "ff.net.2.weight", "conv_out.weight")
+            scale = (0.3 if name.endswith(last) else 1.0) * fan_in**-0.5
+            value = torch.empty(weight.shape, dtype=torch.float32).normal_(std=scale, generator=generator)
+        elif "norm" in name and name.endswith("weight") or name == "clip_std":
+            value = torch.ones(weight.shape)
+        else:
+            value = torch.zeros(weight.shape)
+        made[name] = value.to(dtype)
+    return made
+
+
+def _write_tokenizer(folder: Path) -> None:
+    # The bytes, their forms at the end of a word, and no merges: a caption is read letter by letter.
+    symbols = list(bytes_to_unicode().values())
+    pieces = [*symbols, *(f"{symbol}</w>" for symbol in symbols)]
+    pieces += [f"<{index}>" for index in range(VOCABULARY - len(pieces) - 2)]
+    pieces += ["<|startoftext|>", "<|endoftext|>"]
+    _json(folder / "vocab.json", {piece: index for index, piece in enumerate(pieces)})
+    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+    settings = {
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": CONTEXT,
+        "pad_token": "!",
+        "bos_token": "<|startoftext|>",
+        "eos_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+    }
+    _json(folder / "tokenizer_config.json", settings)
+
+
+def _json(path: Path, data: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data, indent=1), encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="where to write it")
+    parser.add_argument("--size", choices=SIZES, default="small", help="how wide the parts are")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="of the files")
+    arguments = parser.parse_args()
+    write_folder(arguments.folder, SIZES[arguments.size], getattr(torch, arguments.dtype))
+
+
+if __name__ == "__main__":
+    main()

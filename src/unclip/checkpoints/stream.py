@@ -1,0 +1,34 @@
+"""Weights from safetensors files, one at a time: what has been read does not stay in memory a second time.
+
+safetensors maps whole files and gives views of them: each page that was read then counts as memory of the process for
+as long as one weight is held.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+WINDOW = 1 << 27
+"""Bytes to read before the file is mapped anew."""
+
+
+class Stream:
+    """A safetensors file. Raises what safetensors does: `SafetensorError`, or `FileNotFoundError`."""
+
+    def __init__(self, file: Path):
+        self.file = file
+        self._read = 0
+        self._open: Any = safe_open(file, framework="pt")
+        self.names: list[str] = list(self._open.keys())
+
+    def get_tensor(self, name: str) -> Tensor:
+        """A weight, in memory of its own."""
+        if self._read > WINDOW:
+            self._open = None
+            self._open, self._read = safe_open(self.file, framework="pt"), 0
+        stored = self._open.get_tensor(name)
+        self._read += stored.nbytes
+        return torch.empty_like(stored).copy_(stored)
