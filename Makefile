@@ -8,6 +8,8 @@ OUT    ?= out
 DATA   ?= data/artwork
 RUNS   ?= runs/artwork
 RECIPE ?= artwork
+FIGURE ?=
+REPORT ?= $(RUNS)/report.json
 
 BIN  := $(VENV)/bin
 PIP  := $(BIN)/python -m pip --disable-pip-version-check
@@ -15,7 +17,7 @@ RUN  := $(BIN)/unclip
 export PROMPT
 
 .DEFAULT_GOAL := help
-.PHONY: help picture data model lint test clean
+.PHONY: help picture data model figures plots lint test clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -53,6 +55,14 @@ data: $(DATA)/artwork.json  ## build the artwork data set
 
 model: $(DATA)/artwork.json  ## train every stage on the artwork data set, pack the model and measure it; BUDGET=25m
 	$(RUN) train all --recipe $(RECIPE) --data $(DATA) --out $(RUNS) $(if $(BUDGET),--budget $(BUDGET))
+
+figures: $(VENV)/.runtime  ## make the figures of docs/figures.md that are not up to date; FIGURE="diffs edits", FORCE=1
+	$(BIN)/python docs/figures.py $(FIGURE) $(if $(FORCE),--force)
+
+plots: $(VENV)/.runtime  ## turn a report of `unclip evaluate` into docs/evaluation.md; REPORT=report.json
+	@$(PIP) install --quiet "pip>=25.1" >&2
+	@$(PIP) install --quiet -c constraints.txt --group docs >&2
+	$(BIN)/python docs/plots.py $(REPORT)
 
 lint: $(VENV)/.dev  ## style, formatting, types and layers
 	$(BIN)/ruff check

@@ -234,7 +234,7 @@ def figures(model: unclip.System) -> list[Figure]:
         Figure(
             name="outpainting",
             title="Outpainting",
-            says="A drawing continued beyond its sides, in squares that each see what is there already. The frame is what was given.",
+            says="A drawing continued beyond its sides, in squares that each see what is there already.",
             rows=(
                 *(
                     Row(

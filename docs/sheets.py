@@ -160,6 +160,8 @@ def _show(root: Path, part: str, figure: Figure) -> Image.Image:
     side = min(figure.cell, picture.height)
     scale = side / picture.height
     picture = picture.resize((round(picture.width * scale), side), Image.Resampling.LANCZOS)
+    # White drawings on a white sheet: a thin line shows where each picture ends.
+    ImageDraw.Draw(picture).rectangle((0, 0, picture.width - 1, picture.height - 1), outline="#dddddd")
     below = LINE if figure.note else 0
     shown = Image.new("RGB", (picture.width, figure.cell + below), "white")
     shown.paste(picture, (0, figure.cell - side))

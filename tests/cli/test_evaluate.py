@@ -18,7 +18,7 @@ def test_report(unclip, model, tmp_path):
         "--cache",
         tmp_path / "cache",
     )
-    small = ("--set", "count=8", "--set", "choices=4", "--set", "retrieval_count=8")
+    small = [f"--set={one}" for one in ("count=8", "choices=4", "retrieval_count=8", "upsampled=2")]
     code, text, err = unclip(*common, *small, "-o", out)
     assert code == 0, err
     report = json.loads(out.read_text())
@@ -26,6 +26,9 @@ def test_report(unclip, model, tmp_path):
     assert report["counts"] == {"seen shapes": 8, "shapes elsewhere": 8}
     assert report["judge"]["independent"] is False
     assert "seen shapes" in text
+    assert "unclip: 16 pictures to draw, about " in err
+    assert report["upsampling"]["count"] == 2
+    assert report["manipulations"] == {}
     # What was drawn is found again, and gives the same numbers.
     code, text, err = unclip(*common, *small, "--json", "--quiet")
     assert (code, err) == (0, "")
@@ -41,6 +44,7 @@ def test_report(unclip, model, tmp_path):
         (("--recipe", "artwork"), 2, "--data FOLDER"),
         (("--recipe", "none"), 2, "tiny"),
         (("--recipe", "tiny", "--ablation", "colour"), 2, "guidance"),
+        (("--recipe", "tiny", "--manipulation", "fold"), 2, "reconstructions, diffs, edits, all"),
         (("--recipe", "tiny", "--set", "choices=1"), 2, "at least 2"),
         (("--recipe", "tiny", "--judge", "nowhere"), 1, "nowhere"),
         (("--recipe", "artwork", "--data", "nowhere"), 1, "nowhere"),
