@@ -10,6 +10,7 @@ Single pictures stay in out/figures/, so that a stopped call goes on where it wa
 import argparse
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -266,7 +267,8 @@ def page(listed: Sequence[Figure]) -> str:
     for figure in listed:
         commands = "\n".join(f"    {command}" for command in figure.commands)
         picture = f"![{figure.title}]({SHEETS.removeprefix('docs/')}/{figure.name}.webp)"
-        parts.append(f"## {figure.title}\n\n{figure.says}\n\n{picture}\n\n{commands}")
+        says = textwrap.fill(figure.says, 120)
+        parts.append(f"## {figure.title}\n\n{says}\n\n{picture}\n\n{commands}")
     return "\n\n".join(parts) + "\n"
 
 
