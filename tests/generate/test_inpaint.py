@@ -7,12 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from unclip.generate.inpaint import Window, match_border, read_hole, window_of
+from unclip.generate.holes import Window, read_hole, window_of
+from unclip.generate.known import Known, match_border
 from unclip.generate.outpaint import plan_tiles
 from unclip.generate.picture import Picture
 from unclip.generate.sources import read_source
 from unclip.generate.system import System
-from unclip.images import PictureError
+from unclip.images import PictureError, to_tensor
 
 PROMPT = "a red apple"
 BOX = (10, 14, 26, 30)
@@ -97,15 +98,48 @@ def test_the_decoder_is_told_what_is_known_and_what_is_wanted(make_painter, phot
 
 
 def test_border_is_matched_inside_only():
-    kept = torch.linspace(-0.5, 0.5, 64).expand(3, 64, 64).clone()
-    known = torch.ones(64, 64, dtype=torch.bool)
-    known[16:64, 16:64] = False
+    kept = torch.linspace(-0.5, 0.5, 64).expand(1, 3, 64, 64).clone()
+    mask = torch.ones(1, 1, 64, 64)
+    mask[..., 16:64, 16:64] = 0
     drawn = kept + 0.4
-    matched = match_border(drawn, kept, known, reach=4)
-    left = (matched - kept)[:, 40, 16]
+    matched = match_border(drawn, Known(kept, mask), reach=4)
+    left = (matched - kept)[..., 40, 16]
     assert left.abs().max() < 0.1
-    torch.testing.assert_close(matched[:, 50:, 50:], drawn[:, 50:, 50:])
-    assert torch.equal(match_border(drawn, kept, torch.zeros(64, 64, dtype=torch.bool), reach=4), drawn)
+    torch.testing.assert_close(matched[..., 50:, 50:], drawn[..., 50:, 50:])
+    assert torch.equal(match_border(drawn, Known(kept, torch.zeros_like(mask)), reach=4), drawn)
+
+
+@pytest.mark.parametrize("size", [7, 16, 40, 100])
+def test_what_is_known_is_known_at_every_size(size):
+    """A ramp whose hole holds something else: what is known of it is the ramp, and as much as can be is known."""
+    ramp = torch.linspace(-0.5, 0.5, 40).expand(1, 3, 40, 40)
+    mask = torch.ones(1, 1, 40, 40)
+    mask[..., 10:30, 10:30] = 0
+    known = Known(torch.where(mask > 0, ramp, 1.0), mask).at(size)
+    assert known.pixels.shape == (1, 3, size, size)
+    place = (torch.arange(size) + 0.5) * 40 / size - 0.5
+    expected = place.clamp(0, 39) / 39 - 0.5
+    wrong = (known.pixels - expected).abs() * known.mask
+    assert wrong.max() < 0.05
+    hole = 1 - known.mask.mean()
+    assert 0.25 <= hole <= ((size / 2 + 2) / size) ** 2
+
+
+@pytest.mark.parametrize("inpainting", [True, False])
+def test_the_upsampler_goes_on_from_the_kept_pixels(make_painter, photo, inpainting):
+    """It is handed states that hold them, but for its last step, whose answer tells how far off it is."""
+    system, states = make_painter(inpainting), []
+    square = photo.crop((0, 0, 32, 32))
+    hook = system.upsamplers[0].register_forward_pre_hook(lambda module, given: states.append(given))
+    system.edit(square, (8, 8, 24, 32), PROMPT, seed=5, upsampler_steps=6)
+    hook.remove()
+    assert len(states) == 6
+    kept = torch.ones(32, 32, dtype=torch.bool)
+    kept[8:32, 8:24] = False
+    x, label, _ = states[-1]
+    sigma = label / (1 - label)
+    residue = (x[0] * (1 + sigma**2).sqrt() - to_tensor(square))[:, kept]
+    assert residue.std().item() == pytest.approx(sigma.item(), rel=0.1)
 
 
 def test_the_window_holds_the_hole():

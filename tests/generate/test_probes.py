@@ -7,6 +7,7 @@ from PIL import Image
 
 from unclip.generate.pca import Basis, basis_of
 from unclip.generate.probes import write_word
+from unclip.generate.sequence import strip
 
 CAPTIONS = ["a red apple", "a blue cat", "two green cars"]
 
@@ -30,12 +31,20 @@ def test_pictures_of_the_first_components(tiny_system, drawing):
     away = [np.abs(np.asarray(one.image, int) - np.asarray(whole.image, int)).mean() for one in (few, many)]
     assert away[1] < away[0]
     assert few.recipe["dimensions"] == 1
-    with pytest.raises(ValueError, match="components of other pictures"):
+    again = tiny_system.redo(few.recipe, drawing, *others)
+    assert again.image.tobytes() == few.image.tobytes()
+    assert again.recipe == few.recipe
+    both = strip([few, many], along="dimensions")
+    assert tiny_system.redo(both.recipe, drawing, *others).image.tobytes() == both.image.tobytes()
+    with pytest.raises(ValueError, match="made from 10 others"):
         tiny_system.redo(few.recipe, drawing)
+    with pytest.raises(ValueError, match="give the original, in the order"):
+        tiny_system.redo(few.recipe, drawing, *reversed(others))
     with pytest.raises(ValueError, match="dimensions is 9: the basis has 1 to 8"):
         tiny_system.pca_reconstructions(drawing, dimensions=[9], **options)
-    with pytest.raises(ValueError, match="2 pictures or more"):
-        tiny_system.pca_reconstructions(drawing, dimensions=[1], basis=[drawing])
+    for basis in ([], [drawing]):
+        with pytest.raises(ValueError, match="2 pictures or more"):
+            tiny_system.pca_reconstructions(drawing, dimensions=[1], basis=basis)
     with pytest.raises(ValueError, match="'tiny' has no prior_autoregressive"):
         tiny_system.pca_reconstructions(drawing, dimensions=[1])
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from unclip.generate.settings import Knobs
     from unclip.generate.system import System
 
-KNOBS = ("steps", "guidance", "sampler", "upsampler_steps", "random")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+KNOBS = ("steps", "guidance", "sampler", "upsampler_steps", "second_upsampler_steps", "random", "fast")
 PRIOR_KNOBS = ("prior_steps", "prior_guidance", "candidates", "prior")
 
 
@@ -39,20 +40,38 @@ def add_options(
     options.add_force(parser)
     options.add_model(parser)
     options.add_device(parser)
+    options.add_offload(parser)
     options.add_quiet(parser)
     options.add_json(parser)
     group = parser.add_argument_group("sampling (the defaults are the model's)")
     if size:
-        group.add_argument("--size", type=options.positive, metavar="N", help="side in pixels")
+        group.add_argument(
+            "--size",
+            type=options.positive,
+            metavar="N",
+            help="side in pixels (default: what the first upsampler makes)",
+        )
     else:
         parser.set_defaults(size=None)
+    group.add_argument(
+        "--fast",
+        action="store_true",
+        default=None,
+        help="few steps of a better solver, guided in part: nearly the same picture in less time",
+    )
     group.add_argument("--steps", type=options.positive, metavar="N", help="decoder steps")
     group.add_argument(
         "--guidance", type=options.number, metavar="X", help="how strongly the decoder follows (1: not led)"
     )
     group.add_argument("--sampler", metavar="NAME", help="the decoder's sampler, such as euler or dpmpp_2m")
     group.add_argument(
-        "--upsampler-steps", type=options.positive, metavar="N", help="steps of each upsampler"
+        "--upsampler-steps", type=options.positive, metavar="N", help="steps of the first upsampler"
+    )
+    group.add_argument(
+        "--second-upsampler-steps",
+        type=options.positive,
+        metavar="N",
+        help="steps of the second, where it runs",
     )
     if prior:
         group.add_argument("--prior-steps", type=options.positive, metavar="N", help="prior steps")
@@ -88,7 +107,7 @@ def load(arguments: argparse.Namespace) -> "System":
     """The system that the options ask for, checked for the size."""
     from unclip.cli.loading import load
 
-    system = load(arguments.model, arguments.device, arguments.dtype)
+    system = load(arguments.model, arguments.device, arguments.dtype, offload=arguments.offload)
     if arguments.size is not None and arguments.size not in system.sizes:
         raise UsageError(
             f"--size {arguments.size}: the model {system.name!r} draws {', '.join(map(str, system.sizes))} pixels a side"
@@ -192,6 +211,16 @@ def require_png(path: Path) -> None:
     """Raise `UsageError` unless the name is one of a PNG file."""
     if path.suffix.lower() != ".png":
         raise UsageError(f"{path}: pictures are written as PNG; end the name in .png, or in / for a folder")
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of a folder, by name. Raises `UsageError` where there are fewer than two."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: there is no such folder")
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+    if len(found) < 2:
+        raise UsageError(f"{folder}: it holds {len(found)} pictures; give 2 or more")
+    return found
 
 
 def slug(prompt: str) -> str:

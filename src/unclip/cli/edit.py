@@ -37,7 +37,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.mask is not None and arguments.box is not None:
         raise UsageError("give --mask or --box, not both")
 
-    from unclip.generate.inpaint import edit, read_hole
+    from unclip.generate.holes import read_hole
+    from unclip.generate.inpaint import edit
     from unclip.generate.settings import seed_of
     from unclip.generate.sources import read_source
 

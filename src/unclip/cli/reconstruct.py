@@ -2,15 +2,9 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from unclip.cli import console, drawing, options
 from unclip.cli.console import UsageError
-
-if TYPE_CHECKING:
-    from unclip.generate.system import System
-
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def add(verbs) -> None:
@@ -30,7 +24,7 @@ def add(verbs) -> None:
     )
     drawing.add_options(
         parser,
-        output="a .png file, or a folder (default: here, named after the picture)",
+        output="a .png file (several N side by side), or a folder (default: here, named after the picture)",
         prior=False,
         grid=False,
     )
@@ -46,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     from unclip.generate.sources import read_source
 
     image = read_source(arguments.picture).image
-    basis = None if arguments.basis is None else pictures_in(arguments.basis)
+    basis = None if arguments.basis is None else drawing.pictures_in(arguments.basis)
     system = drawing.load(arguments)
     with drawing.usage_errors():
         settings = drawing_settings(
@@ -55,6 +49,9 @@ def run(arguments: argparse.Namespace) -> None:
     seed = drawing.choose_seed(arguments)
     stem = arguments.picture.stem
     stems = [f"{stem}-{count}" for count in arguments.dimensions or ()] or [f"{stem}-reconstructed"]
+    as_strip = len(stems) > 1 and arguments.output is not None and not drawing.is_folder(arguments.output)
+    if as_strip:
+        stems = stems[:1]
     paths = drawing.plan_outputs(arguments, stems)
     with console.Progress(quiet=arguments.quiet) as progress:
         common = {
@@ -65,10 +62,11 @@ def run(arguments: argparse.Namespace) -> None:
         }
         if arguments.dimensions is not None:
             from unclip.generate.pca import pca_reconstructions
+            from unclip.generate.sequence import strip
 
-            made = pca_reconstructions(
-                system, image, dimensions=arguments.dimensions, basis=embed_basis(system, basis), **common
-            )
+            made = pca_reconstructions(system, image, dimensions=arguments.dimensions, basis=basis, **common)
+            if as_strip:
+                made = [strip(list(made), along="dimensions")]
             drawing.deliver(made, paths, arguments)
             return
         picture = reconstruct(system, image, **common)
@@ -79,23 +77,3 @@ def run(arguments: argparse.Namespace) -> None:
 def counts(text: str) -> list[int]:
     """Whole numbers of at least 1, with commas, each of them once."""
     return list(dict.fromkeys(options.positive(part) for part in text.split(",")))
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """The pictures of a folder, by name. Raises `UsageError` where there are fewer than two."""
-    if not folder.is_dir():
-        raise UsageError(f"--basis {folder}: there is no such folder")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
-    if len(found) < 2:
-        raise UsageError(f"--basis {folder}: it holds {len(found)} pictures; components need 2 or more")
-    return found
-
-
-def embed_basis(system: "System", pictures: list[Path] | None):
-    """The components of pictures' embeddings; None for none, which means the model's own."""
-    from unclip.generate.pca import basis_of
-    from unclip.generate.sources import read_source
-
-    if pictures is None:
-        return None
-    return basis_of(system.embed_image([read_source(path).image for path in pictures]))

@@ -16,7 +16,7 @@ def add(verbs) -> None:
         default=[],
         type=Path,
         metavar="FILE",
-        help="a picture that it was made from, for all but `generate`; repeatable, in the recipe's order",
+        help="a picture that it was made from, for all but `generate`, or a folder of them; repeatable, in the recipe's order",
     )
     options.add_output(parser, "the picture's name with -again")
     options.add_force(parser)
@@ -44,13 +44,15 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError(
             f"{arguments.picture} was made by {model!r}, which is not bundled; give its folder: --model FOLDER"
         )
+    given = [drawing.pictures_in(path) if path.is_dir() else [path] for path in arguments.source]
+    sources = [path for paths in given for path in paths]
     system = load(
         model, arguments.device or before.recipe.get("device"), arguments.dtype or before.recipe.get("dtype")
     )
     with console.Progress(quiet=arguments.quiet) as progress:
         after = system.redo(
             before.recipe,
-            *arguments.source,
+            *sources,
             callback=drawing.reporter(progress),
             any_weights=arguments.any_weights,
         )

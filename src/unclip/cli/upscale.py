@@ -13,7 +13,7 @@ def add(verbs) -> None:
         "--size",
         type=options.positive,
         metavar="N",
-        help="the longer side of the result in pixels (default: what the first upsampler makes of it)",
+        help="the longer side of the result in pixels, such as 1024 (default: what one upsampler makes of it)",
     )
     parser.add_argument("--steps", type=options.positive, metavar="N", help="steps of each upsampler")
     options.add_seed(parser)
@@ -34,7 +34,9 @@ def run(arguments: argparse.Namespace) -> None:
     image = read_source(arguments.picture).image
     system = load(arguments.model, arguments.device, arguments.dtype)
     with drawing.usage_errors():
-        settings = system.defaults.with_given(upsampler_steps=arguments.steps)
+        settings = system.defaults.with_given(
+            upsampler_steps=arguments.steps, second_upsampler_steps=arguments.steps
+        )
         _, (width, height) = plan(system, *image.size, arguments.size)
     seed = drawing.choose_seed(arguments)
     outputs = drawing.plan_outputs(arguments, [f"{arguments.picture.stem}-{width}x{height}"])

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from unclip.diffusion.paths import start
 from unclip.diffusion.samplers import euler
+from unclip.generate.enlarge import enlarge, enlarge_steps
 from unclip.generate.inversion import inversion_grid, path_steps
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Reporter
 from unclip.generate.settings import Settings
 from unclip.generate.stages import Seeds, decode, decoder_condition, decoder_denoiser, seeds_of
 from unclip.generate.system import System
-from unclip.generate.text_to_image import enlarge
 from unclip.images.tensors import to_image
 from unclip.rng import Noise
 
@@ -32,7 +32,7 @@ class Drawing(NamedTuple):
 def steps_of(system: System, settings: Settings, size: int, *, inverted: bool = False) -> int:
     """Sampling steps of decoder and upsamplers to a picture of `size`, from noise or from an inversion's x_T."""
     steps = path_steps(system, settings) if inverted else settings.steps
-    return steps + settings.upsampler_steps * system.sizes.index(size)
+    return steps + enlarge_steps(system, settings, size)
 
 
 def draw_each(

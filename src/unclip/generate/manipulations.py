@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback
 from unclip.generate.settings import Knobs, PathKnobs
-from unclip.generate.sources import PictureLike, read_source
+from unclip.generate.sources import PictureLike
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -21,7 +21,7 @@ class Manipulations:
 
     All of them open a picture from memory, a path or bytes, and raise `PictureError` for what is none; they take the
     `Knobs` of sampling, whose defaults are the model's. Each picture records a seed of its own. `size` is the side in
-    pixels, the model's largest unless given. What a model cannot do for lack of a part is a `ValueError` that names the
+    pixels, what the first upsampler makes unless given. What a model cannot do for lack of a part is a `ValueError` that names the
     part.
     """
 
@@ -275,8 +275,9 @@ class Manipulations:
         seed: int | None = None,
         callback: Callback | None = None,
     ) -> Picture:
-        """A picture of any shape enlarged by the upsamplers, to a longer side of `size`, or by the first one alone.
+        """A picture of any shape enlarged by the upsamplers, to a longer side of `size`, or by one of them alone.
 
+        The first to run is the one that was made for pictures of such a size; `upsampler_steps` are those of each.
         Large pictures are computed in tiles that overlap as far as the net sees, so that memory stays bounded.
         """
         from unclip.generate import upscale
@@ -284,7 +285,9 @@ class Manipulations:
         return upscale.upscale(
             self._system,
             picture,
-            settings=self._system.defaults.with_given(upsampler_steps=upsampler_steps),
+            settings=self._system.defaults.with_given(
+                upsampler_steps=upsampler_steps, second_upsampler_steps=upsampler_steps
+            ),
             size=size,
             seed=seed,
             callback=callback,
@@ -308,14 +311,11 @@ class Manipulations:
         """
         from unclip.generate import pca
 
-        given = None
-        if basis is not None:
-            given = pca.basis_of(self._system.embed_image([read_source(one).image for one in basis]))
         made = pca.pca_reconstructions(
             self._system,
             picture,
             dimensions=dimensions,
-            basis=given,
+            basis=basis,
             settings=self._system.defaults.with_given(**knobs),
             seed=seed,
             size=size,

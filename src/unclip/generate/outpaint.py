@@ -8,7 +8,8 @@ from jaxtyping import Bool
 from torch import Tensor
 from torch.nn import functional as F
 
-from unclip.generate.inpaint import Window, Wish, fill, fill_steps, picture_of, read_wish
+from unclip.generate.holes import Window
+from unclip.generate.inpaint import fill, fill_steps
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback, Reporter
 from unclip.generate.recipe import recipe_of
@@ -17,6 +18,7 @@ from unclip.generate.sources import PictureLike, embed_sources, read_source, rea
 from unclip.generate.stages import warn_if_cut
 from unclip.generate.system import System
 from unclip.generate.text_to_image import prior_steps
+from unclip.generate.wishes import Wish, picture_of, read_wish
 from unclip.images.files import MAX_PIXELS
 from unclip.images.tensors import to_tensor
 from unclip.rng import derive, draw_seed

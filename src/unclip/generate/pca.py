@@ -11,10 +11,11 @@ from unclip.generate.drawing import Drawing, draw_each, steps_of
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback, Reporter
 from unclip.generate.recipe import recipe_of
+from unclip.generate.sequence import again_in_sequence
 from unclip.generate.settings import Settings, check_seed
 from unclip.generate.sources import PictureLike, embed_sources, read_source, read_sources
 from unclip.generate.system import System
-from unclip.generate.text_to_image import check_batch_size, check_count, check_size
+from unclip.generate.text_to_image import MAX_PICTURES, check_batch_size, check_count, check_size
 from unclip.models.embedding_codes import principal_components
 from unclip.rng import draw_seed
 
@@ -53,22 +54,23 @@ def pca_reconstructions(
     picture: PictureLike,
     *,
     dimensions: Sequence[int],
-    basis: Basis | None = None,
+    basis: Sequence[PictureLike] | None = None,
     settings: Settings,
     seed: int | None = None,
     size: int | None = None,
     callback: Callback | None = None,
     batch_size: int | None = None,
 ) -> Iterator[Picture]:
-    """`System.pca_reconstructions`, yielding pictures as they are finished; `basis` None is `model_basis`."""
-    source = read_source(picture)
+    """`System.pca_reconstructions`, yielding pictures as they are finished."""
+    source, given = read_source(picture), [read_source(one) for one in basis or ()]
     check_count(len(dimensions))
-    told = "model" if basis is None else "given"
-    basis = model_basis(system) if basis is None else basis
+    if basis is not None and len(given) < 2:
+        raise ValueError(f"principal components need 2 pictures or more, not {len(given)}")
+    found = model_basis(system) if basis is None else basis_of(embed_sources(system, given).cpu())
     for count in dimensions:
-        if not 1 <= count <= len(basis.components):
+        if not 1 <= count <= len(found.components):
             raise ValueError(
-                f"dimensions is {count}: the basis has 1 to {len(basis.components)}; more need more pictures"
+                f"dimensions is {count}: the basis has 1 to {len(found.components)}; more need more pictures"
             )
     size = check_size(system, size)
     seed = draw_seed() if seed is None else check_seed(seed)
@@ -84,11 +86,11 @@ def pca_reconstructions(
             seed=seed,
             size=size,
             settings=settings,
-            sources=[source],
+            sources=[source, *given],
             dimensions=count,
-            basis=told,
+            basis="model" if basis is None else "given",
         )
-        drawings.append(Drawing(basis.truncate(z_i, count), None, seed, recipe))
+        drawings.append(Drawing(found.truncate(z_i, count), None, seed, recipe))
     return draw_each(system, drawings, settings, size, reporter, together=together)
 
 
@@ -99,19 +101,23 @@ def again(
     settings: Settings,
     callback: Callback | None,
 ) -> Picture:
-    """A picture of the first components made again from its recipe, if the basis was the model's."""
-    if recipe.get("basis") != "model":
-        raise ValueError(
-            "the picture was made from components of other pictures, which its recipe does not hold"
+    """A picture of the first components, or a strip of several, made again from its recipe.
+
+    Where the components were those of given pictures, `sources` are the picture and all of these.
+    """
+    own = recipe.get("basis") == "model"
+    source, *given = read_sources(recipe, sources, [1] if own else range(3, MAX_PICTURES))
+
+    def make(dimensions: Sequence[int]) -> Iterator[Picture]:
+        return pca_reconstructions(
+            system,
+            source.image,
+            dimensions=dimensions,
+            basis=None if own else [one.image for one in given],
+            settings=settings,
+            seed=recipe["seed"],
+            size=recipe["size"],
+            callback=callback,
         )
-    (source,) = read_sources(recipe, sources, [1])
-    made = pca_reconstructions(
-        system,
-        source.image,
-        dimensions=[recipe["dimensions"]],
-        settings=settings,
-        seed=recipe["seed"],
-        size=recipe["size"],
-        callback=callback,
-    )
-    return next(made)
+
+    return again_in_sequence(recipe, make, along="dimensions")

@@ -13,6 +13,7 @@ from unclip.generate.sources import Source
 from unclip.generate.system import System
 
 _OF_THE_PRIOR = ("prior", "prior_steps", "prior_sampler", "prior_guidance", "candidates")
+_OF_THE_SECOND_UPSAMPLER = ("second_upsampler_steps", "second_upsampler_sampler")
 
 
 def recipe_of(
@@ -31,9 +32,9 @@ def recipe_of(
     `what` belongs to the operation; None is left out. `size` is a side, or width and height. `prior` says whether the
     prior took part.
     """
-    knobs = to_dict(settings)
-    if not prior:
-        knobs = {name: value for name, value in knobs.items() if name not in _OF_THE_PRIOR}
+    second = sum(name.startswith("upsampler") for name in system.parts) > 1
+    idle = (() if prior else _OF_THE_PRIOR) + (() if second else _OF_THE_SECOND_UPSAMPLER)
+    knobs = {name: value for name, value in to_dict(settings).items() if name not in idle}
     return {
         "recipe": RECIPE_FORMAT,
         "operation": operation,

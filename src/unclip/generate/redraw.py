@@ -8,16 +8,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unclip.diffusion.paths import noised, truncate
-from unclip.generate.inpaint import Wish, picture_of, read_wish
+from unclip.generate.enlarge import enlarge, enlarge_steps
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback, Reporter
-from unclip.generate.recipe import recipe_of
-from unclip.generate.settings import Settings, check_seed, seed_of
+from unclip.generate.settings import Settings
 from unclip.generate.sources import PictureLike, Source, read_source, read_sources
-from unclip.generate.stages import decoder_condition, decoder_denoiser, walk, warn_if_cut
+from unclip.generate.stages import decoder_condition, decoder_denoiser, walk
 from unclip.generate.system import System
-from unclip.generate.text_to_image import check_count, check_size, enlarge, prior_steps
-from unclip.rng import Noise, draw_seed
+from unclip.generate.text_to_image import check_size
+from unclip.generate.wishes import Wish, draw_wishes
+from unclip.rng import Noise
 
 STRENGTH = 0.7
 
@@ -36,39 +36,28 @@ def redraw(
     callback: Callback | None = None,
 ) -> Iterator[Picture]:
     """`System.redraw`, yielding pictures as they are finished."""
-    if not prompt.strip():
-        raise ValueError("the prompt is empty: say what to draw")
     source = read_source(picture)
-    grid = truncate(system.decoder.config.process.build().grid(settings.steps), strength)
-    count = check_count(n)
     size = check_size(system, size)
-    seed = draw_seed() if seed is None else check_seed(seed)
-    negative = negative if negative and negative.strip() else None
-    warn_if_cut(system.tokenizer, [prompt, negative or ""])
-    steps = len(grid) - 1 + settings.upsampler_steps * system.sizes.index(size)
-    steps += prior_steps(system, settings)
-    reporter = Reporter(callback, steps * count, count)
+    grid = truncate(system.decoder.config.process.build().grid(settings.steps), strength)
 
-    def draw_all() -> Iterator[Picture]:
-        for index in range(count):
-            own = seed_of(seed, index)
-            wish = read_wish(system, prompt, negative, own, settings, reporter, index)
-            pixels = _draw(system, source, wish, grid, own, settings, size, reporter, index)
-            recipe = recipe_of(
-                system,
-                "redraw",
-                seed=own,
-                size=size,
-                settings=settings,
-                sources=[source],
-                prior=True,
-                prompt=prompt,
-                negative=negative,
-                strength=strength,
-            )
-            yield picture_of(pixels, wish, recipe)
+    def draw(wish: Wish, seed: int, reporter: Reporter, first: int) -> Float[Tensor, "3 h w"]:
+        return _draw(system, source, wish, grid, seed, settings, size, reporter, first)
 
-    return draw_all()
+    return draw_wishes(
+        system,
+        "redraw",
+        prompt,
+        draw,
+        steps=len(grid) - 1 + enlarge_steps(system, settings, size),
+        settings=settings,
+        sources=[source],
+        size=size,
+        n=n,
+        seed=seed,
+        negative=negative,
+        callback=callback,
+        strength=strength,
+    )
 
 
 @torch.no_grad()

@@ -17,9 +17,9 @@ ANIMATIONS = (".gif", ".webp")
 _DESCRIPTION, _SOFTWARE = 0x010E, 0x0131  # EXIF tags (CIPA DC-008, table 4)
 
 
-def strip(pictures: Sequence[Picture]) -> Picture:
-    """The pictures of one path side by side; the recipe is theirs, with all of their thetas."""
-    recipe = _joined(pictures)
+def strip(pictures: Sequence[Picture], along: str = "theta") -> Picture:
+    """Pictures side by side that differ in `along` only; the recipe is theirs, with all of their values of that."""
+    recipe = _joined(pictures, along)
     image = grid([picture.image for picture in pictures], columns=len(pictures))
     return Picture(image=image, recipe={**recipe, "layout": "strip"})
 
@@ -35,7 +35,7 @@ def animation(pictures: Sequence[Picture], kind: str, *, milliseconds: int = 120
         )
     if not 10 <= milliseconds <= 10_000:
         raise ValueError(f"{milliseconds} milliseconds a picture are out of range: give 10 to 10000")
-    recipe = json.dumps(_joined(pictures))
+    recipe = json.dumps(_joined(pictures, "theta"))
     frames = [picture.image for picture in pictures]
     common = {"save_all": True, "append_images": frames[1:], "duration": milliseconds, "loop": 0}
     buffer = io.BytesIO()
@@ -66,17 +66,17 @@ def save_animation(
 
 
 def again_in_sequence(
-    recipe: Mapping[str, Any], make: Callable[[Sequence[float]], Iterable[Picture]]
+    recipe: Mapping[str, Any], make: Callable[[Sequence[Any]], Iterable[Picture]], along: str = "theta"
 ) -> Picture:
     """Whichever a recipe is of, made again: one picture of a path, or a strip of several."""
-    theta = recipe["theta"]
+    values = recipe[along]
     if recipe.get("layout") != "strip":
-        (picture,) = make([theta])
+        (picture,) = make([values])
         return picture
-    return strip(list(make(theta)))
+    return strip(list(make(values)), along)
 
 
-def _joined(pictures: Sequence[Picture]) -> dict[str, Any]:
+def _joined(pictures: Sequence[Picture], along: str) -> dict[str, Any]:
     if not pictures:
         raise ValueError("there are no pictures to put together")
-    return {**pictures[0].recipe, "theta": [picture.recipe["theta"] for picture in pictures]}
+    return {**pictures[0].recipe, along: [picture.recipe[along] for picture in pictures]}

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
 from unclip.config import from_dict
 from unclip.diffusion.samplers import SAMPLERS
@@ -16,12 +16,20 @@ RandomName = Literal["unclip", "diffusers"]
 """How a seed becomes noise: a stream for every purpose, or one stream in diffusers' order, for the same pictures as there."""
 
 
+class Upsampling(NamedTuple):
+    """How one upsampler is sampled."""
+
+    steps: int
+    sampler: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """How pictures are sampled. A model folder's `defaults` hold the values that suit it.
 
     A guidance of 1 is none; `guidance_interval` holds the noise levels (sigma) between which the decoder is guided,
     None means all. `candidates` embeddings are sampled for each picture, and the one nearest to the caption is drawn.
+    `upsampler_steps` and `upsampler_sampler` are the first upsampler's, `second_...` those of all further ones.
     `random` says how a seed becomes noise.
     """
 
@@ -36,6 +44,8 @@ class Settings:
     guidance_interval: tuple[float, float] | None = None
     upsampler_steps: int = 5
     upsampler_sampler: str = "dpmpp_2m"
+    second_upsampler_steps: int = 15
+    second_upsampler_sampler: str = "euler"
     random: RandomName = "unclip"
 
     def __post_init__(self) -> None:
@@ -51,19 +61,43 @@ class Settings:
             ("candidates", 256),
             ("steps", 1000),
             ("upsampler_steps", 1000),
+            ("second_upsampler_steps", 1000),
         ):
             if not 1 <= getattr(self, name) <= high:
                 raise ValueError(f"{name} is {getattr(self, name)}: give a number from 1 to {high}")
         for name in ("prior_guidance", "guidance"):
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"{name} is {getattr(self, name)}: give a finite number, 1 for no guidance")
-        for name in ("prior_sampler", "sampler", "upsampler_sampler"):
+        for name in ("prior_sampler", "sampler", "upsampler_sampler", "second_upsampler_sampler"):
             if getattr(self, name) not in SAMPLERS:
                 raise ValueError(f"{name} {getattr(self, name)!r} is not one of {', '.join(SAMPLERS)}")
 
-    def with_given(self, **given: Any) -> "Settings":
-        """A copy with the given values; None keeps what is there."""
-        return replace(self, **{name: value for name, value in given.items() if value is not None})
+    def upsampling(self, index: int) -> Upsampling:
+        """How the upsampler that runs as number `index`, from 0, is sampled."""
+        if index == 0:
+            return Upsampling(self.upsampler_steps, self.upsampler_sampler)
+        return Upsampling(self.second_upsampler_steps, self.second_upsampler_sampler)
+
+    def faster(self) -> "Settings":
+        """A few steps of a solver of order 2, guided only where guidance decides what the picture shows.
+
+        DPM-Solver++ (arXiv 2211.01095) and the guidance interval (arXiv 2404.07724); docs/speed.md says what it costs.
+        """
+        return replace(
+            self,
+            prior_steps=min(self.prior_steps, 10),
+            prior_sampler="dpmpp_2m",
+            steps=min(self.steps, 7),
+            sampler="dpmpp_2m",
+            guidance_interval=self.guidance_interval or (0.5, 20.0),
+            upsampler_steps=min(self.upsampler_steps, 3),
+            upsampler_sampler="dpmpp_2m",
+        )
+
+    def with_given(self, *, fast: bool | None = None, **given: Any) -> "Settings":
+        """A copy with the given values, of `faster` if `fast`; None keeps what is there."""
+        base = self.faster() if fast else self
+        return replace(base, **{name: value for name, value in given.items() if value is not None})
 
 
 class PathKnobs(TypedDict, total=False):
@@ -76,7 +110,9 @@ class PathKnobs(TypedDict, total=False):
     prior_guidance: float | None
     candidates: int | None
     upsampler_steps: int | None
+    second_upsampler_steps: int | None
     random: RandomName | None
+    fast: bool | None
 
 
 class Knobs(PathKnobs, total=False):

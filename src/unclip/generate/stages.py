@@ -20,6 +20,7 @@ from unclip.diffusion.guidance import classifier_free_batched, clip, switch
 from unclip.diffusion.parametrization import Preconditioned, Process, Spacing
 from unclip.diffusion.paths import start
 from unclip.diffusion.samplers import SAMPLERS
+from unclip.generate.known import Known
 from unclip.generate.settings import Settings
 from unclip.models.clip import Clip, TextEncoding
 from unclip.models.decoder import Decoder, DecoderCondition
@@ -237,8 +238,9 @@ def upsample(
     steps: int,
     sampler: str,
     spacing: Spacing | None = None,
+    known: Known | None = None,
 ) -> Iterator[Step]:
-    """Sample large pictures, one for each small one in [-1, 1]."""
+    """Sample large pictures, one for each small one in [-1, 1], around what is `known` of them."""
     config = upsampler.config
     noise = seeds if isinstance(seeds, TorchNoise) else Noise(seeds).fork(f"upsampler {config.high_size}")
     process = config.process.build()
@@ -248,6 +250,8 @@ def upsample(
     if config.last_step:
         last = clip(Preconditioned(upsampler.last, process).bind(condition))
         denoise = switch(denoise, last, float(grid[-2]))
+    if known is not None:
+        denoise = known.kept_until_last(denoise, grid)
     height, width = (side * config.factor for side in low.shape[-2:])
     x = start(noise.normal(3, height, width), grid[0]).to(low.device)
     return walk(sampler, denoise, x, grid, noise, process)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from unclip.checkpoints.opened import open_model
 from unclip.generate.manipulations import Manipulations
+from unclip.generate.offload import lent, load_in_turns, without_weights
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback
 from unclip.generate.settings import PriorName, RandomName, Settings, read_settings
@@ -21,11 +22,12 @@ from unclip.generate.sources import PictureLike
 from unclip.generate.stages import read_captions, warn_if_cut
 from unclip.images.files import centre_crop, resize
 from unclip.images.tensors import to_tensor
-from unclip.models.clip import Clip
+from unclip.models.clip import Clip, ClipConfig
 from unclip.models.decoder import Decoder
+from unclip.models.inference import pack
 from unclip.models.prior_autoregressive import AutoregressivePrior
 from unclip.models.prior_diffusion import EmbeddingDiffusion
-from unclip.models.unet import Unet
+from unclip.models.unet import Unet, UnetConfig
 from unclip.models.upsampler import Upsampler
 from unclip.tokenizers.clip import ClipTokenizer
 
@@ -48,9 +50,10 @@ class System(Manipulations):
         defaults: Settings,
         device: torch.device,
         dtype: torch.dtype,
+        offload: bool = False,
     ):
         self.name, self.weights, self.defaults = name, weights, defaults
-        self.device, self.dtype = device, dtype
+        self.device, self.dtype, self.offload = device, dtype, offload
         self._loaders, self._read_tokenizer = dict(loaders), tokenizer
         self._parts: dict[str, nn.Module] = {}
         self._lock = threading.RLock()
@@ -64,24 +67,31 @@ class System(Manipulations):
         dtype: torch.dtype | str = torch.float32,
         parts: Mapping[str, str | os.PathLike[str]] | None = None,
         check: bool = False,
+        offload: bool = False,
     ) -> "System":
         """A bundled model by its name, a model folder, or a public model: a folder of it, or a hub id that was pulled.
 
         `device` is the best one there is unless given. `dtype` is what the networks compute in, "float32" or
         "bfloat16"; the sampler's state is float32 always. `parts` names other models to take parts from, such as
-        {"clip": folder}. `check` compares every file with its SHA-256 first. Raises `FileNotFoundError` where there is no
+        {"clip": folder}. `check` compares every file with its SHA-256 first. With `offload` only the part at work is in
+        memory, and read from disk for every batch of pictures; they are the same. Raises `FileNotFoundError` where there is no
         model, `ModelError` where it is damaged or parts do not fit together.
         """
         opened = open_model(model, parts=parts, check=check)
         target = best_device() if device is None else torch.device(device)
+        wanted = read_dtype(dtype)
         return cls(
-            {name: functools.partial(part.load, device=target) for name, part in opened.parts.items()},
+            {
+                name: functools.partial(part.load, device=target, dtype=_type_inside(part.config, wanted))
+                for name, part in opened.parts.items()
+            },
             opened.tokenizer,
             name=opened.name,
             weights=opened.weights,
             defaults=read_settings(opened.defaults),
             device=target,
-            dtype=read_dtype(dtype),
+            dtype=wanted,
+            offload=offload,
         )
 
     @classmethod
@@ -166,7 +176,11 @@ class System(Manipulations):
                     )
                 # Weights made in inference mode could never be trained, nor used with gradients.
                 with torch.inference_mode(False):
-                    self._parts[name] = _prepare(self._loaders[name]())
+                    # CLIP is small, and used where it is; what the others need is read while they work.
+                    if self.offload and name != "clip":
+                        self._parts[name] = without_weights(self._loaders[name])
+                    else:
+                        self._parts[name] = _prepare(self._loaders[name]())
             found = self._parts[name]
         if not isinstance(found, kind):
             raise ValueError(
@@ -176,14 +190,32 @@ class System(Manipulations):
 
     @contextlib.contextmanager
     def precision(self, network: nn.Module) -> Iterator[None]:
-        """The number type that a network computes in: `dtype`, but float32 for one that predicts eps.
-
-        An eps rounded to bfloat16 is off by more than the picture at the cosine schedule's largest sigma.
-        """
-        process = getattr(getattr(network, "config", None), "process", None)
-        half = self.dtype != torch.float32 and getattr(process, "parametrization", None) != "eps"
-        with torch.autocast(self.device.type, dtype=self.dtype if half else torch.bfloat16, enabled=half):
+        """Where a part works: computing in the system's `dtype`, with its weights in memory."""
+        half = _type_inside(getattr(network, "config", None), self.dtype) != torch.float32
+        with (
+            self._in_memory(network),
+            torch.autocast(self.device.type, dtype=self.dtype if half else torch.bfloat16, enabled=half),
+        ):
             yield
+
+    @contextlib.contextmanager
+    def _in_memory(self, network: nn.Module) -> Iterator[None]:
+        names = [name for name, part in self._parts.items() if part is network]
+        if not self.offload or names == ["clip"]:
+            yield
+            return
+        if not names:
+            raise ValueError("with offload, what works must be a part of the system itself")
+        # A shell is filled in place: one stage at a time, whoever asks.
+        with self._lock:
+            self._parts.pop("clip", None)
+
+            def load() -> nn.Module:
+                with torch.inference_mode(False):
+                    return load_in_turns(self._loaders[names[0]], _prepare)
+
+            with lent(network, load):
+                yield
 
     def generate(
         self,
@@ -195,6 +227,7 @@ class System(Manipulations):
         steps: int | None = None,
         prior_steps: int | None = None,
         upsampler_steps: int | None = None,
+        second_upsampler_steps: int | None = None,
         guidance: float | None = None,
         prior_guidance: float | None = None,
         candidates: int | None = None,
@@ -202,6 +235,7 @@ class System(Manipulations):
         negative: str | None = None,
         prior: PriorName | None = None,
         random: RandomName | None = None,
+        fast: bool = False,
         callback: Callback | None = None,
         batch_size: int | None = None,
     ) -> list[Picture]:
@@ -209,7 +243,8 @@ class System(Manipulations):
 
         Each picture records a seed of its own; made again alone with it, the picture is the same: bit for bit on the
         CPU with the default `batch_size` of 1, to rounding on a GPU or in larger batches. None stands for the model's
-        default. Raises `ValueError` for an empty prompt or a value out of range; warns `PromptTruncated`.
+        default; the default `size` is what the first upsampler makes. `fast` takes fewer steps where none are given. Raises `ValueError` for an empty prompt or a value
+        out of range; warns `PromptTruncated`.
         """
         from unclip.generate.text_to_image import generate_each
 
@@ -217,12 +252,14 @@ class System(Manipulations):
             steps=steps,
             prior_steps=prior_steps,
             upsampler_steps=upsampler_steps,
+            second_upsampler_steps=second_upsampler_steps,
             guidance=guidance,
             prior_guidance=prior_guidance,
             candidates=candidates,
             sampler=sampler,
             prior=prior,
             random=random,
+            fast=fast,
         )
         return list(
             generate_each(
@@ -278,10 +315,18 @@ def load(
     *,
     device: torch.device | str | None = None,
     dtype: torch.dtype | str = torch.float32,
+    prior: str | os.PathLike[str] | None = None,
+    clip: str | os.PathLike[str] | None = None,
     parts: Mapping[str, str | os.PathLike[str]] | None = None,
+    offload: bool = False,
 ) -> System:
-    """A bundled model by its name, a model folder, or a public model that was pulled: `System.load`."""
-    return System.load(model, device=device, dtype=dtype, parts=parts)
+    """A bundled model by its name, a model folder, or a public model that was pulled: `System.load`.
+
+    `prior` and `clip` name other models to take these parts from, as `parts` does for any part.
+    """
+    taken = {"prior": prior, "clip": clip} | dict(parts or {})
+    given = {name: other for name, other in taken.items() if other is not None}
+    return System.load(model, device=device, dtype=dtype, parts=given, offload=offload)
 
 
 def best_device() -> torch.device:
@@ -299,7 +344,20 @@ def read_dtype(dtype: torch.dtype | str) -> torch.dtype:
     return found
 
 
+def _type_inside(config: Any, dtype: torch.dtype) -> torch.dtype:
+    """The type that a part computes in: `dtype`, but float32 for CLIP, which is quick, and for most that predict eps.
+
+    An eps rounded to bfloat16 is off by more than the picture at the cosine schedule's largest sigma. U-Nets compute
+    their last layer in float32 in any case.
+    """
+    eps = getattr(getattr(config, "process", None), "parametrization", None) == "eps"
+    unet = isinstance(getattr(config, "net", None), UnetConfig)
+    return torch.float32 if isinstance(config, ClipConfig) or (eps and not unet) else dtype
+
+
 def _prepare(network: nn.Module) -> nn.Module:
+    if any(weight.device.type == "cpu" for weight in network.parameters()):
+        pack(network)
     # Convolutions are quicker with the channels innermost.
     if any(isinstance(module, Unet) for module in network.modules()):
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

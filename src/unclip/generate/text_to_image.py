@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unclip.generate.enlarge import enlarge, enlarge_steps
 from unclip.generate.picture import RECIPE_FORMAT, Picture
 from unclip.generate.progress import Callback, Reporter
 from unclip.generate.recipe import recipe_of
@@ -23,7 +24,6 @@ from unclip.generate.stages import (
     sample_prior,
     sample_prior_autoregressive,
     seeds_of,
-    upsample,
     warn_if_cut,
 )
 from unclip.generate.system import System
@@ -103,10 +103,13 @@ def check_count(count: int) -> int:
 
 
 def check_size(system: System, size: int | None) -> int:
-    """The side to draw: the largest unless given. Raises `ValueError` for one that the model cannot make."""
+    """The side to draw: what the first upsampler makes unless given, as further ones take long.
+
+    Raises `ValueError` for one that the model cannot make.
+    """
     sizes = system.sizes
     if size is None:
-        return sizes[-1]
+        return sizes[:2][-1]
     if size not in sizes:
         raise ValueError(f"{system.name!r} makes pictures of {', '.join(map(str, sizes))} pixels, not {size}")
     return size
@@ -131,8 +134,7 @@ def _in_batches(
     together: int,
 ) -> Iterator[Picture]:
     batches = [orders[first : first + together] for first in range(0, len(orders), together)]
-    steps = settings.steps + settings.upsampler_steps * system.sizes.index(size)
-    steps += prior_steps(system, settings)
+    steps = prior_steps(system, settings) + settings.steps + enlarge_steps(system, settings, size)
     reporter = Reporter(callback, steps * len(batches), len(orders))
     for index, batch in enumerate(batches):
         yield from draw(system, batch, settings, size, reporter, index * together)
@@ -189,21 +191,14 @@ def embed(
     guided: dict[str, Any] = {"candidates": settings.candidates, "guidance": settings.prior_guidance}
     if settings.prior == "autoregressive":
         prior = system.prior_autoregressive
-        sampler = sample_prior_autoregressive(prior, captions, seeds, negative=negative, **guided)
     else:
         prior = system.prior
         if negative is None and prior.config.null == "empty":
             negative = _captions(system, [""] * len(captions.tokens))
-        sampler = sample_prior(
-            prior,
-            captions,
-            seeds,
-            steps=settings.prior_steps,
-            sampler=settings.prior_sampler,
-            negative=negative,
-            **guided,
-        )
+        guided |= {"steps": settings.prior_steps, "sampler": settings.prior_sampler}
     with system.precision(prior):
+        sample = sample_prior_autoregressive if settings.prior == "autoregressive" else sample_prior
+        sampler = sample(prior, captions, seeds, negative=negative, **guided)
         samples = reporter.follow(sampler, "prior", prior_steps(system, settings), first)
     return choose(prior, samples, captions, unit=system.clip.config.normalize)
 
@@ -213,27 +208,6 @@ def prior_steps(system: System, settings: Settings) -> int:
     if settings.prior == "diffusion":
         return settings.prior_steps
     return system.prior_autoregressive.config.dimensions if settings.prior == "autoregressive" else 0
-
-
-def enlarge(
-    system: System,
-    pixels: Float[Tensor, "b 3 h w"],
-    seeds: Seeds,
-    size: int,
-    settings: Settings,
-    reporter: Reporter,
-    first: int = 0,
-) -> Tensor:
-    """Pictures of the decoder's size (or an upsampler's), brought to `size` by the upsamplers that lead there."""
-    for upsampler in system.upsamplers:
-        if pixels.shape[-1] >= size or upsampler.config.low_size != pixels.shape[-1]:
-            continue
-        with system.precision(upsampler):
-            sampler = upsample(
-                upsampler, pixels, seeds, steps=settings.upsampler_steps, sampler=settings.upsampler_sampler
-            )
-            pixels = reporter.follow(sampler, "upsampler", settings.upsampler_steps, first)
-    return pixels
 
 
 def _recipe(system: System, order: Order, size: int, settings: Settings) -> dict[str, Any]:

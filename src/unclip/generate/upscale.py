@@ -9,20 +9,17 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from unclip.generate.enlarge import TILE, chain_steps, run_upsampler
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback, Reporter
 from unclip.generate.recipe import recipe_of
 from unclip.generate.settings import Settings, check_seed
 from unclip.generate.sources import PictureLike, read_source, read_sources
-from unclip.generate.stages import upsample
 from unclip.generate.system import System
 from unclip.images.files import MAX_PIXELS, resize
 from unclip.images.tensors import to_image, to_tensor
-from unclip.models.tiling import in_tiles
 from unclip.models.upsampler import Upsampler
 from unclip.rng import draw_seed
-
-TILE = 512
 
 
 def upscale(
@@ -35,14 +32,14 @@ def upscale(
     callback: Callback | None = None,
     tile: int = TILE,
 ) -> Picture:
-    """`System.upscale`. `tile` is the side of the pieces in which a large picture is computed."""
+    """`System.upscale`. `tile` is the side of the pieces in which a large picture is computed, as `enlarge.TILE`."""
     source = read_source(picture)
     width, height = source.image.size
-    chain, target = plan(system, width, height, size)
+    upsamplers, target = plan(system, width, height, size)
     seed = draw_seed() if seed is None else check_seed(seed)
-    reporter = Reporter(callback, settings.upsampler_steps * len(chain), 1)
+    reporter = Reporter(callback, chain_steps(system, settings, upsamplers), 1)
     pixels = to_tensor(source.image)[None].to(system.device)
-    for upsampler in chain:
+    for upsampler in upsamplers:
         pixels = enlarge_any(system, upsampler, pixels, seed, settings, reporter, tile)
     recipe = recipe_of(
         system,
@@ -61,22 +58,25 @@ def plan(
 ) -> tuple[list[Upsampler], tuple[int, int]]:
     """The upsamplers that bring a picture to a longer side of `size`, and the width and height that it then has.
 
-    None runs the first upsampler alone. Raises `ValueError` where the model has no upsampler, or not enough of them,
-    and for sizes that are no enlargement or too large.
+    First comes the upsampler that was made for pictures of such a size: the last whose small pictures are no longer.
+    None runs it alone; where it and those after it do not reach `size`, an earlier one begins. Raises `ValueError`
+    where the model has no upsampler, or not enough of them, and for sizes that are no enlargement or too large.
     """
-    upsamplers, longer = system.upsamplers, max(width, height)
-    if not upsamplers:
+    every, longer = system.upsamplers, max(width, height)
+    if not every:
         raise ValueError(f"the model {system.name!r} has no upsampler: it cannot enlarge pictures")
-    chain, factor = [], 1
-    for upsampler in upsamplers:
-        if chain and longer * factor >= (size or 0):
-            break
-        chain.append(upsampler)
-        factor *= upsampler.config.factor
+    begin = max((index for index, one in enumerate(every) if one.config.low_size <= longer), default=0)
+    while begin > 0 and size is not None and longer * _factor(every[begin:]) < size:
+        begin -= 1
+    end = begin + 1
+    while end < len(every) and longer * _factor(every[begin:end]) < (size or 0):
+        end += 1
+    found, most = every[begin:end], longer * _factor(every)
+    factor = _factor(found)
     size = longer * factor if size is None else size
     if not longer < size <= longer * factor:
         raise ValueError(
-            f"a picture of {width}x{height} can be brought to a longer side of {longer + 1} to {longer * factor} by "
+            f"a picture of {width}x{height} can be brought to a longer side of {longer + 1} to {most} by "
             f"{system.name!r}, not {size}"
         )
     if width * height * factor**2 > MAX_PIXELS:
@@ -84,7 +84,11 @@ def plan(
             f"{width}x{height} times {factor} has more than {MAX_PIXELS / 1e6:g} megapixels: give a smaller picture"
         )
     scale = size / longer
-    return chain, (max(1, round(width * scale)), max(1, round(height * scale)))
+    return found, (max(1, round(width * scale)), max(1, round(height * scale)))
+
+
+def _factor(upsamplers: Sequence[Upsampler]) -> int:
+    return math.prod(one.config.factor for one in upsamplers)
 
 
 @torch.no_grad()
@@ -102,12 +106,7 @@ def enlarge_any(
     step = config.net.divisor // math.gcd(config.net.divisor, config.factor)
     height, width = pixels.shape[-2:]
     padded = F.pad(pixels, (0, -width % step, 0, -height % step), mode="replicate")
-    tiled = upsampler if config.net.attention_levels else in_tiles(upsampler, tile)
-    with system.precision(upsampler):
-        sampler = upsample(
-            tiled, padded, [seed], steps=settings.upsampler_steps, sampler=settings.upsampler_sampler
-        )
-        large = reporter.follow(sampler, "upsampler", settings.upsampler_steps)
+    large = run_upsampler(system, upsampler, padded, [seed], settings, reporter, tile=tile)
     return large[..., : height * config.factor, : width * config.factor]
 
 
