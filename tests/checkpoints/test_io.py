@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -212,6 +214,22 @@ def test_saving_is_all_or_nothing(clip, folder):
         clip.text.positions[0, 0] = math.nan
     with pytest.raises(ValueError, match=r"text\.positions holds NaN"):
         save_model(folder, {"clip": clip}, name="second", force=True)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert [path.name for path in folder.parent.iterdir()] == ["tiny"]
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(clip, folder):
+    """No file may grow beyond what is allowed: to a program the same as a disk without room."""
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"clip\.safetensors could not be written .*room on the disk"):
+            save_model(folder, {"clip": clip}, name="second", force=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     assert [path.name for path in folder.parent.iterdir()] == ["tiny"]
 

@@ -2,19 +2,27 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from packaging.version import Version
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
+import unclip
+from unclip.checkpoints.convert import convert
 from unclip.checkpoints.io import build
 from unclip.checkpoints.manifest import ModelError
 from unclip.checkpoints.maps import laion
+from unclip.checkpoints.opened import open_model
+from unclip.checkpoints.pull import kind_of_folder, needed
 from unclip.diffusion.samplers import sample
+from unclip.generate.stages import prior_condition, read_captions
 from unclip.models.prior_diffusion import PriorCondition
-from unclip.models.prior_laion import LaionPrior
+from unclip.models.prior_laion import LaionPrior, LaionPriorConfig
 
 HERE = Path(__file__).parent
 
@@ -25,9 +33,9 @@ def recorded(name: str) -> tuple[dict[str, Tensor], dict[str, Tensor], dict]:
         net = json.loads(file.metadata()["nets"])[name]
         held = {
             key.removeprefix(f"{name}/"): file.get_tensor(key)
-            for key in file.keys()
+            for key in file.keys()  # noqa: SIM118
             if key.startswith(f"{name}/")
-        }  # noqa: SIM118
+        }
     weights = {
         key.removeprefix("weights/"): value for key, value in held.items() if key.startswith("weights/")
     }
@@ -163,3 +171,125 @@ def test_what_is_not_known_is_named(where, values, message):
     (prior if where == "prior" else prior["net"]).update(values)
     with pytest.raises(ModelError, match=message):
         laion.read_config(config, weights, "prior_config.json")
+
+
+NET = {
+    "dim": 32,
+    "depth": 2,
+    "dim_head": 16,
+    "heads": 2,
+    "ff_mult": 2,
+    "max_text_len": 13,
+    "num_timesteps": 1000,
+}
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory) -> tuple[Path, LaionPrior]:
+    """As LAION has it on the hub, a prior in the space of the tiny Karlo: what a trainer saved, and its JSON."""
+    root = tmp_path_factory.mktemp("laion") / "DALLE2-PyTorch"
+    (root / "prior").mkdir(parents=True)
+    (root / "README.md").write_text("---\nlicense: mit\n---\n")
+    data = {"prior": {"net": NET, "image_embed_dim": 32, "clip": {"make": "openai", "model": "ViT-L/14"}}}
+    (root / "prior" / laion.CONFIG).write_text(json.dumps(data))
+    torch.manual_seed(0)
+    prior = LaionPrior(laion.read_config(data, ["net.null_text_embeds"], "x")).eval()
+    weights = laion.table(prior.config).to_theirs(prior.state_dict())
+    weights |= {"noise_scheduler.betas": torch.zeros(1000), "net.null_image_embed": torch.zeros(1, 32)}
+    torch.save(
+        {
+            "model": {name: weight + 1 for name, weight in weights.items()},
+            "ema_model": weights,
+            "ema": {"step": torch.tensor([7])},
+            "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 1e-4}]},
+            "scheduler": {"lr_lambdas": [None]},
+            "warmup_scheduler": None,
+            "version": Version("1.15.6"),
+            "step": torch.tensor([7]),
+        },
+        root / "prior" / "latest.pth",
+    )
+    (root / "prior" / "best.pth").write_bytes(b"not to be read")
+    return root, prior
+
+
+@pytest.fixture(scope="module")
+def converted(repository, tmp_path_factory) -> Path:
+    root, _ = repository
+    with pytest.raises(ModelError, match=r"latest\.pth is pickled.*unclip convert"):
+        open_model(root)
+    return convert(root, tmp_path_factory.mktemp("ours") / "laion")
+
+
+def test_what_a_trainer_saved_is_converted(repository, converted):
+    _, prior = repository
+    opened = open_model(converted, check=True)
+    assert (opened.licence, opened.space().name) == ("mit", "OpenAI CLIP ViT-L/14")
+    assert opened.defaults["prior_steps"] == 64
+    loaded = opened.parts["prior"].load()
+    assert loaded.config == prior.config
+    assert all(torch.equal(weight, prior.state_dict()[name]) for name, weight in loaded.state_dict().items())
+    with pytest.raises(ValueError, match="no tokenizer"):
+        opened.tokenizer()
+
+
+@torch.no_grad()
+def test_in_karlos_place(converted, karlo_folder, variation_folder):
+    system = unclip.load(karlo_folder, prior=converted, device="cpu")
+    assert (system.defaults.prior_steps, system.defaults.candidates) == (64, 2)
+    # Karlo's embeddings are not of unit length: what their mean and deviation tell is the length that is given.
+    statistics = open_model(karlo_folder).parts["prior"].load()
+    length = (statistics.embedding_mean**2 + statistics.embedding_std**2).sum().sqrt()
+    captions = read_captions(system.clip, system.tokenizer, ["a red cat"], system.device)
+    condition = prior_condition(captions)
+    x, label = torch.randn(1, 32, generator=torch.Generator().manual_seed(0)), torch.tensor([500.0])
+    answer = system.prior(x, label, condition)
+    torch.testing.assert_close(system.prior.unstandardise(answer), answer * length / 32**0.5)
+    (picture,) = system.generate(
+        "a red cat", seed=1, prior_steps=3, steps=2, upsampler_steps=1, prior_guidance=2.0
+    )
+    assert picture.image.size == (32, 32)
+    with pytest.raises(ModelError, match="directions alone"):
+        open_model(variation_folder, parts={"prior": converted})
+
+
+def test_safetensors_are_read_at_once(repository, tmp_path):
+    root, prior = repository
+    weights = laion.table(prior.config).to_theirs(prior.state_dict())
+    folder = tmp_path / "prior"
+    folder.mkdir()
+    shutil.copy(root / "prior" / laion.CONFIG, folder)
+    with pytest.raises(ModelError, match=r"should hold one file of weights.*has none"):
+        open_model(folder)
+    for name in ("ema472M.safetensors", "other.safetensors"):
+        save_file({key: weight.contiguous() for key, weight in weights.items()}, folder / name)
+    with pytest.raises(ModelError, match=r"it has ema472M\.safetensors, other\.safetensors"):
+        open_model(folder)
+    (folder / "other.safetensors").unlink()
+    loaded = open_model(folder).parts["prior"].load()
+    assert all(torch.equal(weight, prior.state_dict()[name]) for name, weight in loaded.state_dict().items())
+
+
+def test_an_early_layout_is_told_from_the_weights(repository, tmp_path):
+    root, prior = repository
+    early = LaionPrior(LaionPriorConfig(**vars(prior.config) | {"null": "empty", "cosine": False}))
+    weights = laion.table(early.config).to_theirs(early.state_dict())
+    folder = Path(shutil.copytree(root / "prior", tmp_path / "early"))
+    torch.save(weights, folder / "latest.pth")
+    loaded = open_model(convert(folder, tmp_path / "out")).parts["prior"].load()
+    assert (loaded.config.null, loaded.config.cosine) == ("empty", False)
+    assert torch.equal(loaded.transformer.bias.buckets.weight, early.transformer.bias.buckets.weight)
+
+
+def test_what_is_pulled(repository):
+    root, _ = repository
+    assert kind_of_folder(root) == kind_of_folder(root / "prior") == "laion prior"
+    files = [
+        "README.md",
+        "decoder/latest.pth",
+        "prior/best.pth",
+        "prior/latest.pth",
+        "prior/prior_config.json",
+    ]
+    assert needed(files) == ["README.md", "prior/latest.pth", "prior/prior_config.json"]
+    assert needed(["prior_config.json", "ema.pth"]) == ["ema.pth", "prior_config.json"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import KandinskyV22PriorPipeline, PriorTransformer, UnCLIPScheduler
+from diffusers import KandinskyPriorPipeline, KandinskyV22PriorPipeline, PriorTransformer, UnCLIPScheduler
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -32,9 +32,11 @@ def embedding(system: System, prompt: str, seed: int, **given) -> Tensor:
     return found
 
 
-@pytest.fixture(scope="module")
-def kandinsky(karlo_parts) -> KandinskyV22PriorPipeline:
-    pipeline = KandinskyV22PriorPipeline(
+@pytest.fixture(
+    scope="module", params=[KandinskyPriorPipeline, KandinskyV22PriorPipeline], ids=["2.1", "2.2"]
+)
+def kandinsky(karlo_parts, request) -> KandinskyPriorPipeline | KandinskyV22PriorPipeline:
+    pipeline = request.param(
         prior=karlo_parts["prior"],
         image_encoder=karlo_parts["image_encoder"],
         text_encoder=karlo_parts["text_encoder"],
@@ -129,7 +131,7 @@ def test_eclipse_alone_is_a_part(eclipse_prior):
     assert found is not None
     assert list(found.parts) == ["prior"]
     with pytest.raises(ModelError, match="a prior alone"):
-        found.tokenizer()
+        open_model(folder).tokenizer()
     config = json.loads((folder / "config.json").read_text())
     broken = folder.with_name("other")
     broken.mkdir()

@@ -15,12 +15,20 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from unclip.checkpoints.files import find_tokenizer, open_weights
-from unclip.checkpoints.foreign import KARLO_DEFAULTS, Foreign, ForeignPart, recognise
+from unclip.checkpoints.files import find_tokenizer, open_weights, read_json
+from unclip.checkpoints.foreign import (
+    KARLO_DEFAULTS,
+    Foreign,
+    ForeignPart,
+    laion_prior,
+    recognise,
+    space_name,
+)
 from unclip.checkpoints.io import write_weights
 from unclip.checkpoints.manifest import FileEntry, Manifest, ModelError, PartEntry, entry_of, write_folder
 from unclip.checkpoints.maps import clip as clip_map
-from unclip.checkpoints.maps import karlo_original
+from unclip.checkpoints.maps import karlo_original, laion
+from unclip.checkpoints.opened import opened_foreign
 from unclip.checkpoints.quantize import Storage
 from unclip.config import to_dict
 from unclip.tokenizers.clip import END, START, ClipTokenizer
@@ -60,15 +68,18 @@ def convert(
                 entries[part] = PartEntry(
                     kind=foreign.kind, config=to_dict(foreign.config), storage=storage, **entry_of(file)
                 )
-            tokens = fresh / "tokenizer.json"
-            tokens.write_text(found.tokenizer().to_json(), encoding="utf-8")
+            tokens = None
+            if found.tokenizer is not None:
+                (fresh / "tokenizer.json").write_text(found.tokenizer().to_json(), encoding="utf-8")
+                tokens = FileEntry(**entry_of(fresh / "tokenizer.json"))
             return Manifest(
                 name=name or target.name,
                 description=f"converted from {found.name}",
                 licence=found.licence if licence is None else licence,
                 parts=entries,
-                tokenizer=FileEntry(**entry_of(tokens)),
+                tokenizer=tokens,
                 defaults=dict(found.defaults),
+                space=opened_foreign(found).space(),
             )
 
         return write_folder(target, fill, force=force)
@@ -96,6 +107,9 @@ def _find(source: Path, room: Path, tokenizer: Path | None) -> Foreign:
         return _original_karlo(source, room, tokenizer)
     if (found := recognise(source)) is None:
         raise ModelError(f"{source} is in no public format that is known here")
+    if found.format == "laion" and found.pickled:
+        config = found.pickled[0].with_name(laion.CONFIG)
+        found = laion_prior(source, read_json(config), unpickle(found.pickled[0], room))
     if tokenizer is not None:
         read = _tokenizer(tokenizer)
         return replace(found, tokenizer=lambda: read)
@@ -109,7 +123,16 @@ def _openai(file: Path, room: Path, tokenizer: Path | None) -> Foreign:
     part = ForeignPart(kind="clip", config=config, table=clip_map.openai_table(), files={"": (weights,)})
     read = _tokenizer(tokenizer)
     _check_vocabulary(read, config.text.vocabulary, file)
-    return Foreign(format="openai", folder=file, licence="", parts={"clip": part}, tokenizer=lambda: read)
+    # The one for larger pictures was trained further, and so has embeddings of its own.
+    space = space_name(config) if config.vision.size == 224 else ""
+    return Foreign(
+        format="openai",
+        folder=file,
+        licence="",
+        parts={"clip": part},
+        tokenizer=lambda: read,
+        space=space,
+    )
 
 
 def _original_karlo(folder: Path, room: Path, tokenizer: Path | None) -> Foreign:
@@ -162,6 +185,7 @@ def original_karlo(folder: Path, files: Mapping[str, Path], tokenizer: ClipToken
         parts=parts,
         tokenizer=lambda: tokenizer,
         defaults=KARLO_DEFAULTS,
+        space=space_name(clip),
     )
 
 

@@ -1,7 +1,7 @@
 """Folders in public formats, recognised by their files and read as parts of ours, with nothing converted on disk.
 
-Known are Karlo's folders and those of Kandinsky's priors in diffusers' layout, ECLIPSE's priors, and CLIP in transformers'
-and in OpenCLIP's. Only safetensors are read here; pickled weights go through `unclip convert`.
+Known are Karlo's folders and those of Kandinsky's priors in diffusers' layout, the priors of ECLIPSE and of LAION, and CLIP
+in transformers' and in OpenCLIP's. Only safetensors are read here; pickled weights go through `unclip convert`.
 """
 
 import hashlib
@@ -27,8 +27,9 @@ from unclip.checkpoints.io import assign, build
 from unclip.checkpoints.keymap import Table
 from unclip.checkpoints.manifest import ModelError
 from unclip.checkpoints.maps import clip as clip_map
-from unclip.checkpoints.maps import karlo
+from unclip.checkpoints.maps import karlo, laion
 from unclip.checkpoints.registry import classes
+from unclip.checkpoints.space import OPENAI_L, OPENCLIP_BIG_G
 from unclip.models.clip import ClipConfig
 from unclip.tokenizers.clip import ClipTokenizer
 
@@ -89,8 +90,11 @@ class Foreign:
     folder: Path
     licence: str
     parts: Mapping[str, ForeignPart]
-    tokenizer: Callable[[], ClipTokenizer]
+    tokenizer: Callable[[], ClipTokenizer] | None
+    """None for a prior alone."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    space: str = ""
+    """The name of the embedding space, where the format tells."""
 
     @property
     def name(self) -> str:
@@ -162,6 +166,9 @@ def recognise(folder: Path) -> Foreign | None:
         return _transformers_clip(folder)
     if config.get("_class_name") == "PriorTransformer":
         return _eclipse(folder, config)
+    for home in (folder, folder / "prior"):
+        if (home / laion.CONFIG).is_file():
+            return laion_prior(folder, read_json(home / laion.CONFIG), laion_weights(home))
     return None
 
 
@@ -228,6 +235,7 @@ def _karlo(folder: Path, *, prior: bool) -> Foreign:
         parts=parts,
         tokenizer=lambda: tokenizer,
         defaults=KARLO_DEFAULTS,
+        space=space_name(clip),
     )
 
 
@@ -276,15 +284,51 @@ def _kandinsky_prior(folder: Path) -> Foreign:
         parts={"clip": _split_clip_part(folder, clip), "prior": _prior(folder, clip, "scheduler")},
         tokenizer=lambda: tokenizer,
         defaults=PRIOR_DEFAULTS,
+        space=space_name(clip),
+    )
+
+
+def space_name(clip: ClipConfig) -> str:
+    """The space of a CLIP that Karlo or Kandinsky came with: they are made for these two."""
+    text = (clip.embedding, clip.text.width, clip.text.layers, clip.text.activation)
+    known = {(768, 768, 12, "quick_gelu"): OPENAI_L, (1280, 1280, 32, "gelu"): OPENCLIP_BIG_G}
+    return known.get(text, "")
+
+
+def laion_weights(home: Path) -> Path:
+    """The weights of LAION's prior, of which a folder may have several. Raises `ModelError` where that cannot be told."""
+    found = sorted(file for file in home.iterdir() if file.suffix in (".safetensors", ".pth", ".pt"))
+    for stem in ("latest", "best"):
+        for file in found:
+            if file.stem == stem:
+                return file
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise ModelError(f"{home} should hold one file of weights beside {laion.CONFIG}, it has {names}")
+    return found[0]
+
+
+def laion_prior(folder: Path, data: Mapping[str, Any], file: Path) -> Foreign:
+    """LAION's prior from its JSON and its weights; of pickled ones the layout is told only when they were converted."""
+    keys: list[str] = []
+    if file.suffix == ".safetensors":
+        with open_weights({"": (file,)}) as readers:
+            keys = list(readers)
+    config = laion.read_config(data, keys, str(folder))
+    part = ForeignPart(kind="prior_laion", config=config, table=laion.table(config), files={"": (file,)})
+    return Foreign(
+        format="laion",
+        folder=folder,
+        licence=licence_of(folder),
+        parts={"prior": part},
+        tokenizer=None,
+        # Beyond 1.9 it was trained with dropped captions; the package's own sampling guides only when asked to.
+        defaults={"prior_steps": 64, "prior_sampler": "ancestral", "prior_guidance": 1.0, "candidates": 2},
+        space=laion.space(data),
     )
 
 
 def _eclipse(folder: Path, config: Mapping[str, Any]) -> Foreign:
-    def tokenizer() -> ClipTokenizer:
-        raise ModelError(
-            f"{folder} holds a prior alone, and no tokenizer: take it as a part of a whole model"
-        )
-
     part = ForeignPart(
         kind="prior_diffusion",
         config=karlo.eclipse_config(config, str(folder)),
@@ -296,7 +340,7 @@ def _eclipse(folder: Path, config: Mapping[str, Any]) -> Foreign:
         folder=folder,
         licence=licence_of(folder),
         parts={"prior": part},
-        tokenizer=tokenizer,
+        tokenizer=None,
         # It answers at once, and was trained without dropping captions.
         defaults={"prior_steps": 1, "prior_sampler": "ancestral", "prior_guidance": 1.0, "candidates": 1},
     )

@@ -17,7 +17,13 @@ def bundled() -> dict[str, Path]:
 
 
 # Files that only public models' folders have at their top.
-FOREIGN = ("model_index.json", "open_clip_config.json", "config.json")
+FOREIGN = (
+    "model_index.json",
+    "open_clip_config.json",
+    "config.json",
+    "prior_config.json",
+    "prior/prior_config.json",
+)
 # What weights are called there, without shard, variant and suffix.
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 OPENCLIP_STEMS = ("open_clip_model", "open_clip_pytorch_model")

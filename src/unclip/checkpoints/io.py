@@ -17,6 +17,7 @@ from unclip.checkpoints.manifest import (
     Manifest,
     ModelError,
     PartEntry,
+    Space,
     check_size,
     entry_of,
     read_manifest,
@@ -24,6 +25,7 @@ from unclip.checkpoints.manifest import (
 )
 from unclip.checkpoints.quantize import STORAGES, Storage, decode, encode, plain_names
 from unclip.checkpoints.registry import classes, kind_of, read_config
+from unclip.checkpoints.space import PROJECTION, sketch
 from unclip.checkpoints.stream import Stream
 from unclip.config import to_dict
 from unclip.models.inference import matrices
@@ -68,6 +70,7 @@ def save_model(
             parts=entries,
             tokenizer=tokens,
             defaults=dict(defaults or {}),
+            space=Space(sketch=sketch(parts["clip"].get_parameter(PROJECTION))) if "clip" in parts else None,
         )
 
     return write_folder(Path(folder), fill, force=force)
@@ -197,7 +200,10 @@ def assign(
 
 
 def write_weights(file: Path, weights: Mapping[str, Tensor], storage: Storage = "float32") -> None:
-    """Write a safetensors file and bring it to disk. Weights that share memory are written once for each name."""
+    """Write a safetensors file and bring it to disk. Weights that share memory are written once for each name.
+
+    Raises `OSError` where that fails, such as for want of room.
+    """
     if storage not in STORAGES:
         raise ValueError(f"storage {storage!r} is not one of {', '.join(STORAGES)}")
     tensors = {name: _own(value) for name, value in encode(weights, storage).items()}
@@ -205,7 +211,10 @@ def write_weights(file: Path, weights: Mapping[str, Tensor], storage: Storage = 
     file.touch()
     mode = file.stat().st_mode
     # One key only: safetensors writes several in random order, and the same weights must give the same bytes.
-    save_file(tensors, file, metadata={"format": "pt"})
+    try:
+        save_file(tensors, file, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"{file} could not be written ({error}): is there room on the disk?") from error
     file.chmod(mode)
     with open(file, "rb+") as written:
         os.fsync(written.fileno())

@@ -43,6 +43,17 @@ class PartEntry(FileEntry):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Space:
+    """The embedding space that parts share: the name of its CLIP, and a sketch of that CLIP's weights.
+
+    Both may be empty, for what is not known.
+    """
+
+    name: str = ""
+    sketch: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The content of `model.json`."""
 
@@ -54,6 +65,8 @@ class Manifest:
     tokenizer: FileEntry | None = None
     defaults: dict[str, Any] = field(default_factory=dict)
     """Settings for generating that suit this model, such as steps and guidance."""
+    space: Space | None = None
+    """The embedding space of the parts, for folders without a CLIP that could tell; older folders do not say."""
 
     @property
     def files(self) -> dict[str, FileEntry]:

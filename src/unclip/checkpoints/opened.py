@@ -16,10 +16,13 @@ from torch import nn
 from unclip.checkpoints.foreign import Foreign, recognise
 from unclip.checkpoints.hub import resolve
 from unclip.checkpoints.io import load_part
-from unclip.checkpoints.manifest import MANIFEST, ModelError, read_manifest, verify
+from unclip.checkpoints.manifest import MANIFEST, ModelError, Space, read_manifest, verify
 from unclip.checkpoints.registry import read_config
+from unclip.checkpoints.space import PROJECTION, describe, differ, sketch
 from unclip.tokenizers.clip import ClipTokenizer
 
+# The parts that read or give image embeddings.
+_IN_A_SPACE = ("clip", "prior", "prior_autoregressive", "decoder")
 _OF_THE_PRIOR = ("prior_steps", "prior_sampler", "prior_guidance", "candidates")
 
 
@@ -30,6 +33,8 @@ class OpenPart:
     model: str
     config: Any
     load: Callable[..., nn.Module]
+    space: Callable[[], Space] = Space
+    """The embedding space that it was made for; reading it may take reading a matrix."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +47,7 @@ class OpenModel:
     parts: Mapping[str, OpenPart]
     tokenizer: Callable[[], ClipTokenizer]
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    space: Callable[[], Space] = Space
 
 
 def open_model(
@@ -79,6 +85,8 @@ def mix(base: OpenModel, others: Mapping[str, OpenModel]) -> OpenModel:
             tokenizer = other.tokenizer
             if name in base.parts:
                 part = _normalizing(part, base.parts[name].config.normalize)
+        if name == "prior" and part.config.kind == "prior_laion":
+            part = _lengthened(part, base)
         parts[name] = part
         if name == "prior":
             defaults |= {key: value for key, value in other.defaults.items() if key in _OF_THE_PRIOR}
@@ -97,7 +105,7 @@ def mix(base: OpenModel, others: Mapping[str, OpenModel]) -> OpenModel:
 
 
 def check_fit(parts: Mapping[str, OpenPart]) -> None:
-    """Raise `ModelError` naming two parts that do not go together, and both of their numbers."""
+    """Raise `ModelError` naming two parts that do not go together, and both of their numbers or embedding spaces."""
     clip, prior, decoder = parts.get("clip"), parts.get("prior"), parts.get("decoder")
     if clip is not None and prior is not None:
         text = clip.config.text
@@ -105,9 +113,17 @@ def check_fit(parts: Mapping[str, OpenPart]) -> None:
             "prior", prior, "embeddings of width", prior.config.embedding, "clip", clip, clip.config.embedding
         )
         _agree("prior", prior, "text states of width", prior.config.text_width, "clip", clip, text.width)
-        _agree(
-            "prior", prior, "captions of so many tokens:", prior.config.context, "clip", clip, text.context
-        )
+        # LAION's prior pads captions, and cuts them.
+        if prior.config.kind != "prior_laion":
+            _agree(
+                "prior",
+                prior,
+                "captions of so many tokens:",
+                prior.config.context,
+                "clip",
+                clip,
+                text.context,
+            )
     if clip is not None and decoder is not None:
         text, caption = clip.config.text, decoder.config.caption
         _agree(
@@ -136,6 +152,20 @@ def check_fit(parts: Mapping[str, OpenPart]) -> None:
             decoder.config.size,
         )
 
+    _check_spaces({name: parts[name] for name in _IN_A_SPACE if name in parts})
+
+
+def _check_spaces(parts: Mapping[str, OpenPart]) -> None:
+    """Parts of one model share its space; those of different models are compared, each with the first."""
+    names = list(parts)
+    for name in names[1:]:
+        one, other = parts[names[0]], parts[name]
+        if one.space is not other.space and differ(one.space(), other.space()):
+            raise ModelError(
+                f"the {name} of {other.model!r} was made for the embeddings of {describe(other.space())}, the {names[0]} of "
+                f"{one.model!r} for those of {describe(one.space())}: they were not made for each other"
+            )
+
 
 def _agree(
     reader: str, reading: OpenPart, what: str, wanted: int, giver: str, giving: OpenPart, given: int
@@ -155,11 +185,18 @@ def _ours(folder: Path, check: bool) -> OpenModel:
             raise ValueError(f"the model {manifest.name!r} has no tokenizer: it cannot read text")
         return ClipTokenizer.from_json((folder / manifest.tokenizer.file).read_text(encoding="utf-8"))
 
+    @functools.cache
+    def space() -> Space:
+        if manifest.space is not None or "clip" not in manifest.parts:
+            return manifest.space or Space()
+        return Space(sketch=_sketched(parts["clip"]))
+
     parts = {
         name: OpenPart(
             model=manifest.name,
             config=read_config(entry.kind, entry.config, f"{folder / MANIFEST}: {name}"),
             load=functools.partial(load_part, folder, manifest, name),
+            space=space,
         )
         for name, entry in manifest.parts.items()
     }
@@ -170,6 +207,7 @@ def _ours(folder: Path, check: bool) -> OpenModel:
         parts=parts,
         tokenizer=tokenizer,
         defaults=manifest.defaults,
+        space=space,
     )
 
 
@@ -188,17 +226,36 @@ def opened_foreign(found: Foreign) -> OpenModel:
         raise ModelError(
             f"{found.pickled[0]} is pickled, which can hide programs: `unclip convert {found.folder} OUT` reads it safely"
         )
+
+    @functools.cache
+    def space() -> Space:
+        held = _sketched(parts["clip"]) if "clip" in parts else ()
+        return Space(name=found.space, sketch=held)
+
+    def tokenizer() -> ClipTokenizer:
+        if found.tokenizer is None:
+            raise ModelError(
+                f"{found.folder} holds a prior alone, and no tokenizer: take it as a part of a whole model"
+            )
+        return found.tokenizer()
+
+    parts = {
+        name: OpenPart(model=found.name, config=part.config, load=part.load, space=space)
+        for name, part in found.parts.items()
+    }
     return OpenModel(
         name=found.name,
         weights=found.weights,
         licence=found.licence,
-        parts={
-            name: OpenPart(model=found.name, config=part.config, load=part.load)
-            for name, part in found.parts.items()
-        },
-        tokenizer=found.tokenizer,
+        parts=parts,
+        tokenizer=tokenizer,
         defaults=found.defaults,
+        space=space,
     )
+
+
+def _sketched(clip: OpenPart) -> tuple[float, ...]:
+    return sketch(clip.load(only=PROJECTION).get_parameter(PROJECTION))
 
 
 def _normalizing(part: OpenPart, normalize: bool) -> OpenPart:
@@ -210,3 +267,28 @@ def _normalizing(part: OpenPart, normalize: bool) -> OpenPart:
         return network
 
     return replace(part, config=config, load=load)
+
+
+def _lengthened(part: OpenPart, base: OpenModel) -> OpenPart:
+    """LAION's prior gives directions alone: its embeddings get the length that those of `base` have in the mean square.
+
+    What tells that length are mean and deviation of the embeddings, which the prior of `base` has. A CLIP that gives unit
+    length needs neither.
+    """
+    clip, own = base.parts.get("clip"), base.parts.get("prior")
+    if clip is None or clip.config.normalize:
+        return part
+    if own is None:
+        raise ModelError(
+            f"the prior of {part.model!r} gives directions alone, and {base.name!r} has no prior that tells how long its "
+            "embeddings are: take the model that has one"
+        )
+
+    def load(**where: Any) -> nn.Module:
+        statistics = own.load(only="embedding_")
+        mean, std = (statistics.get_buffer(f"embedding_{name}").double() for name in ("mean", "std"))
+        network = part.load(**where)
+        network.get_buffer("embedding_std").mul_(float((mean.square() + std.square()).sum().sqrt()))
+        return network
+
+    return replace(part, load=load)

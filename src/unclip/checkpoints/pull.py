@@ -21,6 +21,8 @@ _SHARD = r"-\d{5}-of-\d{5}"
 _WEIGHTS = re.compile(rf"(?P<stem>.+?)({_SHARD})?(?P<variant>\.fp16)?({_SHARD})?\.(?P<kind>safetensors|bin)")
 # OpenCLIP's copy of a CLIP stands for transformers' beside it.
 _STEMS = (*OPENCLIP_STEMS, *STEMS)
+_LAION = ("latest", "best")
+PICKLED = (".bin", ".pth", ".pt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,7 @@ def look_up(hub_id: str, *, endpoint: str | None = None) -> Remote:
     card = info.card_data.to_dict() if info.card_data else {}
     licence = card.get("license_name") or card.get("license") or ""
     wanted = needed(sizes)
-    if not any(name.endswith((".safetensors", ".bin")) for name in wanted):
+    if not any(name.endswith((".safetensors", *PICKLED)) for name in wanted):
         raise ModelError(f"{hub_id} holds no weights in a format that is known here")
     return Remote(
         hub_id=hub_id,
@@ -84,12 +86,19 @@ def needed(files: Iterable[str]) -> list[str]:
 
     Of several copies it takes the one that loading prefers: safetensors before pickles, full precision before half.
     """
+    files = list(files)
     copies: dict[str, dict[tuple[int, ...], list[str]]] = {}
     texts = []
     for name in files:
         folder, _, last = name.rpartition("/")
         found = _WEIGHTS.fullmatch(last)
-        if found is None:
+        if last.endswith((".pth", ".pt")) and f"{folder}/prior_config.json".lstrip("/") in files:
+            # Of LAION's priors too: the last one, then the best one.
+            rank = next(
+                (index for index, stem in enumerate(_LAION) if last.startswith(f"{stem}.")), len(_LAION)
+            )
+            copies.setdefault(folder, {}).setdefault((rank,), []).append(name)
+        elif found is None:
             texts += [name] if _TEXT.fullmatch(name) else []
         elif found["stem"] in _STEMS:
             copy = (
@@ -127,6 +136,8 @@ def kind_of_folder(folder: Path) -> str:
         return "kandinsky prior"
     if _field(folder / "config.json", "_class_name") == "PriorTransformer":
         return "eclipse prior"
+    if any((home / "prior_config.json").is_file() for home in (folder, folder / "prior")):
+        return "laion prior"
     if (folder / "open_clip_config.json").is_file():
         return "openclip"
     return "clip" if _field(folder / "config.json", "model_type") == "clip" else ""

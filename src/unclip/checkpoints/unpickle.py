@@ -19,13 +19,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch._utils import _rebuild_tensor_v2
 
-# Where checkpoints keep their weights, the first that is there.
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "ema_model")
+# Where checkpoints keep their weights, the first that is there: averaged ones are what pictures are made with.
+_WRAPPERS = ("state_dict", "model_state_dict", "ema_model", "model")
 
 
 def tensors(data: Any) -> dict[str, Tensor]:
     """The tensors of an unpickled file. Raises ValueError where there are none."""
-    while isinstance(data, Mapping) and not any(isinstance(value, Tensor) for value in data.values()):
+    while isinstance(data, Mapping):
+        # Beside them there may be tensors, such as the number of the last step.
         inner = next((data[name] for name in _WRAPPERS if isinstance(data.get(name), Mapping)), None)
         if inner is None:
             break
@@ -114,7 +115,22 @@ def read(source: Path) -> Any:
             root = names[0].split("/")[0]
             if f"{root}/constants.pkl" in names:
                 return _Archive(archive, root).load()
-    return torch.load(source, map_location="cpu", weights_only=True, mmap=zipped)
+    with torch.serialization.safe_globals([(_Version, name) for name in _VERSION]):
+        return torch.load(source, map_location="cpu", weights_only=True, mmap=zipped)
+
+
+class _Version:
+    """Stands for the number of a program's version (`packaging`), which lucidrains' trainers save: nothing is kept."""
+
+    def __new__(cls, *numbers: Any) -> "_Version":
+        return object.__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        """Forget it."""
+
+
+_VERSION = ("packaging.version.Version", "packaging.version._Version")
+_VERSION += ("packaging._structures.InfinityType", "packaging._structures.NegativeInfinityType")
 
 
 def main(argv: list[str]) -> int:

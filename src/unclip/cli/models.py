@@ -69,7 +69,7 @@ def run_show(arguments: argparse.Namespace) -> None:
 
 
 def run_pull(arguments: argparse.Namespace) -> None:
-    from unclip.checkpoints.pull import look_up, pull
+    from unclip.checkpoints.pull import PICKLED, look_up, pull
 
     remote = look_up(arguments.model)
     console.tell(
@@ -77,7 +77,7 @@ def run_pull(arguments: argparse.Namespace) -> None:
         f"licence {remote.licence or 'not told: see its page at the hub'}"
     )
     folder = pull(remote)
-    if pickled := [name for name in remote.files if name.endswith(".bin")]:
+    if pickled := [name for name in remote.files if name.endswith(PICKLED)]:
         console.tell(f"{pickled[0]} is pickled: `unclip convert {remote.hub_id} -o FOLDER` reads it safely")
     if arguments.json:
         console.result_json(

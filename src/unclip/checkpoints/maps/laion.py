@@ -73,6 +73,14 @@ def table(config: LaionPriorConfig) -> Table:
     )
 
 
+def space(data: Mapping[str, Any]) -> str:
+    """The name of the embedding space: the JSON tells which CLIP gave the embeddings, if it tells."""
+    clip = data.get("prior", data).get("clip") or {}
+    makers = {"openai": "OpenAI CLIP", "open_clip": "OpenCLIP"}
+    make, model = clip.get("make"), clip.get("model")
+    return f"{makers[make]} {model}" if make in makers and model else ""
+
+
 def read_config(data: Mapping[str, Any], keys: Collection[str], where: str) -> LaionPriorConfig:
     """Ours from the JSON beside the weights, of the prior or of its whole training, and from the weights' names.
 
