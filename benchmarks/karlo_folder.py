@@ -167,7 +167,7 @@ def random_weights(like: Mapping[str, Tensor], seed: int, dtype: torch.dtype) ->
             last = ("conv2.weight", "to_out.0.weight", "ff.net.2.weight", "conv_out.weight")
             scale = (0.3 if name.endswith(last) else 1.0) * fan_in**-0.5
             value = torch.empty(weight.shape, dtype=torch.float32).normal_(std=scale, generator=generator)
-        elif "norm" in name and name.endswith("weight") or name == "clip_std":
+        elif ("norm" in name and name.endswith("weight")) or name == "clip_std":
             value = torch.ones(weight.shape)
         else:
             value = torch.zeros(weight.shape)

@@ -10,12 +10,15 @@ if TYPE_CHECKING:
     from unclip.generate.system import System
 
 
-def load(model: str, device: str | None, dtype: str | None) -> "System":
+def load(model: str, device: str | None, dtype: str | None, *, offload: bool = False) -> "System":
     """Load `model` with the given or the best device. Raises `UsageError` for a device that is not there."""
     from unclip.generate.system import System
 
     return System.load(
-        model, device=None if device is None else read_device(device), dtype=dtype or "float32"
+        model,
+        device=None if device is None else read_device(device),
+        dtype=dtype or "float32",
+        offload=offload,
     )
 
 

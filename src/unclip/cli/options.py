@@ -52,6 +52,14 @@ def add_device(parser: argparse.ArgumentParser, *, default: str | None = None) -
     )
 
 
+def add_offload(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--offload",
+        action="store_true",
+        help="keep only the stage at work in memory, and read it from disk each time",
+    )
+
+
 def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-m",

@@ -17,6 +17,7 @@ from unclip.models.clip import TextConfig
 from unclip.models.clip_caption import CaptionContext, ClipCaption
 from unclip.models.patch_transformer import PatchTransformer, PatchTransformerConfig
 from unclip.models.unet import Unet, UnetConfig
+from unclip.nn.attention import Readings
 from unclip.nn.transformer import Activation, Transformer
 
 
@@ -88,6 +89,8 @@ class DecoderContext:
     hint: Float[Tensor, "b 4 h w"] | None = None
     mask: Bool[Tensor, "b m"] | None = None
     """True where a token counts; None: all do."""
+    readings: Readings | None = None
+    """What the net's attentions made of the tokens, where that is known beforehand."""
 
 
 class CaptionEncoder(nn.Module):
@@ -169,7 +172,7 @@ class Decoder(nn.Module):
         tokens = rearrange(self.image_tokens(z), "b (k f) -> b k f", k=self.config.image_tokens)
         vector = self.image_vector(z)
         if self.caption is None:
-            return DecoderContext(vector, tokens, condition.hint)
+            return self._read(DecoderContext(vector, tokens, condition.hint))
         if condition.tokens is None:
             raise ValueError(
                 "this decoder reads captions: give tokens, and drop them with keep_caption=False"
@@ -178,10 +181,16 @@ class Decoder(nn.Module):
         if isinstance(caption, CaptionContext):
             mask = torch.cat([caption.mask, caption.mask.new_ones(tokens.shape[:2])], dim=1)
             tokens = torch.cat([caption.tokens, tokens], dim=1)
-            return DecoderContext(vector + caption.vector, tokens, condition.hint, mask)
+            return self._read(DecoderContext(vector + caption.vector, tokens, condition.hint, mask))
         assert self.caption_project is not None
         tokens = torch.cat([self.caption_project(caption), tokens], dim=1)
-        return DecoderContext(vector, tokens, condition.hint)
+        return self._read(DecoderContext(vector, tokens, condition.hint))
+
+    def _read(self, context: DecoderContext) -> DecoderContext:
+        """In sampling the tokens are the same at every step; in training they are read once in any case."""
+        if torch.is_grad_enabled() or not isinstance(self.net, Unet):
+            return context
+        return replace(context, readings=self.net.read(context.tokens))
 
     def forward(
         self, x: Float[Tensor, "b c h w"], label: Float[Tensor, " b"], context: DecoderContext
@@ -191,7 +200,8 @@ class Decoder(nn.Module):
             hint = x.new_zeros(len(x), 4, *x.shape[2:]) if context.hint is None else context.hint.to(x.dtype)
             x = torch.cat([x, hint], dim=1)
         mask = {} if context.mask is None else {"context_mask": context.mask}
-        return self.net(x, label, context.vector, context.tokens, **mask)
+        tokens = context.tokens if context.readings is None else context.readings
+        return self.net(x, label, context.vector, tokens, **mask)
 
 
 def _check(config: DecoderConfig) -> None:

@@ -15,7 +15,7 @@ from unclip.diffusion.parametrization import Preconditioned, ProcessConfig
 from unclip.diffusion.paths import start
 from unclip.diffusion.samplers import SAMPLERS, sample
 from unclip.nn.embeddings import LabelEmbedding
-from unclip.nn.transformer import Activation, Transformer
+from unclip.nn.transformer import Activation, KeyValues, Transformer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +50,16 @@ class PriorCondition:
     text_states: Float[Tensor, "b n w"]
     text_mask: Bool[Tensor, "b n"]
     keep: Bool[Tensor, " b"]
+    memory: tuple[Tensor, ...] | None = None
+    """What `DiffusionPrior.read` made of it: of each block, the keys and values (b h 2n c) of all that is not noisy."""
 
     def null(self) -> "PriorCondition":
         """The same batch without captions."""
-        return replace(self, keep=torch.zeros_like(self.keep))
+        return replace(self, keep=torch.zeros_like(self.keep), memory=None)
 
     def drop(self, mask: Bool[Tensor, " b"]) -> "PriorCondition":
         """Without the captions where `mask` is True."""
-        return replace(self, keep=self.keep & ~mask)
+        return replace(self, keep=self.keep & ~mask, memory=None)
 
     def repeat(self, copies: int) -> "PriorCondition":
         """Each caption `copies` times, rows ordered (b copies)."""
@@ -88,6 +90,10 @@ class EmbeddingDiffusion(nn.Module):
         """The inverse of `standardise`."""
         return x0 * self.embedding_std + self.embedding_mean
 
+    def read(self, condition: PriorCondition) -> PriorCondition:
+        """The condition with what the network can compute of it before sampling, if that spares the steps anything."""
+        return condition
+
     def sample_steps(
         self,
         condition: PriorCondition,
@@ -105,9 +111,10 @@ class EmbeddingDiffusion(nn.Module):
         process = self.config.process.build()
         model, grid = Preconditioned(self, process), process.grid(steps)
         if guidance == 1:
-            denoise = model.bind(condition)
+            denoise = model.bind(self.read(condition))
         else:
-            denoise = classifier_free_batched(model, condition, null or condition.null(), guidance)
+            null = self.read(null or condition.null())
+            denoise = classifier_free_batched(model, self.read(condition), null, guidance)
         if (limit := self.config.clip_range) is not None:
             denoise = clip(denoise, -limit, limit)
         x = start(noise.normal(self.config.embedding).to(condition.text_embedding.device), grid[0])
@@ -167,6 +174,38 @@ class DiffusionPrior(EmbeddingDiffusion):
         self, x: Float[Tensor, "b d"], label: Float[Tensor, " b"], condition: PriorCondition
     ) -> Float[Tensor, "b d"]:
         """Scaled noisy embeddings, labels, captions -> the raw prediction, float32."""
+        timed = [] if self.label is None else [self.label(label)]
+        noisy = self.image_in(x)
+        query = repeat(self.query, "w -> b w", b=len(x)).to(noisy.dtype)
+        tail = torch.stack([*timed, noisy, query], dim=1)
+        length = tail.shape[1]
+        shown = self._shown(condition)
+        keys = torch.cat([shown, shown.new_ones(len(x), length)], dim=1)
+        cache = None
+        if condition.memory is None:
+            head = self._head(condition)
+            sequence = torch.cat([head, tail.to(head.dtype)], dim=1) + self.positions
+        else:
+            sequence = tail + self.positions[-length:]
+            cache = [KeyValues(*memory.chunk(2, dim=2)) for memory in condition.memory]
+        last = rearrange(self.transformer(sequence, keys, cache)[:, -1:], "b 1 w -> b w")
+        return self.image_out(self.norm_out(last)).float()
+
+    def read(self, condition: PriorCondition) -> PriorCondition:
+        """The condition with the keys and values of the caption's tokens.
+
+        They come first and see nothing of what follows, so they are the same at every step. In training, where each
+        caption is read once, there is nothing to spare.
+        """
+        if torch.is_grad_enabled():
+            return condition
+        head = self._head(condition)
+        cache = self.transformer.cache()
+        self.transformer(head + self.positions[: head.shape[1]], self._shown(condition), cache)
+        return replace(condition, memory=tuple(torch.cat(one.pair, dim=2) for one in cache if one.pair))
+
+    def _head(self, condition: PriorCondition) -> Float[Tensor, "b n w"]:
+        """The tokens of the caption: its states, and its embedding."""
         if condition.text_states.shape[1:] != (self.config.context, self.config.text_width):
             raise ValueError(
                 f"the caption's states are {tuple(condition.text_states.shape[1:])} (tokens, width), this prior reads "
@@ -175,21 +214,19 @@ class DiffusionPrior(EmbeddingDiffusion):
         states, text = self.states_in(condition.text_states), self.text_in(condition.text_embedding)
         if self.null_state is not None and self.null_text is not None:
             keep = condition.keep[:, None, None]
-            states = torch.where(keep, states, self.null_state.to(x.dtype))
-            text = torch.where(keep[:, 0], text, self.null_text.to(x.dtype))
+            states = torch.where(keep, states, self.null_state.to(states.dtype))
+            text = torch.where(keep[:, 0], text, self.null_text.to(text.dtype))
         elif not condition.keep.all():
             raise ValueError(
                 "this prior learned no vector for a dropped caption: give it the empty caption's encoding instead"
             )
-        timed = [] if self.label is None else [self.label(label)]
-        query = repeat(self.query, "w -> b w", b=len(x)).to(text.dtype)
-        tail = torch.stack([text, *timed, self.image_in(x), query], dim=1)
-        sequence = torch.cat([states, tail.to(states.dtype)], dim=1) + self.positions
-        # A dropped caption shows all its (null) states, so that its length does not leak.
+        return torch.cat([states, text[:, None]], dim=1)
+
+    def _shown(self, condition: PriorCondition) -> Bool[Tensor, "b n"]:
+        """Which of the caption's tokens may be looked at; a dropped caption shows all its null states."""
+        # So that its length does not leak.
         shown = condition.text_mask | ~condition.keep[:, None]
-        keys = torch.cat([shown, shown.new_ones(tail.shape[:2])], dim=1)
-        last = rearrange(self.transformer(sequence, keys)[:, -1:], "b 1 w -> b w")
-        return self.image_out(self.norm_out(last)).float()
+        return torch.cat([shown, shown.new_ones(len(shown), 1)], dim=1)
 
 
 def nearest(candidates: Float[Tensor, "b k d"], text_embedding: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:

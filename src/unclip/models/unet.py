@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unclip.nn.attention import PixelAttention
+from unclip.nn.attention import PixelAttention, Readings
 from unclip.nn.embeddings import LabelEmbedding
 from unclip.nn.norm import NormKind, normalization
 from unclip.nn.resample import Downsample, Upsample, depth_to_space, space_to_depth
@@ -90,7 +90,7 @@ class Level(nn.Module):
             self.resample = Downsample(channels) if resample == "down" else Upsample(channels)
 
     def _block(
-        self, index: int, h: Tensor, embedding: Tensor, context: Tensor | None, mask: Tensor | None
+        self, index: int, h: Tensor, embedding: Tensor, context: Tensor | Readings | None, mask: Tensor | None
     ) -> Tensor:
         h = self.resblocks[index](h, embedding)
         return self.attentions[index](h, context, mask) if self.attentions else h
@@ -111,7 +111,7 @@ class DownLevel(Level):
         self,
         h: Float[Tensor, "b c h w"],
         embedding: Float[Tensor, "b e"],
-        context: Float[Tensor, "b m f"] | None = None,
+        context: Float[Tensor, "b m f"] | Readings | None = None,
         mask: Bool[Tensor, "b m"] | None = None,
     ) -> list[Tensor]:
         """The maps after each block and after the change of size: the way up takes each of them once."""
@@ -132,7 +132,7 @@ class UpLevel(Level):
         h: Float[Tensor, "b c h w"],
         skips: list[Tensor],
         embedding: Float[Tensor, "b e"],
-        context: Float[Tensor, "b m f"] | None = None,
+        context: Float[Tensor, "b m f"] | Readings | None = None,
         mask: Bool[Tensor, "b m"] | None = None,
     ) -> Float[Tensor, "b c_out h_out w_out"]:
         """`skips` holds one map of the way down for each block; the last of them is taken first."""
@@ -155,7 +155,7 @@ class Middle(nn.Module):
         self,
         h: Float[Tensor, "b c h w"],
         embedding: Float[Tensor, "b e"],
-        context: Float[Tensor, "b m f"] | None,
+        context: Float[Tensor, "b m f"] | Readings | None,
         mask: Bool[Tensor, "b m"] | None,
     ) -> Float[Tensor, "b c h w"]:
         h = self.resblock1(h, embedding)
@@ -204,12 +204,16 @@ class Unet(nn.Module):
         self.exit_norm = normalization(config.norm, current, config.groups)
         self.exit = zeroed(nn.Conv2d(current, config.out_channels * config.patch**2, 3, padding=1))
 
+    def read(self, context: Float[Tensor, "b m f"]) -> Readings:
+        """What all attentions make of context tokens: `forward` takes it in their place, and has less to do."""
+        return {one: one.read(context) for one in self.modules() if isinstance(one, PixelAttention)}
+
     def forward(
         self,
         x: Float[Tensor, "b c h w"],
         label: Float[Tensor, " b"],
         vector: Float[Tensor, "b e"] | None = None,
-        context: Float[Tensor, "b m f"] | None = None,
+        context: Float[Tensor, "b m f"] | Readings | None = None,
         context_mask: Bool[Tensor, "b m"] | None = None,
     ) -> Float[Tensor, "b c_out h w"]:
         """The float32 prediction for pictures `x` at noise `label`.

@@ -9,6 +9,9 @@ from torch.nn import functional as F
 from unclip.nn.norm import NormKind, normalization
 from unclip.nn.resblock import zeroed
 
+Readings = dict[nn.Module, Tensor]
+"""For each attention of a net the keys and values (b, m, 2 c) that it `read` in the context."""
+
 
 class PixelAttention(nn.Module):
     """Self-attention over the pixels of `b c h w` maps, with context tokens as further keys and values.
@@ -39,13 +42,19 @@ class PixelAttention(nn.Module):
         self.context_kv = None if context_width is None else nn.Linear(context_width, 2 * channels)
         self.out = zeroed(nn.Linear(channels, channels))
 
+    def read(self, context: Float[Tensor, "b m f"]) -> Float[Tensor, "b m two_c"]:
+        """The keys and values of context tokens, which are the same at every step of sampling."""
+        if self.context_kv is None:
+            raise ValueError("this attention takes no context tokens; set context_width in the net's config")
+        return self.context_kv(context.to(self.context_kv.weight.dtype))
+
     def forward(
         self,
         x: Float[Tensor, "b c h w"],
-        context: Float[Tensor, "b m f"] | None = None,
+        context: Float[Tensor, "b m f"] | Readings | None = None,
         mask: Bool[Tensor, "b m"] | None = None,
     ) -> Float[Tensor, "b c h w"]:
-        """`mask` is True where a token of `context` may be attended to; None lets all of them be."""
+        """`context` is tokens, or what `read` made of them; `mask` is True where one may be attended to, None for all."""
         height, width = x.shape[-2:]
         pixels = rearrange(self.norm(x), "b c h w -> b (h w) c")
         q, k, v = rearrange(
@@ -53,13 +62,9 @@ class PixelAttention(nn.Module):
         ).unbind(0)
         bias = None
         if context is not None:
-            if self.context_kv is None:
-                raise ValueError(
-                    "this attention takes no context tokens; set context_width in the net's config"
-                )
-            extra = self.context_kv(context.to(pixels.dtype))
+            extra = context[self] if isinstance(context, dict) else self.read(context)
             extra_k, extra_v = rearrange(extra, "b m (two a d) -> two b a m d", two=2, a=self.heads).unbind(0)
-            k, v = torch.cat([extra_k, k], dim=2), torch.cat([extra_v, v], dim=2)
+            k, v = torch.cat([extra_k.to(k), k], dim=2), torch.cat([extra_v.to(v), v], dim=2)
             if mask is not None:
                 allowed = torch.cat([mask, mask.new_ones(len(mask), height * width)], dim=1)
                 bias = rearrange(allowed, "b m -> b 1 1 m")

@@ -26,8 +26,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "quick_gelu": QuickG
 class KeyValues:
     """The keys and values of the tokens that one attention has read: further tokens are read without those again."""
 
-    def __init__(self):
-        self.pair: tuple[Tensor, Tensor] | None = None
+    def __init__(self, *pair: Tensor):
+        self.pair: tuple[Tensor, Tensor] | None = (pair[0], pair[1]) if pair else None
 
     def __len__(self) -> int:
         return 0 if self.pair is None else self.pair[0].shape[2]

@@ -1,0 +1,75 @@
+"""Parts whose weights are in memory only while they work: for machines that cannot hold a whole model."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import nn
+
+from unclip.models.upsampler import Upsampler
+
+NOTHING = "\n"
+"""A prefix that no weight's name has: loading what begins with it loads nothing."""
+
+Load = Callable[..., nn.Module]
+"""`load(only=prefix)` gives a network with the weights whose names begin so."""
+
+
+def without_weights(load: Load) -> nn.Module:
+    """The network as a shell: its config and shape are there, its weights have no memory."""
+    return load(only=NOTHING)
+
+
+@contextlib.contextmanager
+def lent(shell: nn.Module, load: Callable[[], nn.Module]) -> Iterator[None]:
+    """Within, `shell` is what `load` gives; after, it is a shell again, which keeps the tables that are no weights."""
+    whole = load()
+    kept = shell.__dict__.copy()
+    kept["_buffers"] = whole.__dict__["_buffers"]
+    shell.__dict__.update(whole.__dict__)
+    del whole
+    try:
+        yield
+    finally:
+        shell.__dict__.clear()
+        shell.__dict__.update(kept)
+
+
+def load_in_turns(load: Load, prepare: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    """What `load` gives, prepared; of an upsampler with a net for the last step, one net at a time."""
+    shell = without_weights(load)
+    if not isinstance(shell, Upsampler) or shell.last_net is None:
+        return prepare(load())
+    whole, slot = load(only="noise_label."), Slot()
+    assert isinstance(whole, Upsampler)
+
+    def turn(name: str) -> InTurn:
+        return InTurn(slot, lambda: prepare(getattr(load(only=f"{name}."), name)))
+
+    whole.net, whole.last_net = turn("net"), turn("last_net")  # pyright: ignore[reportAttributeAccessIssue]
+    return whole
+
+
+class Slot:
+    """Room for one network."""
+
+    def __init__(self):
+        self._held: tuple[Any, nn.Module] | None = None
+
+    def take(self, load: Callable[[], nn.Module]) -> nn.Module:
+        """The network that `load` gives; the last one is dropped first, unless it is the same."""
+        if self._held is None or self._held[0] is not load:
+            self._held = None
+            self._held = load, load()
+        return self._held[1]
+
+
+class InTurn(nn.Module):
+    """A network that is loaded into a slot when it is called."""
+
+    def __init__(self, slot: Slot, load: Callable[[], nn.Module]):
+        super().__init__()
+        self._slot, self._load = slot, load
+
+    def forward(self, *given: Any, **named: Any) -> Any:
+        return self._slot.take(self._load)(*given, **named)
