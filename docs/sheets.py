@@ -75,8 +75,9 @@ class Workshop:
         return self.root / SHEETS / f"{figure.name}.webp"
 
     def mark(self, figure: Figure) -> str:
-        """A digest of all that a sheet depends on: what the figure is, and the weights."""
-        return hashlib.sha256(f"{figure!r}{self.model.weights}{self.options}".encode()).hexdigest()[:16]
+        """A digest of all that a sheet depends on: what the figure is, the weights, and how this file lays it out."""
+        told = f"{figure!r}{self._by}".encode() + Path(__file__).read_bytes()
+        return hashlib.sha256(told).hexdigest()[:16]
 
     def is_current(self, figure: Figure) -> bool:
         """Whether the sheet is there, and was made by these commands and weights."""

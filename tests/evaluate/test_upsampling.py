@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from unclip.data.sample import BadSample
+from unclip.data.shapes import Shapes
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.evaluate.evaluation import Evaluation
 from unclip.evaluate.perceptual import perceptual_distance
-from unclip.evaluate.upsampling import upsampling
+from unclip.evaluate.upsampling import spread, upsampling
 from unclip.generate.system import System
 from unclip.images import from_uint8
 from unclip.models.unet import UnetConfig
@@ -73,6 +76,23 @@ def test_an_untrained_upsampler_is_worse(make, judge, config, cache):
     assert found is not None
     assert found["upsampler"]["psnr"] < found["bicubic"]["psnr"]
     assert found["upsampler"]["perceptual"] > found["bicubic"]["perceptual"]
+
+
+class Mixed(Shapes):
+    """Shapes of which some are small and some are bad."""
+
+    def picture(self, index: int, size: int | None) -> np.ndarray:
+        if index % 3 == 1:
+            raise BadSample(str(index), "damaged")
+        return super().picture(index, 16 if index % 3 == 2 and size is None else size)
+
+
+def test_small_and_bad_drawings_are_left_out():
+    found = spread(Mixed(count=9), 9, 64)
+    assert found is not None
+    expected = np.stack([Shapes(count=9).picture(row, 64) for row in (0, 3, 6)])
+    assert np.array_equal(found.numpy(), expected)
+    assert spread(Mixed(count=9), 9, 512) is None
 
 
 def test_what_cannot_be_measured_is_left_out(make, system, judge, config, cache):

@@ -25,7 +25,7 @@ from unclip.evaluate.pictures import TimeLeft, draw_pictures
 from unclip.evaluate.precision_recall import precision_recall
 from unclip.evaluate.questions import Group, Questions, ask, weighted_order
 from unclip.evaluate.retrieval import retrieval, same_caption
-from unclip.evaluate.upsampling import upsampling
+from unclip.evaluate.upsampling import spread, upsampling
 from unclip.generate.settings import Settings
 from unclip.generate.system import System
 from unclip.images import from_uint8
@@ -217,15 +217,17 @@ class Evaluation:
         if len(sizes) < 2 or not config.upsampled:
             return None
         dataset = open_dataset(config.originals or config.data, split=config.held_out[0])
-        if min(dataset.picture(0, None).shape[1:]) < sizes[1]:
-            self.report(f"the drawings are smaller than {sizes[1]} px: upsampling is not measured")
+        originals = spread(dataset, config.upsampled, sizes[1])
+        if originals is None:
+            self.report(f"there are no drawings of {sizes[1]} px: upsampling is not measured")
             return None
-        count = min(config.upsampled, len(dataset))
-        rows = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
-        originals = torch.from_numpy(np.stack([dataset.picture(row, sizes[1]) for row in rows]))
-        self.report(f"upsampling {count} drawings")
+        self.report(f"upsampling {len(originals)} drawings")
         found = upsampling(self.system, self.judge, originals, seed=config.seed)
-        return {"count": count, "size": sizes[1], **{name: asdict(each) for name, each in found.items()}}
+        return {
+            "count": len(originals),
+            "size": sizes[1],
+            **{name: asdict(each) for name, each in found.items()},
+        }
 
     def retrieval(self, encoder: Encoder) -> dict[str, float]:
         """How well an encoder tells held-out drawings and their first captions apart."""

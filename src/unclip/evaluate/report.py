@@ -22,6 +22,8 @@ def evaluate(
     evaluation: Evaluation, ablations: Sequence[str] = (), manipulations: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Every measurement, with all that is needed to repeat it: weights, data, counts, seeds and versions."""
+    # First what is quick, and fails where the data are not as they must be.
+    enlarged = evaluation.upsampling()
     drawn = evaluation.draw()
     found: dict[str, Any] = {
         "format": FORMAT,
@@ -34,7 +36,7 @@ def evaluate(
         "distances": evaluation.distances(drawn),
         "retrieval": {"clip": evaluation.retrieval(evaluation.clip)},
         "memorisation": evaluation.memorisation(drawn),
-        "upsampling": evaluation.upsampling(),
+        "upsampling": enlarged,
         "seconds_a_picture": drawn.seconds,
         "cost": asdict(cost(evaluation.system, _prompts(evaluation))),
     }

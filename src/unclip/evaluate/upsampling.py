@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from unclip.data.sample import BadSample, Dataset
 from unclip.evaluate.features import Encoder
 from unclip.evaluate.perceptual import perceptual_distance
 from unclip.generate.inversion import psnr
@@ -19,6 +21,19 @@ class Enlarged:
 
     psnr: float
     perceptual: float
+
+
+def spread(dataset: Dataset, count: int, size: int) -> UInt8[Tensor, "n 3 s s"] | None:
+    """At most `count` pictures from all over a data set, at `size`; bad ones are left out. None where there are none as
+    large as that."""
+    found: list[np.ndarray] = []
+    for row in np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int).tolist():
+        try:
+            if min(dataset.picture(row, None).shape[1:]) >= size:
+                found.append(dataset.picture(row, size))
+        except BadSample:
+            continue
+    return torch.from_numpy(np.stack(found)) if found else None
 
 
 def upsampling(
