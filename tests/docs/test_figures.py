@@ -81,6 +81,12 @@ def test_a_command_that_fails_is_told(sheets, workshop):
         workshop.make(figure)
 
 
+def test_an_unknown_figure_is_refused(figures, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        figures.main(["cubes"])
+    assert "there is no figure 'cubes'; choose from samples, " in capsys.readouterr().err
+
+
 def test_the_page_is_up_to_date(figures):
     assert figures.page(figures.figures(unclip.load("artwork"))) == PAGE.read_text(encoding="utf-8"), (
         "run `python docs/figures.py --page`"
