@@ -1,9 +1,11 @@
 """Pulling from a server that speaks the hub's protocol, on this machine: files, licence, resuming, and what goes wrong."""
 
 import hashlib
+import io
 import json
 import re
 import shutil
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
@@ -15,6 +17,7 @@ from unclip.checkpoints import pull as pulling
 from unclip.checkpoints.hub import hub_cache, pulled, resolve
 from unclip.checkpoints.manifest import ModelError
 from unclip.checkpoints.pull import cached, look_up, needed, pull, remove, verify_pulled
+from unclip.cli.main import main
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 ID = "someone/karlo"
@@ -168,6 +171,29 @@ def test_pull_verify_and_remove(endpoint):
     assert cached() == {}
     with pytest.raises(FileNotFoundError, match=r"someone/karlo was not pulled"):
         remove(ID)
+
+
+class Terminal(io.StringIO):
+    """What a person looks at."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_command_tells_size_and_licence_and_shows_how_far_it_is(endpoint, terminal, monkeypatch, capsys):
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    screen = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", screen)
+    assert main(["models", "pull", ID]) == 0
+    assert capsys.readouterr().out.strip() == str(pulled(ID))
+    told = screen.getvalue()
+    assert f"unclip: {ID}: 4 files, 0.00 GB, licence creativeml-openrail-m" in told
+    assert ("100%" in told) == terminal
+    assert (main(["models", "pull", "someone/else"]), "the hub has no model" in screen.getvalue()) == (
+        1,
+        True,
+    )
 
 
 def test_a_broken_connection_goes_on_where_it_was(endpoint, monkeypatch):

@@ -1,7 +1,10 @@
 """Karlo in diffusers' own classes: narrow, with random weights and with the switches of the real one."""
 
 import json
+import re
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,17 +85,16 @@ def upsampler(seed: int, size: int | None) -> UNet2DModel:
     return randomised(model, seed)
 
 
-@pytest.fixture(scope="session")
-def karlo_parts() -> dict[str, Any]:
-    """Every component of both pipelines."""
+def make_karlo(width: int = WIDTH, heads: int = 2) -> dict[str, Any]:
+    """Every component of both pipelines, around a CLIP of so many heads and so wide."""
     torch.manual_seed(0)
     names = vocabulary()
     towers = {
-        "hidden_size": WIDTH,
-        "intermediate_size": 4 * WIDTH,
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
         "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "projection_dim": WIDTH,
+        "num_attention_heads": heads,
+        "projection_dim": width,
     }
     text = CLIPTextConfig(
         vocab_size=len(names),
@@ -113,14 +115,14 @@ def karlo_parts() -> dict[str, Any]:
                 num_attention_heads=2,
                 attention_head_dim=16,
                 num_layers=2,
-                embedding_dim=WIDTH,
+                embedding_dim=width,
                 num_embeddings=CONTEXT,
             ),
             3,
         ),
         "text_proj": randomised(
             UnCLIPTextProjModel(
-                clip_embeddings_dim=WIDTH, time_embed_dim=4 * CHANNELS[0], cross_attention_dim=24
+                clip_embeddings_dim=width, time_embed_dim=4 * CHANNELS[0], cross_attention_dim=24
             ),
             4,
         ),
@@ -150,6 +152,12 @@ def karlo_parts() -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="session")
+def karlo_parts() -> dict[str, Any]:
+    """Every component of both pipelines."""
+    return make_karlo()
+
+
 def _pipeline(kind: type, parts: dict[str, Any], names: list[str]) -> Any:
     pipeline = kind(**{name: parts[name] for name in names})
     pipeline.set_progress_bar_config(disable=True)
@@ -164,6 +172,16 @@ _SHARED += ["decoder_scheduler", "super_res_scheduler"]
 def karlo_pipeline(karlo_parts) -> UnCLIPPipeline:
     """Text to picture."""
     return _pipeline(UnCLIPPipeline, karlo_parts, [*_SHARED, "prior", "prior_scheduler"])
+
+
+@pytest.fixture(scope="session")
+def original_parts() -> tuple[UnCLIPPipeline, CLIPVisionModelWithProjection]:
+    """Text to picture with what Karlo's original files presume: heads of 64 channels in CLIP, a prior clamped to 10.
+
+    And CLIP's picture tower, which the originals have too.
+    """
+    parts = make_karlo(64, 1) | {"prior_scheduler": scheduler("sample", "fixed_small_log", 10.0)}
+    return _pipeline(UnCLIPPipeline, parts, [*_SHARED, "prior", "prior_scheduler"]), parts["image_encoder"]
 
 
 @pytest.fixture(scope="session")
@@ -199,3 +217,42 @@ def variation_folder(variation_pipeline, tmp_path_factory) -> Path:
         "#version: 0.2\n" + "".join(f"{left} {right}\n" for left, right in MERGES)
     )
     return folder
+
+
+@contextmanager
+def _lifted(pipeline: Any, names: list[str]) -> Iterator[None]:
+    """The pipeline's schedulers with their own betas, and everything that follows from them, in float64."""
+    schedulers = [getattr(pipeline, name) for name in names]
+    kept = [(one.betas, one.alphas, one.alphas_cumprod) for one in schedulers]
+    for one in schedulers:
+        one.betas = one.betas.double()
+        one.alphas = 1 - one.betas
+        one.alphas_cumprod = one.alphas.cumprod(0)
+    yield
+    for one, tables in zip(schedulers, kept):
+        one.betas, one.alphas, one.alphas_cumprod = tables
+
+
+@pytest.fixture(scope="session")
+def lifted() -> Callable[[Any, list[str]], AbstractContextManager[None]]:
+    """`_lifted`, for all tests."""
+    return _lifted
+
+
+def _listed(file: str, prefix: str = "") -> dict[str, tuple[int, ...]]:
+    """The names and shapes of a list beside the tests that begin with `prefix`; `{24}` stands for each of 24 layers."""
+    found = {}
+    for line in Path(__file__).with_name(file).read_text().splitlines():
+        name, _, shape = line.partition(" ")
+        layers = re.search(r"\{(\d+)\}", name)
+        for layer in range(int(layers[1]) if layers else 1):
+            key = re.sub(r"\{\d+\}", str(layer), name)
+            if key.startswith(prefix):
+                found[key.removeprefix(prefix)] = tuple(map(int, filter(None, shape.split("x"))))
+    return found
+
+
+@pytest.fixture(scope="session")
+def listed() -> Callable[..., dict[str, tuple[int, ...]]]:
+    """`_listed`, for all tests."""
+    return _listed

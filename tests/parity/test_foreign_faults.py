@@ -114,6 +114,29 @@ def test_a_hub_id_that_was_not_pulled(tmp_path, monkeypatch):
         unclip.load("kakaobrain/karlo-v1-alpha")
 
 
+def test_a_hub_id_that_was_pulled(karlo_folder, tmp_path, monkeypatch):
+    """The cache as the hub's client leaves it."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    home, revision = tmp_path / "models--someone--karlo", "0123456789abcdef0123456789abcdef01234567"
+    (home / "snapshots").mkdir(parents=True)
+    (home / "snapshots" / revision).symlink_to(karlo_folder, target_is_directory=True)
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text(revision)
+    system = unclip.load("someone/karlo", device="cpu")
+    assert system.name == "someone/karlo"
+    assert system.weights == unclip.load(karlo_folder, device="cpu").weights
+    assert set(system.parts) == {"clip", "prior", "decoder", "upsampler"}
+
+
+def test_half_precision_where_there_is_no_other(folder, karlo_folder):
+    file = weights(folder, "prior")
+    save_file({name: weight.half() for name, weight in load_file(file).items()}, file)
+    file.rename(file.with_suffix(".fp16.safetensors"))
+    half, whole = (open_model(one).parts["prior"].load().state_dict() for one in (folder, karlo_folder))
+    assert {weight.dtype for weight in half.values()} == {torch.float32}
+    assert all(torch.equal(weight, whole[name].half().float()) for name, weight in half.items())
+
+
 def test_parts_mix_where_they_fit(karlo_folder, variation_folder):
     """The text-to-picture folder has no picture tower; the variations folder has one."""
     whole = open_model(karlo_folder, parts={"clip": variation_folder})

@@ -4,6 +4,7 @@ The configs are those of the files. Names and shapes come from the reference cla
 Karlo's original classes (https://github.com/kakaobrain/karlo) are kept in `karlo_original.txt`.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,14 @@ import torch
 from diffusers import PriorTransformer, UNet2DConditionModel, UNet2DModel
 from diffusers.pipelines.deprecated.unclip import UnCLIPTextProjModel
 from torch import Tensor
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModelWithProjection
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from unclip.checkpoints.io import build
 from unclip.checkpoints.keymap import Table
@@ -191,36 +199,80 @@ def vit_l() -> dict[str, tuple[int, ...]]:
     )
 
 
+# OpenCLIP's ViT-bigG/14, as Kandinsky 2.2 has it.
+BIG_TEXT = TEXT | {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "projection_dim": 1280,
+}
+BIG_TEXT |= {"num_attention_heads": 20, "hidden_act": "gelu"}
+BIG_VISION = VISION | {"hidden_size": 1664, "intermediate_size": 8192, "num_hidden_layers": 48}
+BIG_VISION |= {"num_attention_heads": 16, "hidden_act": "gelu", "projection_dim": 1280}
+
+
+@pytest.mark.parametrize(
+    ("text", "vision", "width"), [(TEXT, VISION, 768), (BIG_TEXT, BIG_VISION, 1280)], ids=["2.1", "2.2"]
+)
+def test_kandinskys_priors(text, vision, width):
+    """The prior, and both towers in folders of their own, as Karlo's variations have them too."""
+    data = PRIOR | {"embedding_dim": width, "num_layers": 20}
+    config = karlo.prior_config(data, scheduler("sample", "fixed_small_log", 10.0), "prior")
+    assert (config.embedding, config.clip_range) == (width, 10.0)
+    check(build(DiffusionPrior, config), karlo.PRIOR, shapes(PriorTransformer, data, "prior/"))
+    clip = clip_map.transformers_config(
+        text, vision, embedding=width, end=49407, where="clip", normalize=False
+    )
+    towers = {
+        **shapes(lambda **given: CLIPTextModelWithProjection(CLIPTextConfig(**given)), text, "text_encoder/"),
+        **shapes(
+            lambda **given: CLIPVisionModelWithProjection(CLIPVisionConfig(**given)), vision, "image_encoder/"
+        ),
+    }
+    check(build(Clip, clip), clip_map.split_towers("text_encoder/", "image_encoder/"), towers)
+
+
+@pytest.mark.parametrize("width", [768, 1280])
+def test_eclipses_priors(width):
+    """For Karlo and for Kandinsky 2.2: 33 million weights, 16 heads of 32, ten layers, and no label."""
+    data = PRIOR | {"embedding_dim": width, "num_attention_heads": 16, "attention_head_dim": 32}
+    data |= {"num_layers": 10, "additional_embeddings": 3}
+    theirs = shapes(PriorTransformer, data, "")
+    held = {name: shape for name, shape in theirs.items() if not name.startswith("time_embedding")}
+    assert 32e6 < total(held) < 36e6
+    check(build(DiffusionPrior, karlo.eclipse_config(data, "prior")), karlo.ECLIPSE, held)
+
+
 def test_clip_in_transformers_layout():
     config = clip_map.transformers_config(TEXT, VISION, embedding=768, end=49407, where="clip")
     assert total(vit_l()) == 427_616_513
     check(build(Clip, config), clip_map.TRANSFORMERS, vit_l())
 
 
-def test_clip_in_openais_layout():
-    """OpenAI's class is not installed: its names and shapes are ours through the table, checked by their sizes."""
+@pytest.mark.parametrize("model", ["ViT-L-14", "ViT-H-14", "ViT-bigG-14"])
+def test_clip_in_openclips_layout(listed, model):
+    """`record_openclip.py` listed what OpenCLIP's own class has."""
+    config = json.loads(Path(__file__).with_name("openclip.json").read_text())[model]
+    check(
+        build(Clip, clip_map.openclip_config(config, model)),
+        clip_map.openai_table(),
+        listed("openclip.txt", f"{model}/"),
+    )
+
+
+def test_clip_in_openais_layout(listed):
+    """The names are OpenCLIP's. OpenAI's archives hold facts about the model besides, and no config: all is told by the shapes."""
     config = clip_map.transformers_config(TEXT, VISION, embedding=768, end=49407, where="clip")
-    network = build(Clip, config)
-    table = clip_map.openai_table()
-    theirs = table.to_theirs(
-        {name: torch.empty_like(w, device="meta") for name, w in network.state_dict().items()}
-    )
     facts = {"input_resolution": (), "context_length": (), "vocab_size": ()}
-    listed = {name: tuple(weight.shape) for name, weight in theirs.items()} | facts
-    assert listed["visual.proj"] == (1024, 768)
-    assert listed["text_projection"] == (768, 768)
-    assert listed["visual.transformer.resblocks.23.attn.in_proj_weight"] == (3072, 1024)
-    check(network, table, listed)
-    assert (
-        clip_map.openai_config({n: torch.empty(s, device="meta") for n, s in listed.items()}, "x") == config
-    )
+    held = listed("openclip.txt", "ViT-L-14/") | facts
+    assert total(held) - len(facts) == 427_616_513
+    check(build(Clip, config), clip_map.openai_table(), held)
+    assert clip_map.openai_config({n: torch.empty(s, device="meta") for n, s in held.items()}, "x") == config
 
 
 @pytest.fixture(scope="module")
-def original() -> dict[str, tuple[int, ...]]:
-    lines = Path(__file__).with_name("karlo_original.txt").read_text().splitlines()
-    pairs = (line.split() for line in lines)
-    return {name: tuple(map(int, shape.split("x"))) for name, shape in pairs}
+def original(listed) -> dict[str, tuple[int, ...]]:
+    return listed("karlo_original.txt")
 
 
 def part(keys: Mapping[str, tuple[int, ...]], prefix: str) -> dict[str, tuple[int, ...]]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from unclip.checkpoints.files import open_weights
 from unclip.checkpoints.foreign import Foreign, recognise
 from unclip.models.decoder import DecoderCondition
 from unclip.models.prior_diffusion import PriorCondition
@@ -41,6 +42,17 @@ def texts(karlo_parts) -> dict[str, Tensor]:
         "embedding": out.text_embeds,
         "states": out.last_hidden_state,
     }
+
+
+def test_every_table_goes_back(variation_folder, karlo):
+    """The files from the networks: every weight, bit for bit."""
+    for found in (karlo, recognise(variation_folder)):
+        for part in found.parts.values():
+            network = part.load()
+            back = part.table.to_theirs(network.state_dict())
+            with open_weights(part.files) as readers:
+                assert back.keys() == readers.keys()
+                assert all(torch.equal(weight, readers[name]()) for name, weight in back.items())
 
 
 @torch.no_grad()

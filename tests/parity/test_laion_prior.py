@@ -1,7 +1,6 @@
 """LAION's prior against what lucidrains' own package answered: `record_laion_prior.py` asked it, versions 1.15.6 and 1.1.0."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -120,19 +119,9 @@ def test_samples():
 
 
 @pytest.mark.parametrize("version", ["now", "first"])
-def test_every_weight_at_full_size(version):
-    shapes = {}
-    for line in (HERE / "laion_prior.txt").read_text().splitlines():
-        name, _, shape = line.partition(" ")
-        count = re.search(r"\{(\d+)\}", name)
-        for layer in range(int(count[1]) if count else 1):
-            key = re.sub(r"\{\d+\}", str(layer), name)
-            shapes[key] = tuple(map(int, filter(None, shape.split("x"))))
-    theirs = {
-        name.removeprefix(f"{version}/"): torch.empty(shape, device="meta")
-        for name, shape in shapes.items()
-        if name.startswith(f"{version}/")
-    }
+def test_every_weight_at_full_size(listed, version):
+    held = listed("laion_prior.txt", f"{version}/")
+    theirs = {name: torch.empty(shape, device="meta") for name, shape in held.items()}
     example = json.loads((HERE / "laion_prior.json").read_text())
     config = laion.read_config(example, theirs, "x")
     network = build(LaionPrior, config)

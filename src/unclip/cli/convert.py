@@ -14,7 +14,7 @@ def add(verbs) -> None:
         "source",
         type=Path,
         metavar="SOURCE",
-        help="a folder in diffusers', transformers' or OpenCLIP's layout, of Karlo's checkpoints, or OpenAI's CLIP file",
+        help="a folder in diffusers', transformers' or OpenCLIP's layout, of Karlo's checkpoints, of LAION's prior, or OpenAI's CLIP file",
     )
     parser.add_argument(
         "-o", "--out", type=Path, required=True, metavar="FOLDER", help="where the model goes"
