@@ -169,6 +169,7 @@ def test_padding_is_a_learned_state_and_no_token(net):
 
 
 @both
+@torch.no_grad()
 def test_encoding_once_is_encoding_at_every_step(net):
     decoder, given = build(net), condition()
     process = decoder.config.process.build()

@@ -213,3 +213,21 @@ def test_captions_of_another_clip_are_refused():
                 condition, text_states=condition.text_states[:, :3], text_mask=condition.text_mask[:, :3]
             ),
         )
+
+
+@torch.no_grad()
+def test_a_caption_that_was_read_before_gives_the_same():
+    config = DiffusionPriorConfig(embedding=6, context=5, text_width=7, width=16, layers=2, heads=2)
+    torch.manual_seed(0)
+    prior = DiffusionPrior(config).eval()
+    mask = torch.tensor([[True, True, False, False, False], [True] * 5])
+    condition = PriorCondition(torch.randn(2, 6), torch.randn(2, 5, 7), mask, torch.tensor([True, True]))
+    x, label = torch.randn(2, 6), torch.tensor([3.0, 900.0])
+    for one in (condition, condition.null()):
+        read = prior.read(one)
+        assert read.memory is not None
+        assert (prior(x, label, read) - prior(x, label, one)).abs().max() < 1e-6
+    assert condition.null().memory is None
+    assert prior.read(condition).drop(torch.tensor([True, False])).memory is None
+    with torch.enable_grad():
+        assert prior.read(condition).memory is None
