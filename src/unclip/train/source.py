@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -14,6 +13,7 @@ from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from torch import Tensor
 
 from unclip.data.dataset import Dataset, open_dataset
+from unclip.data.everyday import is_everyday
 from unclip.data.order import Order
 from unclip.data.resident import Resident
 from unclip.data.sample import BadSample, digest_of
@@ -43,9 +43,7 @@ class Source:
         if shared:
             held_out = chosen_by_key([sample.key for sample in self.resident.samples], data.held_out)
             self.resident = _rows(self.resident, held_out if part == "validation" else ~held_out)
-        self.order = Order(
-            len(self.resident), derive(config.seed, "order"), weights_of(self.resident, data.kinds)
-        )
+        self.order = Order(len(self.resident), derive(config.seed, "order"), weights_of(self.resident, data))
         self._pixels = _in_device_memory(self.resident, device)
 
     def __len__(self) -> int:
@@ -81,6 +79,12 @@ class Source:
         if noise is not None and self.shift:
             pixels = shifted(pixels, noise.fork("shift").integers(2 * self.shift + 1, 2) - self.shift)
         return from_uint8(pixels)
+
+    def squares(
+        self, indices: Int64[np.ndarray, " b"], corners: Int64[Tensor, "b 2"], side: int
+    ) -> Float[Tensor, "b 3 w w"]:
+        """The square of `side` pixels at its corner (down, right) of each picture, in [-1, 1] on the device."""
+        return from_uint8(self.resident.squares(indices, corners, side).to(self.device))
 
     def captions(self, indices: Int64[np.ndarray, " b"], noise: Noise | None = None) -> list[str]:
         """One caption of each picture: drawn with `noise`, or else its first."""
@@ -154,13 +158,18 @@ def _in_device_memory(resident: Resident, device: torch.device) -> UInt8[Tensor,
     return torch.from_numpy(resident.data[resident.rows]).to(device)
 
 
-def weights_of(resident: Resident, kinds: Mapping[str, float]) -> Float64[np.ndarray, " n"]:
-    """The samples' weights, times the factor of their kind. Raises ValueError for a factor outside of (0, 1]."""
-    for kind, factor in kinds.items():
+def weights_of(resident: Resident, data: DataConfig) -> Float64[np.ndarray, " n"]:
+    """The samples' weights, times the factors of what they show. Raises ValueError for a factor outside of (0, 1]."""
+    factors = {f"kinds.{kind}": factor for kind, factor in data.kinds.items()} | {"uncommon": data.uncommon}
+    for name, factor in factors.items():
         if not 0 < factor <= 1:
-            raise ValueError(f"data.kinds.{kind} is {factor}; give a factor in (0, 1]")
-    factors = [kinds.get(sample.meta.get("kind", ""), 1.0) for sample in resident.samples]
-    return resident.weights * np.array(factors)
+            raise ValueError(f"data.{name} is {factor}; give a factor in (0, 1]")
+    seen = [
+        data.kinds.get(sample.meta.get("kind", ""), 1.0)
+        * (1.0 if is_everyday(sample.meta) else data.uncommon)
+        for sample in resident.samples
+    ]
+    return resident.weights * np.array(seen)
 
 
 def shifted(pixels: UInt8[Tensor, "b 3 s s"], offsets: Int64[Tensor, "b 2"]) -> UInt8[Tensor, "b 3 s s"]:
