@@ -32,6 +32,8 @@ class DataConfig:
     """Where decoded pictures are kept; None: beside the run."""
     kinds: dict[str, float] = field(default_factory=dict)
     """Factors in (0, 1] on the weights of samples, by the `kind` in their metadata: how often each kind is seen."""
+    uncommon: float = 1.0
+    """A factor in (0, 1] on the weights of artwork that shows more than everyday things (`data.everyday`)."""
     shift: int = 0
     """Augmentation of the pictures that CLIP sees: moved by up to so many pixels, the edge filled with white."""
 
