@@ -243,8 +243,8 @@ class System(Manipulations):
 
         Each picture records a seed of its own; made again alone with it, the picture is the same: bit for bit on the
         CPU with the default `batch_size` of 1, to rounding on a GPU or in larger batches. None stands for the model's
-        default; the default `size` is what the first upsampler makes. `fast` takes fewer steps where none are given. Raises `ValueError` for an empty prompt or a value
-        out of range; warns `PromptTruncated`.
+        default; the default `size` is what the first upsampler makes. `fast` takes fewer steps where none are given.
+        Raises `ValueError` for an empty prompt or a value out of range; warns `PromptTruncated`.
         """
         from unclip.generate.text_to_image import generate_each
 

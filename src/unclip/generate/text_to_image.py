@@ -196,11 +196,13 @@ def embed(
         if negative is None and prior.config.null == "empty":
             negative = _captions(system, [""] * len(captions.tokens))
         guided |= {"steps": settings.prior_steps, "sampler": settings.prior_sampler}
+    # Asked for while CLIP is in memory.
+    unit = system.clip.config.normalize
     with system.precision(prior):
         sample = sample_prior_autoregressive if settings.prior == "autoregressive" else sample_prior
         sampler = sample(prior, captions, seeds, negative=negative, **guided)
         samples = reporter.follow(sampler, "prior", prior_steps(system, settings), first)
-    return choose(prior, samples, captions, unit=system.clip.config.normalize)
+    return choose(prior, samples, captions, unit=unit)
 
 
 def prior_steps(system: System, settings: Settings) -> int:
