@@ -71,6 +71,14 @@ def test_equal_widths_are_not_enough(folders):
     assert both.parts["clip"].space().sketch == read_manifest(folders / "two").space.sketch
 
 
+def test_a_part_that_was_trained_alone_remembers_its_clip(folders):
+    space = read_manifest(folders / "two").space
+    save_model(folders / "prior", {"prior": DiffusionPrior(PRIOR)}, name="alone", space=space)
+    with pytest.raises(ModelError, match="the prior of 'alone' was made for the embeddings of"):
+        open_model(folders / "one", parts={"prior": folders / "prior"})
+    assert open_model(folders / "two", parts={"prior": folders / "prior"}).parts["prior"].model == "alone"
+
+
 def test_packing_and_older_folders_keep_their_space(folders):
     pack(folders / "one", folders / "small", storage="int8")
     assert read_manifest(folders / "small").space == read_manifest(folders / "one").space

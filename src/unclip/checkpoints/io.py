@@ -42,12 +42,14 @@ def save_model(
     defaults: Mapping[str, Any] | None = None,
     description: str = "",
     licence: str = "",
+    space: Space | None = None,
     storage: Storage = "float32",
     force: bool = False,
 ) -> Path:
     """Write a model folder, whole or not at all.
 
-    `parts` are networks of registered kinds with their `config`; `tokenizer` is the JSON text of one. Raises
+    `parts` are networks of registered kinds with their `config`; `tokenizer` is the JSON text of one; `space` is the
+    embedding space where no CLIP is among the parts. Raises
     `FileExistsError` unless `force`, and `ValueError` for an unregistered part or a weight that is not finite.
     """
 
@@ -70,7 +72,7 @@ def save_model(
             parts=entries,
             tokenizer=tokens,
             defaults=dict(defaults or {}),
-            space=Space(sketch=sketch(parts["clip"].get_parameter(PROJECTION))) if "clip" in parts else None,
+            space=Space(sketch=sketch(parts["clip"].get_parameter(PROJECTION))) if "clip" in parts else space,
         )
 
     return write_folder(Path(folder), fill, force=force)

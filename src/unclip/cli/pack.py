@@ -92,6 +92,7 @@ def joined(
         defaults=to_dict(defaults or Settings()),
         description=description,
         licence=licence,
+        space=next((manifest.space for _, manifest in found.values() if manifest.space), None),
         storage=storage,
         force=force,
     )

@@ -71,6 +71,7 @@ class Run:
                 {self.config.stage: objective.model},
                 name=f"{self.config.recipe}-{self.config.stage}",
                 tokenizer=objective.tokenizer_json,
+                space=objective.space,
             )
 
     def settle(self, config: TrainConfig) -> None:

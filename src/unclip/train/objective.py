@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from PIL import Image
 from torch import Tensor, nn
 
+from unclip.checkpoints.manifest import Space
 from unclip.rng import Noise
 from unclip.train.config import TrainConfig
 from unclip.train.source import Source
@@ -40,6 +41,11 @@ class Objective(Protocol):
     @property
     def tokenizer_json(self) -> str | None:
         """The tokenizer that belongs to the network, if it reads captions."""
+        ...
+
+    @property
+    def space(self) -> Space | None:
+        """The embedding space of the CLIP that the network learns from; a CLIP has its own."""
         ...
 
     def loss(self, numbers: Int64[np.ndarray, " b"], noise: Noise) -> Losses:

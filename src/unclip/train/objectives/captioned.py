@@ -16,7 +16,7 @@ class CaptionedEmbeddings:
     def __init__(self, config: TrainConfig, device: torch.device):
         self.config, self.device = config, device
         self.clip = ClipRun(config, device)
-        self.tokenizer_json = self.clip.tokenizer_json
+        self.tokenizer_json, self.space = self.clip.tokenizer_json, self.clip.space
         self.train = Source(config, "train", device)
         self.held_out = Source(config, "validation", device)
         cache = Path(config.out).parent / "embeddings"

@@ -33,7 +33,7 @@ class ClipObjective:
                 self.train.all_captions(), vocabulary=config.vocabulary, context=text.context
             )
         )
-        self.tokenizer_json = self.tokenizer.to_json()
+        self.tokenizer_json, self.space = self.tokenizer.to_json(), None
         self.model = Clip(fitted(config.model, self.tokenizer)).to(device)
         self.device = device
         self.encode_image = compiled(config, device, self.model.encode_image)

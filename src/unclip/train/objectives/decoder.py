@@ -31,7 +31,7 @@ class DecoderObjective:
         assert isinstance(config.model, DecoderConfig)
         self.config, self.device = config, device
         self.clip = ClipRun(config, device)
-        self.tokenizer_json = self.clip.tokenizer_json
+        self.tokenizer_json, self.space = self.clip.tokenizer_json, self.clip.space
         self.train = Source(config, "train", device)
         self.held_out = Source(config, "validation", device)
         cache = Path(config.out).parent / "embeddings"

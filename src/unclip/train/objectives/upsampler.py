@@ -33,7 +33,7 @@ class UpsamplerObjective:
         self.held_out = Source(config, "validation", device, size=config.model.high_size)
         self.model = Upsampler(config.model).to(device)
         self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.tokenizer_json = None
+        self.tokenizer_json = self.space = None
         self.process = config.model.process.build()
         self.denoiser = Preconditioned(self.model, self.process)
         self.training_denoiser = Preconditioned(compiled(config, device, self.model), self.process)
