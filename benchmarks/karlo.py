@@ -38,12 +38,17 @@ Draw = Callable[[Clock], np.ndarray]
 
 def diffusers_draws(folder: Path, dtype: str, steps: tuple[int, int, int]) -> Draw:
     """`UnCLIPPipeline`, mended."""
+    import diffusers
     import torch
+    import transformers
     from diffusers import PriorTransformer, UnCLIPPipeline, UnCLIPScheduler, UNet2DConditionModel, UNet2DModel
     from diffusers.pipelines.deprecated.unclip import UnCLIPTextProjModel, pipeline_unclip
     from diffusers.schedulers import scheduling_unclip
     from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
+    diffusers.logging.set_verbosity_error()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     functional = types.ModuleType("functional")
     functional.__dict__.update(torch.nn.functional.__dict__)
 

@@ -158,7 +158,8 @@ def write_folder(folder: Path, size: Size, dtype: torch.dtype = torch.bfloat16) 
 
 def random_weights(like: Mapping[str, Tensor], seed: int, dtype: torch.dtype) -> dict[str, Tensor]:
     """Weights that keep the variance of what passes through them, as training's do."""
-    generator = torch.Generator().manual_seed(seed)
+    # Full size has 3.4 billion weights: the same million numbers again and again, at another place in every row.
+    numbers = torch.randn(1_000_003, generator=torch.Generator().manual_seed(seed))
     made = {}
     for name, weight in like.items():
         fan_in = math.prod(weight.shape[1:])
@@ -166,7 +167,8 @@ def random_weights(like: Mapping[str, Tensor], seed: int, dtype: torch.dtype) ->
             # What is added to a residual stream and the predicted noise are small, as in a network that starts at zero.
             last = ("conv2.weight", "to_out.0.weight", "ff.net.2.weight", "conv_out.weight")
             scale = (0.3 if name.endswith(last) else 1.0) * fan_in**-0.5
-            value = torch.empty(weight.shape, dtype=torch.float32).normal_(std=scale, generator=generator)
+            copies = -(-weight.numel() // len(numbers))
+            value = scale * numbers.repeat(copies)[: weight.numel()].reshape(weight.shape)
         elif ("norm" in name and name.endswith("weight")) or name == "clip_std":
             value = torch.ones(weight.shape)
         else:

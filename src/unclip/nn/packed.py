@@ -37,11 +37,18 @@ class PackedConv2d(nn.Module):
         self.bias = None if layer.bias is None else layer.bias.detach().to(dtype)
 
     def forward(
-        self, x: Float[Tensor, "b c h w"], *, plus: Float[Tensor, "b k i j"] | None = None
+        self,
+        x: Float[Tensor, "b c h w"],
+        *,
+        plus: Float[Tensor, "b k i j"] | None = None,
+        shift: Float[Tensor, "b k"] | None = None,
     ) -> Float[Tensor, "b k i j"]:
-        """The convolution of `x`, added to `plus` before it is rounded."""
+        """The convolution of `x`, added to `plus` before it is rounded; `shift` is added to the whole of each channel."""
+        if shift is not None and len(x) > 1:
+            return self(x, plus=plus).add_(rearrange(shift, "b k -> b k 1 1"))
         x = x.to(self.dtype).contiguous(memory_format=torch.channels_last)
-        layer = self.weight, self.bias, *self.shape
+        bias = self.bias if shift is None else shift[0] if self.bias is None else self.bias + shift[0]
+        layer = self.weight, bias, *self.shape
         if plus is None:
             return torch.ops.mkldnn._convolution_pointwise(x, *layer, "none", [], "")
         plus = plus.to(self.dtype).contiguous(memory_format=torch.channels_last)
@@ -68,11 +75,14 @@ class DoublingConv2d(nn.Module):
                 phase.bias = layer.bias
                 self.phases.append(PackedConv2d(phase, dtype))
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k 2*h 2*w"]:
+    def forward(
+        self, x: Float[Tensor, "b c h w"], *, shift: Float[Tensor, "b k"] | None = None
+    ) -> Float[Tensor, "b k 2*h 2*w"]:
+        """As `PackedConv2d`'s."""
         height, width = x.shape[-2:]
         made: Tensor | None = None
         for index, phase in enumerate(self.phases):
-            part = phase(x)
+            part = phase(x, shift=shift)
             if made is None:
                 shape = (len(x), part.shape[1], 2 * height, 2 * width)
                 made = part.new_empty(shape).contiguous(memory_format=torch.channels_last)
@@ -127,12 +137,11 @@ class PackedResBlock(nn.Module):
             h = halve(h)
         if self.resample is not None:
             x = self.resample(x)
-        h = self.conv1(h)
-        modulation = rearrange(self.embedding(embedding), "b c -> b c 1 1")
+        modulation = self.embedding(embedding)
         if self.scale_shift_norm:
-            scale, shift = modulation.chunk(2, dim=1)
-            h = torch.addcmul(shift, self.norm2(h), 1 + scale)
+            scale, shift = rearrange(modulation, "b (two c) -> two b c 1 1", two=2)
+            h = torch.addcmul(shift, self.norm2(self.conv1(h)), 1 + scale)
         else:
-            h = self.norm2(h.add_(modulation))
+            h = self.norm2(self.conv1(h, shift=modulation))
         h = F.silu(h, inplace=True)
         return self.conv2(h, plus=x if self.skip is None else self.skip(x))
