@@ -176,7 +176,7 @@ def plot_captions(report: Report) -> Figure:
 def plot_bars(rows: Sequence[Report]) -> Figure:
     """An ablation without an order, such as that of the priors: a bar for each setting."""
     figure, panels = _panels(len(MEASURES))
-    names = [", ".join(str(value) for value in row["changed"].values()) for row in rows]
+    names = [str(next(iter(row["changed"].values()))) for row in rows]
     for axes, (key, title) in zip(panels, MEASURES.items()):
         axes.bar(names, [row[key] for row in rows], color=BLUE)
         axes.set_title(title)
@@ -206,6 +206,8 @@ def plot_samplers(rows: Sequence[Report]) -> Figure:
             axes.plot(calls, [row[key] for row in own], "o-", color=colour, label=name)
         axes.set_title(title)
         axes.set_xscale("log")
+        axes.set_xticks([5, 10, 20, 50, 100], ["5", "10", "20", "50", "100"])
+        axes.minorticks_off()
         axes.set_xlabel("calls of the decoder")
     panels[0].legend(frameon=False)
     return figure
