@@ -34,6 +34,7 @@ NETS = {
         "model.caption.width=8",
     ),
     "upsampler": ("model.net.channels=8", "model.net.groups=4"),
+    "upsampler_1024": ("model.net.channels=8", "model.net.groups=4"),
 }
 
 

@@ -59,7 +59,7 @@ def test_a_batch_that_fails_as_a_whole_is_named_by_its_range(small, begin):
         run.step()
 
 
-@pytest.mark.parametrize("stage", ["prior", "decoder", "upsampler"])
+@pytest.mark.parametrize("stage", ["prior", "decoder", "upsampler", "upsampler_1024"])
 def test_accumulated_gradients_are_those_of_the_batch(small, begin, stage):
     # Adam divides by the gradient's size; a large epsilon keeps rounding from being blown up by that.
     config = small(stage, "batch=12", "optimizer.epsilon=0.01")

@@ -38,9 +38,12 @@ def test_kills_do_not_show_in_the_weights(small, tmp_path, stage, changes):
     assert len(list((tmp_path / "killed" / "checkpoints").iterdir())) == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_request_to_stop_saves_and_the_same_command_goes_on(small, tmp_path, monkeypatch, number):
-    config = small("upsampler", "samples=32")
+@pytest.mark.parametrize(
+    ("stage", "number"),
+    [("upsampler", signal.SIGTERM), ("upsampler", signal.SIGINT), ("upsampler_1024", signal.SIGTERM)],
+)
+def test_a_request_to_stop_saves_and_the_same_command_goes_on(small, tmp_path, monkeypatch, stage, number):
+    config = small(stage, "samples=32")
     whole, stopped = (override(config, [f"out={tmp_path / name}"]) for name in ("whole", "stopped"))
     train(whole, device="cpu")
     write, handler = RunFolder.write_metrics, signal.getsignal(number)

@@ -118,3 +118,19 @@ def test_shifted():
 def test_spread():
     assert spread(3, 11).tolist() == [0, 5, 10]
     assert spread(20, 4).tolist() == [0, 1, 2, 3]
+
+
+def test_squares_are_pieces_of_the_pictures(small):
+    source = Source(small("clip"), "train", CPU)
+    indices, corners = np.array([3, 0, 3]), torch.tensor([[0, 0], [2, 5], [8, 8]])
+    squares = source.squares(indices, corners, 8)
+    whole = source.pictures(indices)
+    for square, picture, (top, left) in zip(squares, whole, corners.tolist(), strict=True):
+        assert torch.equal(square, picture[:, top : top + 8, left : left + 8])
+
+
+def test_pictures_smaller_than_what_is_learned_are_refused(small, pictures):
+    with pytest.raises(
+        ValueError, match="the pictures have 16 pixels a side, and this stage learns what 32 look"
+    ):
+        train(small("upsampler", f"data.path={pictures}"), device="cpu")

@@ -166,6 +166,15 @@ def deliver(
     pictures: "Iterable[Picture]", paths: Sequence[Path | None], arguments: argparse.Namespace
 ) -> None:
     """Save each picture when it is finished and say where; then the grid, or the JSON of all."""
+    made = save_all(pictures, paths, arguments)
+    if arguments.json:
+        console.result_json(made)
+
+
+def save_all(
+    pictures: "Iterable[Picture]", paths: Sequence[Path | None], arguments: argparse.Namespace
+) -> Any:
+    """`deliver` without the JSON, which is returned."""
     made, images = [], []
     for picture, path in zip(pictures, paths):
         images.append(picture.image)
@@ -181,10 +190,7 @@ def deliver(
         save_picture(grid(images, gap=8), arguments.grid, force=arguments.force)
         if not arguments.json:
             console.result(str(arguments.grid))
-    if arguments.json:
-        console.result_json(
-            made if arguments.grid is None else {"path": str(arguments.grid), "pictures": made}
-        )
+    return made if arguments.grid is None else {"path": str(arguments.grid), "pictures": made}
 
 
 def name_outputs(output: str | None, stems: Sequence[str]) -> list[Path]:

@@ -11,6 +11,7 @@ from signal import SIGINT
 
 import unclip
 from unclip.cli import (
+    captions,
     console,
     convert,
     data,
@@ -23,6 +24,7 @@ from unclip.cli import (
     models,
     outpaint,
     pack,
+    probe,
     reconstruct,
     redo,
     show,
@@ -41,6 +43,8 @@ VERBS = (
     outpaint,
     upscale,
     reconstruct,
+    captions,
+    probe,
     show,
     redo,
     models,

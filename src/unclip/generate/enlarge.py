@@ -78,7 +78,8 @@ def run_upsampler(
     steps, sampler = settings.upsampling(system.upsamplers.index(upsampler))
     net = upsampler.config.net
     with system.precision(upsampler):
-        if tile is not None and not net.attention_levels:
-            upsampler = in_tiles(upsampler, tile * net.patch)
-        walk = upsample(upsampler, pixels, seeds, steps=steps, sampler=sampler, known=known)
+        # Not before: with offloading the weights come and go.
+        cut = tile is not None and not net.attention_levels
+        network = in_tiles(upsampler, tile * net.patch) if cut else upsampler
+        walk = upsample(network, pixels, seeds, steps=steps, sampler=sampler, known=known)
         return reporter.follow(walk, "upsampler", steps, first)

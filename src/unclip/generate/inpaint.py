@@ -1,8 +1,8 @@
 """Edits: a part of a picture drawn anew after a caption, all other pixels kept to the bit.
 
 The decoder sees the kept part at its own size, as its inpainting inputs where it has them (GLIDE, section 2.4), else by
-RePaint. The upsamplers go on from the kept pixels at theirs. What they draw is brought to the kept pixels' colours near
-the border, and put into the hole.
+RePaint; what it draws is brought to the colours around it. The upsamplers go on from the kept pixels at their sizes, and
+only what lies in the hole is put back.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ from unclip.rng import Noise
 RESAMPLINGS = 5
 """How often RePaint walks each step, for decoders that were not trained to inpaint."""
 REACH = 2
-"""How far inside its border a hole is brought to the colours outside, in pixels of the decoder."""
+"""How far inside its border a filled hole is touched up after it was enlarged, in pixels of the decoder."""
 
 
 def edit(
@@ -142,7 +142,7 @@ def _fill_small(
             )
             total = settings.steps * RESAMPLINGS
         drawn = reporter.follow(sampler, "decoder", total, first)
-    return torch.lerp(match_border(drawn, known, reach=REACH), known.pixels, known.mask)
+    return torch.lerp(match_border(drawn, known), known.pixels, known.mask)
 
 
 def _size_for(system: System, side: int) -> int:

@@ -29,8 +29,7 @@ class Known(NamedTuple):
         mask = 1 - F.adaptive_max_pool2d(1 - self.mask, size)
         if size < side:
             return Known(F.adaptive_avg_pool2d(self.pixels, size), mask)
-        around = blur(self.pixels * self.mask, 4) / blur(self.mask, 4).clamp(min=1e-6)
-        filled = torch.where(self.mask > 0, self.pixels, around)
+        filled = membrane(self.pixels, self.mask)
         pixels = F.interpolate(filled, size=size, mode="bicubic", align_corners=False)
         return Known(pixels.clamp(-1, 1), mask)
 
@@ -47,22 +46,53 @@ class Known(NamedTuple):
         return Known(self.pixels.to(device), self.mask.to(device))
 
 
-def match_border(drawn: Float[Tensor, "1 3 s s"], known: Known, reach: int) -> Float[Tensor, "1 3 s s"]:
-    """What was drawn, brought to the colours of the kept pixels near the border, and less the further away.
+def match_border(
+    drawn: Float[Tensor, "1 3 s s"], known: Known, reach: float | None = None
+) -> Float[Tensor, "1 3 s s"]:
+    """What was drawn in the hole, brought to the colours of the kept pixels around it: all of it, or a border of about
+    `reach` pixels.
 
-    The difference of the two over the known pixels is carried into the hole by averages of about `reach` pixels, the
-    way that seamless cloning carries it by a membrane (Pérez et al. 2003).
+    What is missing at the border to the colours outside is spread over the hole by a membrane, which leaves all edges
+    that were drawn within (Pérez et al. 2003, "Poisson Image Editing").
     """
-    near = blur(known.mask, reach)
-    carried = blur((known.pixels - drawn) * known.mask, reach) / near.clamp(min=1e-6)
-    # At a straight border half of the pixels around are known.
-    return drawn + carried * (2 * near).clamp(max=1.0)
+    hole = 1 - known.mask
+    near = _around(hole)
+    inside = _around(drawn * hole) / near.clamp(min=1e-6)
+    border = known.mask * (near > 0)
+    return drawn + hole * membrane(known.pixels - inside, border, reach)
 
 
-def blur(x: Float[Tensor, "b c h w"], reach: int) -> Float[Tensor, "b c h w"]:
-    """Three box averages in each direction, nearly a Gaussian; beyond the border lies nothing."""
-    width = 2 * max(1, reach // 2) + 1
-    for kernel in ((width, 1), (1, width)):
-        for _ in range(3):
-            x = F.avg_pool2d(x, kernel, stride=1, padding=(kernel[0] // 2, kernel[1] // 2))
-    return x
+def membrane(
+    values: Float[Tensor, "b c h w"],
+    fixed: Float[Tensor, "b 1 h w"],
+    reach: float | None = None,
+    step: int = 1,
+) -> Float[Tensor, "b c h w"]:
+    """The smooth surface that has the `values` where `fixed` is 1: every other pixel is the mean of its neighbours.
+
+    With a `reach` it falls to 0 so many pixels away from them. Solved from coarse to fine, a pixel being `step` of the
+    finest; nearly exact, as the eye needs it.
+    """
+    height, width = values.shape[-2:]
+    if min(height, width) <= 4:
+        surface, rounds = values * fixed, 64
+    else:
+        size = (-(-height // 2), -(-width // 2))
+        share = F.adaptive_avg_pool2d(fixed, size)
+        coarse = F.adaptive_avg_pool2d(values * fixed, size) / share.clamp(min=1e-6)
+        surface = membrane(coarse, (share > 0).to(fixed), reach, 2 * step)
+        surface = F.interpolate(surface, size=(height, width), mode="bilinear", align_corners=False)
+        rounds = 24
+    # u'' = u / reach² on the grid: what falls to 1/e over `reach`.
+    kept = 1.0 if reach is None else 1 / (1 + (step / (2 * reach)) ** 2)
+    for _ in range(rounds):
+        around = F.pad(surface, (1, 1, 1, 1), mode="replicate")
+        across = around[..., 1:-1, :-2] + around[..., 1:-1, 2:]
+        mean = (across + around[..., :-2, 1:-1] + around[..., 2:, 1:-1]) / 4
+        surface = torch.where(fixed > 0, values, kept * mean)
+    return surface
+
+
+def _around(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """The mean of the 3 x 3 pixels around each."""
+    return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
