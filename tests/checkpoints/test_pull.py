@@ -182,7 +182,10 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_the_command_tells_size_and_licence_and_shows_how_far_it_is(endpoint, terminal, monkeypatch, capsys):
+    # As the variable HF_ENDPOINT does, which the client reads once.
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, endpoint)
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     screen = Terminal() if terminal else io.StringIO()
     monkeypatch.setattr(sys, "stderr", screen)
     assert main(["models", "pull", ID]) == 0

@@ -14,7 +14,13 @@ from unclip.diffusion.parametrization import ProcessConfig
 from unclip.models.clip import Clip, ClipConfig, TextConfig, VisionConfig
 from unclip.models.decoder import CaptionConfig, Decoder, DecoderCondition, DecoderConfig
 from unclip.models.patch_transformer import PatchTransformerConfig
-from unclip.models.prior_diffusion import DiffusionPrior, DiffusionPriorConfig, PriorCondition
+from unclip.models.prior_diffusion import (
+    DiffusionPrior,
+    DiffusionPriorConfig,
+    EmbeddingDiffusion,
+    PriorCondition,
+)
+from unclip.models.prior_laion import LaionPrior, LaionPriorConfig
 from unclip.models.unet import UnetConfig
 from unclip.models.upsampler import Upsampler, UpsamplerConfig
 
@@ -48,7 +54,7 @@ class Case(NamedTuple):
         return model
 
 
-def prior(model: DiffusionPrior, x: Tensor, label: Tensor, *condition: Tensor) -> Tensor:
+def prior(model: EmbeddingDiffusion, x: Tensor, label: Tensor, *condition: Tensor) -> Tensor:
     return model(x, label, PriorCondition(*condition))
 
 
@@ -107,6 +113,13 @@ CASES = {
         (draw(6), LABEL, draw(6), draw(5, 7), TOKENS > 0, SOME),
         prior,
         (6,),
+    ),
+    "laion prior": Case(
+        LaionPrior,
+        LaionPriorConfig(embedding=8, context=7, layers=1, heads=2, head_channels=6, norm_inside=True),
+        (draw(8), LABEL, draw(8), draw(5, 8), TOKENS > 0, SOME),
+        prior,
+        (8,),
     ),
     "unet decoder": decoder_case(UNET),
     "patch decoder": decoder_case(PATCHES),

@@ -77,7 +77,9 @@ def pull(remote: Remote, *, endpoint: str | None = None) -> Path:
             "HF_HOME to a folder on another disk"
         )
     with _Explained(remote.hub_id):
-        where = api.snapshot_download(remote.hub_id, cache_dir=cache, allow_patterns=sorted(remote.files))
+        where = api.snapshot_download(
+            remote.hub_id, cache_dir=cache, allow_patterns=sorted(remote.files), tqdm_class=_bar()
+        )
     return Path(where)
 
 
@@ -207,6 +209,17 @@ def _client(endpoint: str | None) -> Any:
     if constants.HF_HUB_OFFLINE:
         raise OSError("HF_HUB_OFFLINE is set, so nothing is pulled: unset it to reach the hub")
     return HfApi(endpoint=endpoint, library_name="unclip")
+
+
+def _bar() -> type[Any]:
+    """The client's bar, which it shows on what is no terminal too unless it is told."""
+    from huggingface_hub.utils import tqdm
+
+    class Bar(tqdm):
+        def __init__(self, *given: Any, **named: Any):
+            super().__init__(*given, **named | {"disable": named.get("disable") or None})
+
+    return Bar
 
 
 class _Explained:
