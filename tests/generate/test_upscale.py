@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from unclip.generate.system import System
-from unclip.generate.upscale import upscale
+from unclip.generate.upscale import plan, upscale
 from unclip.models.tiling import reach
 from unclip.models.unet import UnetConfig
 from unclip.models.upsampler import Upsampler, UpsamplerConfig
@@ -38,6 +38,44 @@ def test_any_shape_is_enlarged(enlarger, drawing):
         made = enlarger.upscale(picture, size=size, seed=1)
         assert made.image.size == expected
         assert made.recipe["size"] == list(expected)
+
+
+def test_the_upsampler_that_fits_begins(enlarger):
+    first, second = enlarger.upsamplers
+    for longer, size, expected in (
+        (10, None, [first]),
+        (16, None, [first]),
+        (16, 64, [first, second]),
+        (20, 40, [first]),
+        (20, 60, [first, second]),
+        (32, None, [second]),
+        (40, 80, [second]),
+        (40, 81, [first, second]),
+    ):
+        found, target = plan(enlarger, longer, longer // 2, size)
+        assert found == expected
+        assert max(target) == (size or 2 * longer)
+
+
+def test_each_upsampler_has_its_own_steps(enlarger, tiny_system, drawing):
+    seen, settings = [], enlarger.defaults.with_given(upsampler_steps=2, second_upsampler_steps=3)
+    small = drawing.resize((16, 16))
+    made = upscale(enlarger, small, settings=settings, size=64, seed=1, callback=seen.append)
+    assert [event.total for event in seen] == [2, 2, 3, 3, 3]
+    assert seen[-1].fraction == 1.0
+    assert (made.recipe["second_upsampler_steps"], made.recipe["second_upsampler_sampler"]) == (3, "euler")
+    assert "second_upsampler_steps" not in tiny_system.upscale(small, seed=1).recipe
+
+
+def test_the_second_upsampler_draws_on_request_only(enlarger, tiny_system):
+    parts = {name: getattr(tiny_system, name) for name in ("clip", "prior", "decoder")}
+    parts |= {"upsampler": tiny_system.upsamplers[0], "upsampler_64": enlarger.upsamplers[1]}
+    system = System.of(parts, tiny_system.tokenizer, name="whole", defaults=tiny_system.defaults)
+    assert system.sizes == [16, 32, 64]
+    small, large = (system.generate("a red apple", seed=1, size=size)[0] for size in (None, 64))
+    assert [small.image.size, large.image.size] == [(32, 32), (64, 64)]
+    shrunk = np.asarray(large.image.resize((32, 32)), int)
+    assert np.abs(shrunk - np.asarray(small.image, int)).mean() < 64
 
 
 def test_what_is_enlarged_is_the_picture(enlarger, drawing):

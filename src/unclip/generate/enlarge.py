@@ -79,7 +79,9 @@ def run_upsampler(
     net = upsampler.config.net
     with system.precision(upsampler):
         # Not before: with offloading the weights come and go.
-        cut = tile is not None and not net.attention_levels
-        network = in_tiles(upsampler, tile * net.patch) if cut else upsampler
+        if tile is None or net.attention_levels:
+            network = upsampler
+        else:
+            network = in_tiles(upsampler, tile * net.patch)
         walk = upsample(network, pixels, seeds, steps=steps, sampler=sampler, known=known)
         return reporter.follow(walk, "upsampler", steps, first)

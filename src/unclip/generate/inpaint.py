@@ -31,8 +31,13 @@ from unclip.rng import Noise
 
 RESAMPLINGS = 5
 """How often RePaint walks each step, for decoders that were not trained to inpaint."""
-REACH = 2
-"""How far inside its border a filled hole is touched up after it was enlarged, in pixels of the decoder."""
+REACH = 1 / 8
+"""How far inside its border a filled hole is brought to the colours around it, as a share of the square's side.
+
+Farther, an edit that gives a thing another colour would be undone; nearer, the border shows.
+"""
+TOUCH = 1 / 32
+"""The same once more after it was enlarged."""
 
 
 def edit(
@@ -98,7 +103,7 @@ def fill(
     large = enlarge(system, small, [seed], target, settings, reporter, first, known=anchor).cpu()
     if target != window.side:
         large = F.interpolate(large, size=window.side, mode="bicubic", antialias=True, align_corners=False)
-    matched = match_border(large, known, reach=max(2, round(REACH * window.side / size)))
+    matched = match_border(large, known, reach=TOUCH * window.side)
     return window.paste(matched[0].clamp(-1, 1), pixels, hole)
 
 
@@ -142,7 +147,8 @@ def _fill_small(
             )
             total = settings.steps * RESAMPLINGS
         drawn = reporter.follow(sampler, "decoder", total, first)
-    return torch.lerp(match_border(drawn, known), known.pixels, known.mask)
+    matched = match_border(drawn, known, reach=REACH * decoder.config.size)
+    return torch.lerp(matched, known.pixels, known.mask)
 
 
 def _size_for(system: System, side: int) -> int:
