@@ -79,9 +79,6 @@ def run_upsampler(
     net = upsampler.config.net
     with system.precision(upsampler):
         # Not before: with offloading the weights come and go.
-        if tile is None or net.attention_levels:
-            network = upsampler
-        else:
-            network = in_tiles(upsampler, tile * net.patch)
+        network = upsampler if tile is None or net.attention_levels else in_tiles(upsampler, tile * net.patch)
         walk = upsample(network, pixels, seeds, steps=steps, sampler=sampler, known=known)
         return reporter.follow(walk, "upsampler", steps, first)
