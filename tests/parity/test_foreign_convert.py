@@ -130,6 +130,10 @@ def test_a_torchscript_archive_is_read_without_its_code(tmp_path):
 
 def test_originals_need_one_file_of_each(tmp_path):
     (tmp_path / "prior-ckpt-step=1.ckpt").write_bytes(b"")
+    with pytest.raises(
+        FileNotFoundError, match=r"pickled weights, such as prior-ckpt-step=1\.ckpt: `unclip convert`"
+    ):
+        unclip.load(tmp_path)
     with pytest.raises(ModelError, match=r"0 files ViT-L-14\.pt"):
         convert(tmp_path, tmp_path / "out")
 

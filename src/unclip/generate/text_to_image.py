@@ -28,6 +28,7 @@ from unclip.generate.stages import (
 )
 from unclip.generate.system import System
 from unclip.images.tensors import to_image
+from unclip.models.prior_autoregressive import AutoregressivePrior
 from unclip.rng import draw_seed
 
 MAX_PICTURES = 10_000
@@ -199,8 +200,10 @@ def embed(
     # Asked for while CLIP is in memory.
     unit = system.clip.config.normalize
     with system.precision(prior):
-        sample = sample_prior_autoregressive if settings.prior == "autoregressive" else sample_prior
-        sampler = sample(prior, captions, seeds, negative=negative, **guided)
+        if isinstance(prior, AutoregressivePrior):
+            sampler = sample_prior_autoregressive(prior, captions, seeds, negative=negative, **guided)
+        else:
+            sampler = sample_prior(prior, captions, seeds, negative=negative, **guided)
         samples = reporter.follow(sampler, "prior", prior_steps(system, settings), first)
     return choose(prior, samples, captions, unit=unit)
 
