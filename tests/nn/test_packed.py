@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from unclip.nn.packed import DoublingConv2d, PackedConv2d, PackedLinear, PackedResBlock, can_pack
+from unclip.nn.packed import (
+    DoublingConv2d,
+    PackedConv2d,
+    PackedLinear,
+    PackedPixelwise,
+    PackedResBlock,
+    can_pack,
+)
 from unclip.nn.resample import double
 from unclip.nn.resblock import ResBlock
 
@@ -35,6 +42,21 @@ def test_convolution_in_float32_is_the_same(kernel, padding):
     assert (packed(x) - layer(x)).abs().max() < 1e-5
     plus = maps(2, 10, 8, 12)
     assert (packed(x, plus=plus) - (layer(x) + plus)).abs().max() < 1e-5
+
+
+def test_a_convolution_takes_inputs_of_any_shape_in_turn():
+    layer = nn.Conv2d(64, 32, 3, padding=1)
+    packed = PackedConv2d(layer, torch.float32)
+    for shape in ((2, 64, 8, 8), (1, 64, 8, 8), (1, 64, 20, 12), (2, 64, 8, 8)):
+        x = maps(*shape)
+        assert (packed(x) - layer(x)).abs().max() < 1e-5
+
+
+def test_a_pixelwise_convolution_is_a_linear_layer():
+    layer, x = nn.Conv2d(6, 10, 1), maps(2, 6, 5, 8)
+    made = PackedPixelwise(layer, torch.float32)(x)
+    assert (made - layer(x)).abs().max() < 1e-5
+    assert made.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_doubled_map_is_convolved_in_parts():

@@ -24,16 +24,21 @@ def can_pack() -> bool:
 
 
 class PackedConv2d(nn.Module):
-    """A convolution of `dtype`, made of an ordinary one."""
+    """A convolution of `dtype`, made of an ordinary one.
+
+    Its layout is chosen for the input that it is called with, and again where that has another shape: with weights in
+    the layout of another kernel oneDNN would bring them into the right one at every call, some by a routine that takes
+    fifty times as long as the product.
+    """
 
     def __init__(self, layer: nn.Conv2d, dtype: torch.dtype = torch.bfloat16):
         super().__init__()
         assert not isinstance(layer.padding, str)
         self.shape = list(layer.padding), list(layer.stride), list(layer.dilation), layer.groups
         self.dtype = dtype
-        weight = layer.weight.detach().to(dtype)
         # A plain attribute: what oneDNN holds is opaque, and not for state_dict.
-        self.weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.shape, None)
+        self.weight = layer.weight.detach().to(dtype)
+        self._packed_for: torch.Size | None = None
         self.bias = None if layer.bias is None else layer.bias.detach().to(dtype)
 
     def forward(
@@ -48,11 +53,18 @@ class PackedConv2d(nn.Module):
             return self(x, plus=plus).add_(rearrange(shift, "b k -> b k 1 1"))
         x = x.to(self.dtype).contiguous(memory_format=torch.channels_last)
         bias = self.bias if shift is None else shift[0] if self.bias is None else self.bias + shift[0]
-        layer = self.weight, bias, *self.shape
+        layer = self._pack(x.shape), bias, *self.shape
         if plus is None:
             return torch.ops.mkldnn._convolution_pointwise(x, *layer, "none", [], "")
         plus = plus.to(self.dtype).contiguous(memory_format=torch.channels_last)
         return torch.ops.mkldnn._convolution_pointwise.binary(x, plus, *layer, "add", None, None, [], None)
+
+    def _pack(self, shape: torch.Size) -> Tensor:
+        if self._packed_for != shape:
+            plain = self.weight.to_dense() if self.weight.is_mkldnn else self.weight
+            self.weight = torch.ops.mkldnn._reorder_convolution_weight(plain, *self.shape, list(shape))
+            self._packed_for = shape
+        return self.weight
 
 
 class DoublingConv2d(nn.Module):
@@ -85,7 +97,7 @@ class DoublingConv2d(nn.Module):
             part = phase(x, shift=shift)
             if made is None:
                 shape = (len(x), part.shape[1], 2 * height, 2 * width)
-                made = part.new_empty(shape).contiguous(memory_format=torch.channels_last)
+                made = torch.empty(shape, dtype=part.dtype, memory_format=torch.channels_last)
             vertical, horizontal = divmod(index, 2)
             made[:, :, vertical::2, horizontal::2] = part[
                 :, :, vertical : vertical + height, horizontal : horizontal + width
@@ -115,6 +127,23 @@ class PackedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
 
 
+class PackedPixelwise(nn.Module):
+    """A 1x1 convolution: a linear layer on pixels, for which oneDNN has better kernels."""
+
+    def __init__(self, layer: nn.Conv2d, dtype: torch.dtype = torch.bfloat16):
+        super().__init__()
+        assert layer.kernel_size == layer.stride == (1, 1)
+        assert layer.groups == 1
+        linear = nn.Linear(layer.in_channels, layer.out_channels, device="meta")
+        linear.weight = nn.Parameter(layer.weight.detach()[..., 0, 0], requires_grad=False)
+        linear.bias = layer.bias
+        self.linear = PackedLinear(linear, dtype)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
+        pixels = x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+        return self.linear(pixels).permute(0, 3, 1, 2)
+
+
 class PackedResBlock(nn.Module):
     """A `ResBlock`, with its convolutions packed."""
 
@@ -126,7 +155,7 @@ class PackedResBlock(nn.Module):
         self.conv1 = kind(block.conv1, dtype)
         self.conv2 = PackedConv2d(block.conv2, dtype)
         self.embedding = PackedLinear(block.embedding, dtype)
-        self.skip = PackedConv2d(block.skip, dtype) if isinstance(block.skip, nn.Conv2d) else None
+        self.skip = PackedPixelwise(block.skip, dtype) if isinstance(block.skip, nn.Conv2d) else None
 
     def forward(
         self, x: Float[Tensor, "b c h w"], embedding: Float[Tensor, "b e"]
