@@ -166,6 +166,14 @@ def test_the_order_is_random_and_every_degradation_does_something():
         assert low <= changed <= high, act.__name__
 
 
+@pytest.mark.parametrize("config", [CONFIG, BSR], ids=["blur", "bsr"])
+def test_autocast_changes_nothing(config):
+    expected, _ = degrade(edges(4), Noise(range(4)), config)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = degrade(edges(4), Noise(range(4)), config)
+    assert torch.equal(found, expected)
+
+
 def test_strength_scales_the_harm():
     clean = replace(CONFIG, noise_level=0.0, blur_probability=0.0)
     reference, _ = degrade(edges(24), Noise(range(24)), clean)

@@ -47,15 +47,16 @@ def training_pair(
     windows: Float[Tensor, "b c w w"], offset: Int[Tensor, "b 2"], noise: Noise, config: UpsamplerConfig
 ) -> tuple[Float[Tensor, "b c s s"], UpsamplerCondition]:
     """The crop at its offset in each window, and the same crop of the window's degraded, resized-up copy."""
-    with torch.autocast(windows.device.type, enabled=False):
-        small, level = degrade(windows, noise, config)
-        resized, size = resize_up(small, config.factor).to(windows), config.crop_size
+    small, level = degrade(windows, noise, config)
+    resized, size = resize_up(small, config.factor).to(windows), config.crop_size
     boxes = [(slice(top, top + size), slice(left, left + size)) for top, left in offset.tolist()]
     high = torch.stack([one[:, rows, columns] for one, (rows, columns) in zip(windows, boxes)])
     low = torch.stack([one[:, rows, columns] for one, (rows, columns) in zip(resized, boxes)])
     return high, UpsamplerCondition(low, level)
 
 
+@torch.autocast("cpu", enabled=False)
+@torch.autocast("cuda", enabled=False)
 def degrade(
     picture: Float[Tensor, "b c h w"], noise: Noise, config: UpsamplerConfig
 ) -> tuple[Float[Tensor, "b c h_low w_low"], Float[Tensor, " b"]]:
