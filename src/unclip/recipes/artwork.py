@@ -130,7 +130,10 @@ def upsampler() -> TrainConfig:
 
 def upsampler_1024() -> TrainConfig:
     """256 to 1024 px, as the paper's second one on the linear schedule and with BSR, at a third of its strength: what
-    it is given are drawings, clean but for what the first one got wrong. One folded pixel of the net is one of the small picture."""
+    it is given are drawings, clean but for what the first one got wrong.
+
+    One folded pixel of the net is one pixel of the small picture.
+    """
     return TrainConfig(
         recipe="artwork",
         stage="upsampler_1024",
