@@ -29,7 +29,7 @@ PROMPTS = (
     "a brown dog, noto style",
     "a slice of pizza",
 )
-FIFTY = {"steps": 50, "prior_steps": 50, "upsampler_steps": 15}
+FIFTY: dict[str, Any] = {"steps": 50, "prior_steps": 50, "upsampler_steps": 15}
 
 
 def rows(system: System) -> dict[str, Mapping[str, Any]]:

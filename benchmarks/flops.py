@@ -19,16 +19,16 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from unclip import recipes
+from unclip.data.degradation import choose_crops, training_pair
 from unclip.models.clip import Clip, ClipConfig
 from unclip.models.decoder import Decoder, DecoderCondition, DecoderConfig
 from unclip.models.prior_diffusion import DiffusionPrior, DiffusionPriorConfig, PriorCondition
-from unclip.models.upsampler import Upsampler, UpsamplerConfig, training_pair
+from unclip.models.upsampler import Upsampler, UpsamplerConfig
 from unclip.rng import Noise
 from unclip.train.config import TrainConfig
 
 BATCH = 2
 CONTEXT = 24
-FULL_SIZE = 256
 
 
 class Cost(NamedTuple):
@@ -72,8 +72,10 @@ def cost(config: TrainConfig, clip: ClipConfig) -> Cost | None:
         return counted(decoder, lambda: decoder(noisy, label, decoder.encode(given)))
     if isinstance(model, UpsamplerConfig):
         upsampler = Upsampler(model)
-        full = torch.zeros(BATCH, 3, FULL_SIZE, FULL_SIZE)
-        target, low = training_pair(full, Noise(range(BATCH)), model)
+        noise = Noise(range(BATCH))
+        crops = choose_crops(noise, model.high_size, model)
+        windows = torch.zeros(BATCH, 3, crops.side, crops.side)
+        target, low = training_pair(windows, crops.offset, noise, model)
         return counted(upsampler, lambda: upsampler(target, label, low))
     return None
 

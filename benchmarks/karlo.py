@@ -11,6 +11,9 @@ Karlo on a CPU as it is. It is mended from outside, without a change of its code
 - noise is drawn in float32 and rounded, because bfloat16 draws other numbers: so all rows draw the same picture.
 """
 
+# diffusers brings its names in lazily, which no type checker follows; and it is mended from outside.
+# pyright: reportPrivateImportUsage=false, reportAttributeAccessIssue=false
+
 import argparse
 import functools
 import json
@@ -155,7 +158,7 @@ def work(row: str, folder: Path, steps: tuple[int, int, int], repeat: int, pixel
     start = time.perf_counter()
     draw = ROWS[row](folder, steps)
     loaded = time.perf_counter() - start
-    runs = []
+    runs, picture = [], np.empty(0)
     for _ in range(repeat):
         clock: Clock = {}
         start, used = time.perf_counter(), time.process_time()

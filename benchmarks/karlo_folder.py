@@ -5,6 +5,9 @@
 Names and shapes come from diffusers' classes on the meta device; a component is made and written at a time.
 """
 
+# diffusers brings its names in lazily, which no type checker follows.
+# pyright: reportPrivateImportUsage=false, reportAttributeAccessIssue=false
+
 import argparse
 import json
 import math

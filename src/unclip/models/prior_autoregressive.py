@@ -273,4 +273,5 @@ def _table(count: int, width: int) -> nn.Embedding:
 def _both(first: PriorCondition, second: PriorCondition) -> PriorCondition:
     """The rows of both, those of `first` before."""
     pairs = zip(*((c.text_embedding, c.text_states, c.text_mask, c.keep) for c in (first, second)))
-    return PriorCondition(*(torch.cat(pair) for pair in pairs))
+    embedding, states, mask, keep = (torch.cat(pair) for pair in pairs)
+    return PriorCondition(embedding, states, mask, keep)

@@ -64,7 +64,8 @@ class PriorCondition:
     def repeat(self, copies: int) -> "PriorCondition":
         """Each caption `copies` times, rows ordered (b copies)."""
         fields = (self.text_embedding, self.text_states, self.text_mask, self.keep)
-        return PriorCondition(*(repeat(field, "b ... -> (b k) ...", k=copies) for field in fields))
+        embedding, states, mask, keep = (repeat(field, "b ... -> (b k) ...", k=copies) for field in fields)
+        return PriorCondition(embedding, states, mask, keep)
 
 
 class EmbeddingDiffusion(nn.Module):

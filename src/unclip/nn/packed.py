@@ -134,9 +134,10 @@ class PackedPixelwise(nn.Module):
         super().__init__()
         assert layer.kernel_size == layer.stride == (1, 1)
         assert layer.groups == 1
-        linear = nn.Linear(layer.in_channels, layer.out_channels, device="meta")
+        linear = nn.Linear(layer.in_channels, layer.out_channels, device="meta", bias=layer.bias is not None)
         linear.weight = nn.Parameter(layer.weight.detach()[..., 0, 0], requires_grad=False)
-        linear.bias = layer.bias
+        if layer.bias is not None:
+            linear.bias = nn.Parameter(layer.bias.detach(), requires_grad=False)
         self.linear = PackedLinear(linear, dtype)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
