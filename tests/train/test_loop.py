@@ -29,15 +29,15 @@ def test_a_poisoned_picture_is_named_and_nothing_is_learned_from_it(small, begin
     run.step()
     before = snapshot(run)
     source = run.objective.train
-    key, pictures = source.key(11), source.pictures
+    key, squares = source.key(11), source.squares
 
-    def poisoned(indices, noise=None):
-        found = pictures(indices, noise)
+    def poisoned(indices, corner, side):
+        found = squares(indices, corner, side)
         found[[source.resident.samples[index].key == key for index in indices]] = math.nan
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(source, "pictures", poisoned)
+        patch.setattr(source, "squares", poisoned)
         with pytest.raises(NonFiniteLoss, match=rf"at {key} \(sample 11\): look at"):
             run.step()
     torch.testing.assert_close(snapshot(run), before, rtol=0, atol=0)

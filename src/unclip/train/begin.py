@@ -11,7 +11,8 @@ from unclip.checkpoints.manifest import read_manifest
 def take_weights(model: nn.Module, folder: str, stage: str) -> None:
     """Fill `model` with that stage's weights in a model folder, such as a finished run's OUT/model.
 
-    Raises `ModelError` where there is no model, and ValueError where it lacks the stage or its sizes are others.
+    Raises FileNotFoundError where there is no model, `ModelError` where it is damaged, and ValueError where it lacks the
+    stage or its sizes are others.
     """
     path = Path(folder)
     manifest = read_manifest(path)
