@@ -93,7 +93,7 @@ class Workshop:
         made: dict[str, list[str]] = {}
         if journal.exists() and not force:
             record = json.loads(journal.read_text(encoding="utf-8"))
-            made = record["made"] if record["by"] == self._by else {}
+            made = record["made"] if record.get("by") == self._by else {}
         for command in figure.commands:
             if not all((self.root / path).is_file() for path in made.get(command, [WORK])):
                 made[command] = self.run(command)

@@ -57,7 +57,7 @@ def add_options(
         "--fast",
         action="store_true",
         default=None,
-        help="few steps of a better solver, guided in part: nearly the same picture in less time",
+        help="few steps of a better solver, guided in part: quicker, and another picture",
     )
     group.add_argument("--steps", type=options.positive, metavar="N", help="decoder steps")
     group.add_argument(
