@@ -9,6 +9,7 @@ from unclip.checkpoints.keymap import TRANSPOSED, Row, Table, absent, renamed, r
 from unclip.checkpoints.manifest import ModelError
 from unclip.checkpoints.maps.options import Options
 from unclip.models.clip import ClipConfig, TextConfig, VisionConfig
+from unclip.models.decoder import CaptionConfig
 from unclip.nn.transformer import Activation
 
 # OpenAI's preprocessing, which every public ViT CLIP keeps.
@@ -243,3 +244,18 @@ def openclip_config(data: Mapping[str, Any], where: str) -> ClipConfig:
 def _known(options: Options, names: set[str]) -> None:
     if unknown := sorted(options.data.keys() - names):
         raise ModelError(f"{options.where}: the option {unknown[0]!r} is not known")
+
+
+def caption_by(text: TextConfig, start: int) -> CaptionConfig:
+    """A decoder's captions as Karlo has them: read by CLIP's own text tower, beginning with the token `start`."""
+    return CaptionConfig(
+        vocabulary=text.vocabulary,
+        context=text.context,
+        end=text.end,
+        width=text.width,
+        layers=text.layers,
+        heads=text.heads,
+        activation=text.activation,
+        tower="clip",
+        start=start,
+    )

@@ -24,7 +24,7 @@ from unclip.checkpoints.maps import unet as unet_map
 from unclip.checkpoints.maps.options import Options
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.models.clip import ClipConfig
-from unclip.models.decoder import CaptionConfig, DecoderConfig
+from unclip.models.decoder import DecoderConfig
 from unclip.models.prior_diffusion import DiffusionPriorConfig
 from unclip.models.upsampler import UpsamplerConfig
 
@@ -179,23 +179,12 @@ def decoder_config(
     options.equal("time_embed_dim", options.take("time_embed_dim", int), net.embedding_width)
     # One projection reads the states, another the embedding, and the class has one width for both.
     options.equal("the text tower's width", clip.text.width, clip.embedding)
-    text = clip.text
     return DecoderConfig(
         net=net,
         size=Options(unet, f"{where}/decoder").take("sample_size", int, 64),
         embedding=clip.embedding,
         image_tokens=options.take("clip_extra_context_tokens", int, 4),
-        caption=CaptionConfig(
-            vocabulary=text.vocabulary,
-            context=text.context,
-            end=text.end,
-            width=text.width,
-            layers=text.layers,
-            heads=text.heads,
-            activation=text.activation,
-            tower="clip",
-            start=start,
-        ),
+        caption=clip_map.caption_by(clip.text, start),
         process=process_config(scheduler, f"{where}/decoder_scheduler"),
     )
 

@@ -17,10 +17,10 @@ from unclip.checkpoints.keymap import (
     with_leading,
     within,
 )
-from unclip.checkpoints.maps.clip import openai_table
+from unclip.checkpoints.maps.clip import caption_by, openai_table
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.models.clip import ClipConfig
-from unclip.models.decoder import CaptionConfig, DecoderConfig
+from unclip.models.decoder import DecoderConfig
 from unclip.models.prior_diffusion import DiffusionPriorConfig
 from unclip.models.unet import UnetConfig
 from unclip.models.upsampler import UpsamplerConfig
@@ -196,22 +196,11 @@ KARLO = Sizes(
 
 def decoder_config(sizes: Sizes, clip: ClipConfig, start: int) -> DecoderConfig:
     """The decoder's config, which reads captions by the text tower of `clip`."""
-    text = clip.text
     return DecoderConfig(
         net=sizes.decoder,
         size=sizes.upsampler.low_size,
         embedding=clip.embedding,
         image_tokens=4,
-        caption=CaptionConfig(
-            vocabulary=text.vocabulary,
-            context=text.context,
-            end=text.end,
-            width=text.width,
-            layers=text.layers,
-            heads=text.heads,
-            activation=text.activation,
-            tower="clip",
-            start=start,
-        ),
+        caption=caption_by(clip.text, start),
         process=ProcessConfig(parametrization="eps", schedule="cosine", learned_variance=True),
     )
