@@ -136,12 +136,3 @@ def test_bad_options(unclip, model, original, tmp_path, argv, code, told):
     outcome = unclip("vary", original, "-m", model, "-o", f"{tmp_path}/", *argv)
     assert (outcome.code, outcome.out) == (code, "")
     assert told in outcome.err
-
-
-@pytest.mark.parametrize("verb", ["vary", "reconstruct"])
-def test_bad_pictures(unclip, model, tmp_path, verb):
-    (tmp_path / "text.png").write_text("no picture")
-    for name, told in (("text.png", "not a PNG"), ("absent.png", "absent.png")):
-        code, out, err = unclip(verb, tmp_path / name, "-m", model)
-        assert (code, out) == (1, "")
-        assert told in err

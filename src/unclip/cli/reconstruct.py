@@ -40,7 +40,9 @@ def run(arguments: argparse.Namespace) -> None:
     from unclip.generate.sources import read_source
 
     image = read_source(arguments.picture).image
-    basis = None if arguments.basis is None else drawing.pictures_in(arguments.basis)
+    basis = None
+    if arguments.basis is not None:
+        basis = [read_source(path).image for path in drawing.pictures_in(arguments.basis)]
     system = drawing.load(arguments)
     with drawing.usage_errors():
         settings = drawing_settings(

@@ -27,6 +27,7 @@ def add(verbs) -> None:
         "--any-weights", action="store_true", help="use the model even if its weights are not the same"
     )
     options.add_device(parser, default="the recipe's")
+    options.add_offload(parser)
     options.add_quiet(parser)
     options.add_json(parser)
     parser.set_defaults(run=run)
@@ -36,6 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
     from unclip.checkpoints.hub import bundled
     from unclip.cli.loading import load
     from unclip.generate.picture import Picture
+    from unclip.generate.sources import read_source
 
     before = Picture.open(arguments.picture)
     path = options.writable(name_output(arguments.output, arguments.picture), force=arguments.force)
@@ -45,9 +47,12 @@ def run(arguments: argparse.Namespace) -> None:
             f"{arguments.picture} was made by {model!r}, which is not bundled; give its folder: --model FOLDER"
         )
     given = [drawing.pictures_in(path) if path.is_dir() else [path] for path in arguments.source]
-    sources = [path for paths in given for path in paths]
+    sources = [read_source(path).image for paths in given for path in paths]
     system = load(
-        model, arguments.device or before.recipe.get("device"), arguments.dtype or before.recipe.get("dtype")
+        model,
+        arguments.device or before.recipe.get("device"),
+        arguments.dtype or before.recipe.get("dtype"),
+        offload=arguments.offload,
     )
     with console.Progress(quiet=arguments.quiet) as progress:
         after = system.redo(

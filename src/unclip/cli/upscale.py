@@ -21,6 +21,7 @@ def add(verbs) -> None:
     options.add_force(parser)
     options.add_model(parser)
     options.add_device(parser)
+    options.add_offload(parser)
     options.add_quiet(parser)
     options.add_json(parser)
     parser.set_defaults(run=run, grid=None)
@@ -32,7 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
     from unclip.generate.upscale import plan, upscale
 
     image = read_source(arguments.picture).image
-    system = load(arguments.model, arguments.device, arguments.dtype)
+    system = load(arguments.model, arguments.device, arguments.dtype, offload=arguments.offload)
     with drawing.usage_errors():
         settings = system.defaults.with_given(
             upsampler_steps=arguments.steps, second_upsampler_steps=arguments.steps

@@ -80,7 +80,7 @@ def read_text(source: str | os.PathLike[str] | bytes) -> dict[str, str]:
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     if not data.startswith(b"\x89PNG"):
         return {}
-    open_picture(data)
+    open_picture(source)
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         assert isinstance(image, PngImagePlugin.PngImageFile)
         return {key: str(value) for key, value in image.text.items()}
