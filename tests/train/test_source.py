@@ -6,10 +6,11 @@ import torch
 from PIL import Image
 
 from unclip.config import override
+from unclip.data.sample import TooManyBadSamples
 from unclip.data.shards import ShardWriter
 from unclip.rng import Noise
 from unclip.train.loop import train
-from unclip.train.source import Source, chosen_by_key, shifted, spread
+from unclip.train.source import PassedOver, Source, chosen_by_key, shifted, spread
 
 CPU = torch.device("cpu")
 
@@ -44,6 +45,27 @@ def test_a_folder_without_splits_is_divided_by_its_keys(small, pictures):
 
 def test_a_folder_without_splits_can_be_trained_on(small, pictures):
     train(small("clip", f"data.path={pictures}", "samples=16"), device="cpu")
+
+
+def test_bad_pictures_are_counted_named_and_passed_over(small, pictures):
+    (pictures / "03.png").write_bytes(b"broken")
+    config = small("clip", f"data.path={pictures}", "samples=16")
+    with pytest.warns(PassedOver, match=r"pictures: passed over 1 bad sample: 03\.png \(the picture is not"):
+        learned = Source(config, "train", CPU)
+    with pytest.warns(PassedOver, match=r"03\.png"):
+        held_out = Source(config, "validation", CPU)
+    assert sorted(keys(learned) + keys(held_out)) == [f"{n:02}.png" for n in range(20) if n != 3]
+    with pytest.warns(PassedOver):
+        train(config, device="cpu")
+
+
+def test_too_many_bad_pictures_stop_the_run(small, pictures):
+    (pictures / "03.png").write_bytes(b"broken")
+    (pictures / "04.txt").unlink()
+    with pytest.raises(
+        TooManyBadSamples, match=r"2 of 20 samples are bad.*04\.png \(has no caption\).*03\.png"
+    ):
+        train(small("clip", f"data.path={pictures}", "samples=16"), device="cpu")
 
 
 def test_pictures_that_are_added_move_no_other_ones():

@@ -41,11 +41,13 @@ class Resident:
         """Decode `dataset` at `size`, or find it in the folder `cache` (default: a folder for temporary files).
 
         The cache is keyed by the data set's fingerprint and appears only when complete. Bad samples are left out, counted
-        and named in `bad`; too many raise TooManyBadSamples. workers: processes (default: the cores, at most 16).
+        and named in `bad`, beside those that opening the data set found; too many raise TooManyBadSamples. workers:
+        processes (default: the cores, at most 16).
         """
         if len(dataset) == 0:
             raise ValueError("the data set is empty")
         bad = bad if bad is not None else BadSamples()
+        before = len(bad)
         folder = Path(cache) if cache is not None else Path(tempfile.gettempdir()) / "unclip-pictures"
         folder.mkdir(parents=True, exist_ok=True)
         array, record = (
@@ -67,7 +69,7 @@ class Resident:
                 rows.append(index)
             except BadSample as error:
                 bad.record(error.key, error.reason)
-        bad.check(len(dataset))
+        bad.check(len(dataset) + before)
         if len(bad):
             report(bad.summary())
         return Resident(

@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from unclip.data.dataset import open_dataset
+from unclip.data.dataset import BadSamples, open_dataset
 from unclip.data.resident import Resident
 from unclip.evaluate.attributes import alternatives
 from unclip.evaluate.captions_followed import Followed, captions_followed
@@ -121,9 +121,12 @@ class Evaluation:
     def resident(self, split: str) -> Resident:
         """A split's drawings in memory, at the size of the decoder's pictures."""
         if split not in self._residents:
-            dataset = open_dataset(self.config.data, split=split)
+            bad = BadSamples()
+            dataset = open_dataset(self.config.data, split, bad)
             self.fingerprints[split] = dataset.fingerprint
-            self._residents[split] = Resident.load(dataset, self.size, self.cache, report=self.report)
+            self._residents[split] = Resident.load(
+                dataset, self.size, self.cache, bad=bad, report=self.report
+            )
         return self._residents[split]
 
     def _ask(self, group: Group) -> Asked:

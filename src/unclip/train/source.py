@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -16,12 +17,16 @@ from unclip.data.dataset import Dataset, open_dataset
 from unclip.data.everyday import is_everyday
 from unclip.data.order import Order
 from unclip.data.resident import Resident
-from unclip.data.sample import BadSample, digest_of
+from unclip.data.sample import BadSample, BadSamples, digest_of
 from unclip.images import from_uint8
 from unclip.rng import Noise, derive
 from unclip.train.config import DataConfig, TrainConfig
 
 Part = Literal["train", "validation"]
+
+
+class PassedOver(UserWarning):
+    """Some pictures or captions cannot be used, and the run goes on without them."""
 
 
 class Source:
@@ -35,11 +40,14 @@ class Source:
             )
         self.device, self.shift = device, data.shift
         cache = Path(data.cache or Path(config.out).parent / "cache")
-        dataset, shared = open_part(data, part)
+        bad = BadSamples()
+        dataset, shared = open_part(data, part, bad)
         if size is not None:
             check_resolution(dataset, size)
         self._content = dataset.fingerprint
-        self.resident = Resident.load(dataset, size or data.size, cache=cache)
+        self.resident = Resident.load(dataset, size or data.size, cache=cache, bad=bad)
+        if len(bad):
+            warnings.warn(f"{data.path}: passed over {bad.summary()}", PassedOver, stacklevel=2)
         if shared:
             held_out = chosen_by_key([sample.key for sample in self.resident.samples], data.held_out)
             self.resident = _rows(self.resident, held_out if part == "validation" else ~held_out)
@@ -99,13 +107,16 @@ class Source:
         return [caption for sample in self.resident.samples for caption in sample.captions]
 
 
-def open_part(data: DataConfig, part: Part) -> tuple[Dataset, bool]:
-    """The data set that `part` is in, and whether the other part is in it too, to be told apart by `chosen_by_key`."""
+def open_part(data: DataConfig, part: Part, bad: BadSamples) -> tuple[Dataset, bool]:
+    """The data set that `part` is in, and whether the other part is in it too, to be told apart by `chosen_by_key`.
+
+    What cannot be used is noted in `bad`.
+    """
     if data.path != "shapes" and not _has_splits(Path(data.path)):
-        return open_dataset(data.path), True
+        return open_dataset(data.path, bad=bad), True
     if data.validation is None:
-        return open_dataset(data.path, split=data.split), True
-    return open_dataset(data.path, split=data.split if part == "train" else data.validation), False
+        return open_dataset(data.path, data.split, bad), True
+    return open_dataset(data.path, data.split if part == "train" else data.validation, bad), False
 
 
 def check_resolution(dataset: Dataset, size: int) -> None:
