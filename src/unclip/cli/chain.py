@@ -105,8 +105,10 @@ def evaluate(folder: Path, config: "EvaluationConfig", device: str | None, *, ju
     """
     from unclip.cli.loading import load
     from unclip.config import to_dict
+    from unclip.evaluate.estimate import estimate
     from unclip.evaluate.evaluation import Evaluation
     from unclip.evaluate.features import Encoder
+    from unclip.evaluate.pictures import duration
     from unclip.evaluate.report import evaluate, table
     from unclip.images import write_atomically
 
@@ -125,6 +127,11 @@ def evaluate(folder: Path, config: "EvaluationConfig", device: str | None, *, ju
             folder=folder / "pictures",
             cache=folder / "cache",
             report=status,
+        )
+        expected = estimate(evaluation)
+        console.tell(
+            f"evaluation: {expected.pictures} pictures to draw, about {duration(expected.seconds)}; "
+            f"--set {EVALUATION}.count=20 asks less"
         )
         report = evaluate(evaluation)
     write_atomically(file, (json.dumps(report, indent=2) + "\n").encode(), force=True)

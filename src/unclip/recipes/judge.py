@@ -35,7 +35,10 @@ def clip() -> TrainConfig:
 
 
 def artwork() -> EvaluationConfig:
-    """Captions of one drawing, of recoloured drawings and of two drawings: seen in training, and their held-out kin."""
+    """Captions of one drawing, of recoloured drawings and of two drawings: seen in training, and their held-out kin.
+
+    500 of each kind, or half of those that a held-out split has: the other half is what distances are measured to.
+    """
     return EvaluationConfig(
         groups=(
             Group(name="seen drawings", split="train", kinds=("plain",), seen=True),
@@ -46,6 +49,7 @@ def artwork() -> EvaluationConfig:
             Group(name="unseen pairs", split="heldout-pair"),
         ),
         held_out=("val", "heldout-style", "heldout-colour", "heldout-pair"),
+        count=500,
     )
 
 
