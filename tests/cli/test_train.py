@@ -2,6 +2,9 @@
 
 import json
 import signal
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,6 +12,8 @@ from unclip import recipes
 from unclip.checkpoints.manifest import read_manifest
 from unclip.cli.options import duration
 from unclip.config import to_dict
+from unclip.train import budget
+from unclip.train.loop import Run
 from unclip.train.run_folder import RunFolder
 
 STAGES = ["clip", "prior", "decoder", "upsampler"]
@@ -127,6 +132,84 @@ def test_a_chain_s_settings(unclip, tmp_path):
     plain = json.loads(unclip(*command, "--no-evaluate").out)
     assert (plain["clip"]["keep"], list(plain)) == ("last", list(STAGES))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time that passes by a second with each step, validation and preview, and otherwise stands still."""
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+
+    def timed(part):
+        def run(self):
+            clock.now += 1.0
+            return part(self)
+
+        return run
+
+    for name in ("step", "validate", "preview"):
+        monkeypatch.setattr(Run, name, timed(getattr(Run, name)))
+    for module in ("loop", "run_folder"):
+        monkeypatch.setattr(f"unclip.train.{module}.time", clock)
+    monkeypatch.setattr(budget, "train_all", partial(budget.train_all, clock=clock.monotonic))
+    return clock
+
+
+JUDGE = (
+    "data.size=16", "data.shift=1", "model.embedding=8", "model.vision.size=16", "model.vision.patch=8",
+    "model.vision.width=16", "model.vision.layers=1", "model.text.width=16", "model.text.layers=1", "vocabulary=540",
+)  # fmt: skip
+ASKED = ("count=6", "choices=4", "retrieval_count=12", "upsampled=2")
+
+
+def test_a_budget_is_shared_goes_on_after_a_stop_and_ends_with_a_measured_model(
+    unclip, model, tmp_path, monkeypatch, clock
+):
+    """The whole chain as for the bundled model, its judge included: stopped in the decoder, then finished."""
+    monkeypatch.setitem(recipes.CHAINS, "tiny", {**recipes.CHAINS["tiny"], "judge": 0.2})
+    cache = json.dumps(str(model.parent / "cache"))
+    stages = [*STAGES, "judge"]
+    settings = [f"{stage}.{one}" for stage in stages for one in ("batch=8", f"data.cache={cache}")]
+    settings += [f"judge.{one}" for one in JUDGE] + [f"evaluation.{one}" for one in ASKED]
+    command = ("train", "all", "--recipe", "tiny", "--data", "shapes", "--out", tmp_path, "--budget", "2m",
+               *(part for one in settings for part in ("--set", one)))  # fmt: skip
+    write = RunFolder.write_metrics
+
+    def ask_to_stop(self: RunFolder, samples: int, **values: float) -> None:
+        write(self, samples, **values)
+        if self.path == tmp_path / "decoder" and "loss" in values:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_metrics", ask_to_stop)
+        code, out, err = unclip(*command)
+    assert (code, out) == (143, "")
+    assert "saved after 8 samples; the same command goes on" in err
+    assert [line.partition(":")[2].split(":")[0].strip() for line in err.splitlines()[:3]] == STAGES[:3]
+    began = {stage: written_config(tmp_path, stage) for stage in STAGES[:3]}
+    assert all(one["keep"] == "best" and one["samples"] > 8 for one in began.values())
+
+    code, out, err = unclip(*command)
+    assert (code, out) == (0, f"{tmp_path / 'model'}\n{tmp_path / 'report.json'}\n")
+    assert {stage: written_config(tmp_path, stage) for stage in began} == began
+    # A run's last validation and preview take as long as a step here, which no real one does: they may be too late.
+    assert 100 < clock.now <= 120 + 2 * len(stages)
+    manifest = read_manifest(tmp_path / "model")
+    assert sorted(manifest.parts) == sorted(STAGES)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["judge"]["independent"] is True
+    assert report["counts"] == {"seen shapes": 6, "shapes elsewhere": 6}
+    assert "evaluation: 12 pictures to draw" in err
+    assert "captions followed" in err
+
+    # Once more, nothing is left to do.
+    before, spent = (tmp_path / "report.json").stat().st_mtime_ns, clock.now
+    assert unclip(*command)[:2] == (0, out)
+    assert ((tmp_path / "report.json").stat().st_mtime_ns, clock.now) == (before, spent)
+
+
+def written_config(folder: Path, stage: str) -> dict:
+    """The config of a run as it stands in its folder."""
+    return json.loads((folder / stage / "config.json").read_text())
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("25m", 1500), ("1.5h", 5400)])

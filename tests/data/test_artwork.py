@@ -223,6 +223,14 @@ def test_limit_keeps_whole_concepts(tmp_path):
     assert 0 < len(data) < 120
 
 
+def test_the_lock_file_pins_every_package_and_no_address():
+    lock = json.loads((Path(__file__).parents[2] / "artwork" / "package-lock.json").read_text())
+    packages = {name.removeprefix("node_modules/"): one for name, one in lock["packages"].items() if name}
+    assert set(drawings.versions(PACKAGES)) <= set(packages)
+    assert all(one["version"] and one["integrity"].startswith("sha512-") for one in packages.values())
+    assert not any("resolved" in one for one in packages.values())
+
+
 def test_refusals(built, tmp_path):
     with pytest.raises(FileNotFoundError, match="npm ci --prefix artwork"):
         build(tmp_path / "new", packages=tmp_path)

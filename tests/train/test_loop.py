@@ -1,18 +1,24 @@
-"""The loop: its guard, its gradients, its folder."""
+"""The loop: its guard, its gradients, its precision, its bar, its folder."""
 
+import io
 import json
 import math
+import re
+import sys
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.utils._pytree import tree_map
+from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from unclip.checkpoints.io import load_model
 from unclip.config import override
 from unclip.train.config import DataConfig
 from unclip.train.loop import NonFiniteLoss, train
+from unclip.train.objective import compiled
 from unclip.train.run_folder import RunFolder
 
 
@@ -68,6 +74,53 @@ def test_accumulated_gradients_are_those_of_the_batch(small, begin, stage):
         expected, found = whole.step(), parts.step()
         assert found == pytest.approx(expected, rel=1e-5)
     torch.testing.assert_close(snapshot(parts)["model"], snapshot(whole)["model"], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+@pytest.mark.parametrize("stage", ["clip", "prior", "decoder", "upsampler"])
+def test_only_activations_are_rounded(small, begin, stage, precision, expected):
+    """Weights, their gradients' moments and their average are float32, whatever the products are computed in."""
+    run = begin(small(stage, f"precision={precision}", "optimizer.muon_learning_rate=0.01"))
+    seen = set()
+    for part in run.state.model.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d):
+            part.register_forward_hook(lambda module, given, out: seen.add(out.dtype))
+    assert math.isfinite(run.step()["loss"])
+    assert expected in seen
+    assert precision == "bf16" or seen == {torch.float32}
+    kept = [leaf.dtype for leaf in tree_leaves(snapshot(run)) if torch.is_tensor(leaf)]
+    assert set(kept) <= {torch.float32, torch.int64}
+
+
+@pytest.mark.parametrize(
+    ("device", "wanted", "expected"),
+    [("cpu", "null", False), ("cuda", "null", True), ("cpu", "true", True), ("cuda", "false", False)],
+)
+def test_networks_are_compiled_on_cuda_or_where_asked(small, monkeypatch, device, wanted, expected):
+    # Compiling itself takes a compiler and a minute.
+    monkeypatch.setattr(torch, "compile", partial)
+    network = nn.Linear(2, 2)
+    found = compiled(small("upsampler", f"compile={wanted}"), torch.device(device), network)
+    assert (found.func if isinstance(found, partial) else None) is (network if expected else None)
+    assert expected or found is network
+
+
+class Terminal(io.StringIO):
+    """A stream that a person watches."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_bar_shows_loss_speed_and_time_left(small, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    train(small("upsampler", "samples=24"), device="cpu")
+    first, last = terminal.getvalue().split("\r")[1], terminal.getvalue().split("\r")[-1]
+    assert re.match(r"upsampler: +0%.* 0/24 \[00:00<\?, \? pictures/s\]", first)
+    assert re.match(
+        r"upsampler: 100%.* 24/24 \[\d\d:\d\d<00:00, +[\d.]+( pictures/s|s/ pictures), loss=\d+\.\d{4}\]",
+        last,
+    )
 
 
 def test_samples_do_not_depend_on_the_batch(small, begin):
