@@ -8,15 +8,11 @@ import torch
 
 from unclip.checkpoints.io import save_model
 from unclip.data.shapes import Shapes
-from unclip.diffusion.parametrization import ProcessConfig
 from unclip.evaluate.evaluation import EvaluationConfig
 from unclip.evaluate.features import Encoder
 from unclip.evaluate.questions import Group
 from unclip.generate.system import System
-from unclip.models.clip import Clip, ClipConfig, TextConfig, VisionConfig
-from unclip.models.decoder import CaptionConfig, Decoder, DecoderConfig
 from unclip.models.patch_transformer import PatchTransformerConfig
-from unclip.models.prior_diffusion import DiffusionPrior, DiffusionPriorConfig
 from unclip.tokenizers.clip import ClipTokenizer
 
 DEFAULTS = {"steps": 2, "prior_steps": 2, "candidates": 1, "guidance": 1.0}
@@ -30,44 +26,13 @@ def tokenizer() -> ClipTokenizer:
     return ClipTokenizer.train(captions, vocabulary=560, context=12)
 
 
-def make_clip(tokenizer: ClipTokenizer, **vision: object) -> Clip:
-    """A CLIP of 16 px pictures, one layer deep."""
-    text = TextConfig(
-        vocabulary=tokenizer.vocabulary, context=12, end=tokenizer.end, width=32, layers=1, heads=2
-    )
-    shape = {"size": 16, "patch": 4, "width": 32, "layers": 1, "heads": 2} | vision
-    return Clip(ClipConfig(embedding=16, vision=VisionConfig(**shape), text=text))
-
-
 @pytest.fixture(scope="session")
-def system_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: ClipTokenizer) -> Path:
+def system_folder(tiny, tmp_path_factory: pytest.TempPathFactory, tokenizer: ClipTokenizer) -> Path:
     """CLIP, prior and decoder of 16 px pictures."""
     torch.manual_seed(0)
-    text = {"vocabulary": tokenizer.vocabulary, "context": 12, "end": tokenizer.end}
-    parts = {
-        "clip": make_clip(tokenizer),
-        "prior": DiffusionPrior(
-            DiffusionPriorConfig(embedding=16, context=12, text_width=32, width=32, layers=1, heads=2)
-        ),
-        "decoder": Decoder(
-            DecoderConfig(
-                net=PatchTransformerConfig(
-                    size=16, patch=4, width=32, layers=1, head_channels=16, context_width=24
-                ),
-                size=16,
-                embedding=16,
-                image_tokens=2,
-                caption=CaptionConfig(width=32, layers=1, heads=2, **text),
-                process=ProcessConfig(parametrization="x0", schedule="flow"),
-            )
-        ),
-    }
-    # Layers that start at zero would make every picture the same grey.
-    with torch.no_grad():
-        for network in parts.values():
-            for parameter in network.parameters():
-                if parameter.count_nonzero() == 0:
-                    parameter.normal_(std=0.05)
+    clip = tiny.clip(tokenizer)
+    net = PatchTransformerConfig(size=16, patch=4, width=32, layers=1, head_channels=16, context_width=24)
+    parts = tiny.shake({"clip": clip, "prior": tiny.prior(clip), "decoder": tiny.decoder(clip, net)})
     folder = tmp_path_factory.mktemp("evaluate") / "model"
     return save_model(folder, parts, name="random", tokenizer=tokenizer.to_json(), defaults=DEFAULTS)
 
@@ -79,10 +44,10 @@ def system(system_folder: Path) -> System:
 
 
 @pytest.fixture(scope="session")
-def judge(tokenizer: ClipTokenizer) -> Encoder:
+def judge(tiny, tokenizer: ClipTokenizer) -> Encoder:
     """A CLIP of another shape and seed, which reads 8 px pictures."""
     torch.manual_seed(1)
-    return Encoder(make_clip(tokenizer, size=8, patch=4, pool="mean"), tokenizer, name="judge")
+    return Encoder(tiny.clip(tokenizer, size=8, pool="mean"), tokenizer, name="judge")
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +13,8 @@ from torch import Tensor, nn
 from unclip.checkpoints.io import save_model
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.generate.system import System
-from unclip.models.clip import Clip, ClipConfig, TextConfig, VisionConfig
-from unclip.models.decoder import CaptionConfig, Decoder, DecoderConfig, DecoderContext
+from unclip.models.decoder import Decoder, DecoderContext
 from unclip.models.patch_transformer import PatchTransformerConfig
-from unclip.models.prior_diffusion import DiffusionPrior, DiffusionPriorConfig
 from unclip.models.unet import UnetConfig
 from unclip.models.upsampler import Upsampler, UpsamplerConfig
 from unclip.tokenizers.clip import ClipTokenizer
@@ -28,10 +27,9 @@ def tiny_tokenizer() -> ClipTokenizer:
     return ClipTokenizer.train(captions, vocabulary=540, context=8)
 
 
-def tiny_parts(tokenizer: ClipTokenizer, *, unet: bool = False) -> dict[str, nn.Module]:
+def tiny_parts(tiny: Any, tokenizer: ClipTokenizer, *, unet: bool = False) -> dict[str, nn.Module]:
     """CLIP, prior, decoder (16 px, a patch transformer or a U-Net) and upsampler (32 px), every weight random."""
     torch.manual_seed(0)
-    text = {"vocabulary": tokenizer.vocabulary, "context": tokenizer.context, "end": tokenizer.end}
     if unet:
         net = UnetConfig(
             channels=32, multiples=(1, 2), blocks=1, attention_levels=(1,), head_channels=32, out_channels=6,
@@ -40,53 +38,30 @@ def tiny_parts(tokenizer: ClipTokenizer, *, unet: bool = False) -> dict[str, nn.
         process = ProcessConfig(parametrization="eps", schedule="cosine", learned_variance=True)
     else:
         net = PatchTransformerConfig(size=16, patch=4, width=32, layers=2, head_channels=16, context_width=24)
-        process = ProcessConfig(parametrization="x0", schedule="flow")
-    parts = {
-        "clip": Clip(
-            ClipConfig(
-                embedding=16,
-                vision=VisionConfig(size=16, patch=4, width=32, layers=1, heads=2),
-                text=TextConfig(width=32, layers=1, heads=2, **text),
-            )
-        ),
-        "prior": DiffusionPrior(
-            DiffusionPriorConfig(embedding=16, context=8, text_width=32, width=32, layers=2, heads=2)
-        ),
-        "decoder": Decoder(
-            DecoderConfig(
-                net=net,
-                size=16,
-                embedding=16,
-                embedding_scale=4.0,
-                image_tokens=2,
-                caption=CaptionConfig(width=32, layers=1, heads=2, **text),
-                process=process,
-            )
-        ),
-        "upsampler": Upsampler(
-            UpsamplerConfig(
-                net=UnetConfig(in_channels=6, channels=32, multiples=(1, 2), blocks=1, label_scale=1000.0),
-                process=ProcessConfig(parametrization="x0", schedule="flow"),
-                low_size=16,
-                high_size=32,
-            )
-        ),
-    }
-    # Layers that start at zero would hide what goes into them.
-    with torch.no_grad():
-        for network in parts.values():
-            for parameter in network.parameters():
-                if parameter.count_nonzero() == 0:
-                    parameter.normal_(std=0.05)
-    return parts
+        process = tiny.flow
+    clip = tiny.clip(tokenizer)
+    upsampler = UpsamplerConfig(
+        net=UnetConfig(in_channels=6, channels=32, multiples=(1, 2), blocks=1, label_scale=1000.0),
+        process=tiny.flow,
+        low_size=16,
+        high_size=32,
+    )
+    return tiny.shake(
+        {
+            "clip": clip,
+            "prior": tiny.prior(clip, layers=2),
+            "decoder": tiny.decoder(clip, net, process=process, embedding_scale=4.0),
+            "upsampler": Upsampler(upsampler),
+        }
+    )
 
 
-def save_tiny(folder: Path, *, unet: bool = False) -> Path:
+def save_tiny(tiny: Any, folder: Path, *, unet: bool = False) -> Path:
     """A model folder that makes pictures of 16 and 32 pixels."""
     tokenizer = tiny_tokenizer()
     return save_model(
         folder,
-        tiny_parts(tokenizer, unet=unet),
+        tiny_parts(tiny, tokenizer, unet=unet),
         name="tiny",
         tokenizer=tokenizer.to_json(),
         defaults=DEFAULTS,
@@ -94,9 +69,9 @@ def save_tiny(folder: Path, *, unet: bool = False) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory) -> Path:
+def tiny_folder(tiny, tmp_path_factory) -> Path:
     """A model folder whose decoder is a patch transformer."""
-    return save_tiny(tmp_path_factory.mktemp("models") / "tiny")
+    return save_tiny(tiny, tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(scope="session")
@@ -106,11 +81,11 @@ def tiny_system(tiny_folder) -> System:
 
 
 @pytest.fixture(scope="session", params=["transformer", "unet"])
-def either_system(request, tiny_system, tmp_path_factory) -> System:
+def either_system(request, tiny, tiny_system, tmp_path_factory) -> System:
     """A system of each kind of decoder: the patch transformer, and the paper's U-Net."""
     if request.param == "transformer":
         return tiny_system
-    folder = save_tiny(tmp_path_factory.mktemp("models") / "unet", unet=True)
+    folder = save_tiny(tiny, tmp_path_factory.mktemp("models") / "unet", unet=True)
     return System.load(folder, device="cpu")
 
 
@@ -127,9 +102,9 @@ class GaussianDecoder(Decoder):
         return (sigma**2 * mean + state / 4) / (sigma**2 + 1 / 4)
 
 
-def gaussian_parts(tokenizer: ClipTokenizer, *, inpainting: bool = False) -> dict[str, nn.Module]:
+def gaussian_parts(tiny: Any, tokenizer: ClipTokenizer, *, inpainting: bool = False) -> dict[str, nn.Module]:
     """`tiny_parts` with a `GaussianDecoder`."""
-    parts = tiny_parts(tokenizer)
+    parts = tiny_parts(tiny, tokenizer)
     config = parts["decoder"].config
     net = replace(config.net, in_channels=7 if inpainting else 3)
     torch.manual_seed(1)
@@ -137,19 +112,20 @@ def gaussian_parts(tokenizer: ClipTokenizer, *, inpainting: bool = False) -> dic
 
 
 @pytest.fixture(scope="session")
-def gaussian_system(tiny_system) -> System:
+def gaussian_system(tiny, tiny_system) -> System:
     """A system whose decoder is a `GaussianDecoder`."""
     tokenizer = tiny_tokenizer()
-    return System.of(gaussian_parts(tokenizer), tokenizer, name="gaussian", defaults=tiny_system.defaults)
+    parts = gaussian_parts(tiny, tokenizer)
+    return System.of(parts, tokenizer, name="gaussian", defaults=tiny_system.defaults)
 
 
 @pytest.fixture(scope="session")
-def make_painter(tiny_system) -> Callable[[bool], System]:
+def make_painter(tiny, tiny_system) -> Callable[[bool], System]:
     """`make_painter(inpainting)`: a system with a `GaussianDecoder` that reads a hint, or does not; quick to sample."""
 
     def make(inpainting: bool) -> System:
         tokenizer = tiny_tokenizer()
-        parts = gaussian_parts(tokenizer, inpainting=inpainting)
+        parts = gaussian_parts(tiny, tokenizer, inpainting=inpainting)
         defaults = tiny_system.defaults.with_given(steps=2, prior_steps=2, upsampler_steps=1)
         return System.of(parts, tokenizer, name="painter", defaults=defaults)
 
