@@ -8,11 +8,14 @@ import torch
 from PIL import Image
 
 from unclip.generate.holes import Window, read_hole, window_of
+from unclip.generate.inpaint import fill
 from unclip.generate.known import Known, match_border, membrane
 from unclip.generate.outpaint import plan_tiles
 from unclip.generate.picture import Picture
+from unclip.generate.progress import Reporter
 from unclip.generate.sources import read_source
 from unclip.generate.system import System
+from unclip.generate.wishes import Wish
 from unclip.images import PictureError, to_tensor
 
 PROMPT = "a red apple"
@@ -216,6 +219,46 @@ def test_outpainting_keeps_the_picture_and_adds_sides(painter, photo, prompt):
     assert again.recipe == made.recipe
 
 
+def test_a_caption_is_drafted_as_a_whole_and_each_square_is_told_its_part(make_painter, photo, monkeypatch):
+    system, told = make_painter(True), []
+    encode = system.decoder.encode
+    monkeypatch.setattr(
+        system.decoder, "encode", lambda condition: told.append(condition) or encode(condition)
+    )
+    square = photo.crop((0, 0, 40, 40))
+    made = system.outpaint(square, PROMPT, right=40, seed=5)
+    whole, *tiles = [condition for condition in told if condition.keep_image.all()]
+    assert whole.keep_caption.all()
+    assert torch.equal(whole.image_embedding[0], made.embedding)
+    # All of the picture is in the left half of the square around the result, at half of its height.
+    expected = torch.zeros(16, 16)
+    expected[4:12, 0:8] = 1
+    assert torch.equal(whole.hint[0, 3], expected)
+    assert len(tiles) == 2
+    assert not any(tile.keep_caption.any() for tile in tiles)
+    assert not torch.equal(tiles[0].image_embedding, tiles[1].image_embedding)
+    assert not same(made, system.outpaint(square, "a blue cat", right=40, seed=5))
+
+
+def test_squares_are_drawn_over_their_draft(make_painter, photo):
+    """From its draft a square comes out nearer to it than from noise alone."""
+    system = make_painter(True)
+    square, draft = to_tensor(photo.crop((0, 0, 32, 32))), -torch.ones(3, 32, 32)
+    draft[:, :, :16] = 1
+    hole = torch.ones(32, 32, dtype=torch.bool)
+    wish = Wish(system.embed_image(photo), None, None)
+    settings = system.defaults.with_given(steps=10, guidance=1.0)
+
+    def away(begun: torch.Tensor | None) -> float:
+        made = [
+            fill(system, square, hole, Window(0, 0, 32), wish, seed, settings, Reporter(None, 1, 1), size=16, draft=begun)
+            for seed in range(8)
+        ]  # fmt: skip
+        return float(np.mean([(one - draft).square().mean().item() for one in made]))
+
+    assert away(draft) < 0.9 * away(None)
+
+
 def test_tiles_cover_the_hole_and_know_something():
     hole = torch.ones(100, 150, dtype=torch.bool)
     hole[30:70, 50:90] = False
@@ -247,6 +290,7 @@ def test_progress_counts_to_one(painter, photo):
     for act in (
         lambda seen: painter.edit(photo, BOX, PROMPT, n=2, seed=5, callback=seen),
         lambda seen: painter.outpaint(photo, None, right=30, seed=5, callback=seen),
+        lambda seen: painter.outpaint(photo, PROMPT, right=30, seed=5, steps=4, callback=seen),
     ):
         seen = []
         act(seen.append)

@@ -69,6 +69,10 @@ def test_a_recipe_and_the_source_make_the_variation_again(tiny_system, tiny_fold
         fresh.redo(opened.recipe)
     with pytest.raises(ValueError, match="give the original"):
         fresh.redo(opened.recipe, Image.new("RGB", (8, 8)))
+    for name in ("seed", "size"):
+        damaged = {key: value for key, value in opened.recipe.items() if key != name}
+        with pytest.raises(ValueError, match=f"does not tell its {name}: it is damaged"):
+            fresh.redo(damaged, drawing)
 
 
 def test_values_out_of_range_are_refused(tiny_system, drawing):

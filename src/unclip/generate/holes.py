@@ -92,7 +92,12 @@ def window_of(hole: Bool[Tensor, "h w"]) -> Window:
     left, right = int(columns[0]), int(columns[-1]) + 1
     side = min(height, width)
     if max(bottom - top, right - left) > side:
-        side = max(height, width)
-        return Window((width - side) // 2, (height - side) // 2, side)
+        return window_around(width, height)
     middle_x, middle_y = (left + right - side) // 2, (top + bottom - side) // 2
     return Window(min(max(middle_x, 0), width - side), min(max(middle_y, 0), height - side), side)
+
+
+def window_around(width: int, height: int) -> Window:
+    """The square with all of a picture in its middle."""
+    side = max(width, height)
+    return Window((width - side) // 2, (height - side) // 2, side)

@@ -5,8 +5,7 @@ RePaint; what it draws is brought to the colours around it. The upsamplers go on
 only what lies in the hole is put back.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,20 +14,25 @@ from torch.nn import functional as F
 
 from unclip.diffusion.denoiser import Step
 from unclip.diffusion.inpainting import repaint
-from unclip.diffusion.paths import start
+from unclip.diffusion.paths import noised, start, truncate
 from unclip.generate.enlarge import enlarge, enlarge_steps
 from unclip.generate.holes import Box, Window, read_hole, window_of
 from unclip.generate.known import Known, match_border
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback, Reporter
+from unclip.generate.recipe import Redo
 from unclip.generate.settings import Settings
-from unclip.generate.sources import PictureLike, read_source, read_sources
-from unclip.generate.stages import decode, decoder_condition, decoder_denoiser
+from unclip.generate.sources import PictureLike, read_source
+from unclip.generate.stages import decoder_condition, decoder_denoiser, walk
 from unclip.generate.system import System
 from unclip.generate.wishes import Wish, draw_wishes
 from unclip.images.tensors import to_tensor
 from unclip.rng import Noise
 
+DRAFT_STRENGTH = 0.7
+"""How much noise is added to a draft: as much as is left after so large a part of the steps.
+
+Its layout stays, what is drawn in it is drawn anew."""
 RESAMPLINGS = 5
 """How often RePaint walks each step, for decoders that were not trained to inpaint."""
 REACH = 1 / 8
@@ -56,16 +60,17 @@ def edit(
     source = read_source(picture)
     hole, mask_source, told = read_hole(source, mask)
     window, pixels = window_of(hole), to_tensor(source.image)
+    size = size_for(system, window.side)
 
     def draw(wish: Wish, seed: int, reporter: Reporter, first: int) -> Float[Tensor, "3 h w"]:
-        return fill(system, pixels, hole, window, wish, seed, settings, reporter, first)
+        return fill(system, pixels, hole, window, wish, seed, settings, reporter, first, size=size)
 
     return draw_wishes(
         system,
         "edit",
         prompt,
         draw,
-        steps=fill_steps(system, settings, window.side),
+        steps=fill_steps(system, settings, size),
         settings=settings,
         sources=[source] if mask_source is None else [source, mask_source],
         size=source.image.size,
@@ -77,10 +82,16 @@ def edit(
     )
 
 
-def fill_steps(system: System, settings: Settings, side: int) -> int:
-    """The sampling steps of one `fill`."""
+def fill_steps(system: System, settings: Settings, size: int, *, drafted: bool = False) -> int:
+    """The sampling steps of one `fill` at `size`, with a draft or without."""
     walks = 1 if system.decoder.config.inpainting else RESAMPLINGS
-    return settings.steps * walks + enlarge_steps(system, settings, _size_for(system, side))
+    levels = _levels(system, settings, drafted=drafted)
+    return (len(levels) - 1) * walks + enlarge_steps(system, settings, size)
+
+
+def size_for(system: System, side: int) -> int:
+    """The size in which to draw a square: no larger than needed, and what the model has."""
+    return next((size for size in system.sizes if size >= side), system.sizes[-1])
 
 
 @torch.no_grad()
@@ -94,14 +105,20 @@ def fill(
     settings: Settings,
     reporter: Reporter,
     first: int = 0,
+    *,
+    size: int,
+    draft: Float[Tensor, "3 s s"] | None = None,
 ) -> Float[Tensor, "3 h w"]:
-    """A picture in [-1, 1] with its hole, as far as it lies in the window, drawn after the wish; the rest as it was."""
+    """A picture in [-1, 1] with its hole, as far as it lies in the window, drawn after the wish; the rest as it was.
+
+    The window is drawn at `size` and brought to its own. A `draft` of it is what the drawing starts from, with noise
+    added, instead of from noise alone.
+    """
     known = Known(window.cut(pixels)[None], 1 - window.cut(hole[None].float(), fill=1.0)[None])
-    size, target = system.decoder.config.size, _size_for(system, window.side)
-    small = _fill_small(system, known.at(size).to(system.device), wish, seed, settings, reporter, first)
-    anchor = known.at(target).to(system.device)
-    large = enlarge(system, small, [seed], target, settings, reporter, first, known=anchor).cpu()
-    if target != window.side:
+    small = _fill_small(system, known, draft, wish, seed, settings, reporter, first)
+    anchor = known.at(size).to(system.device)
+    large = enlarge(system, small, [seed], size, settings, reporter, first, known=anchor).cpu()
+    if size != window.side:
         large = F.interpolate(large, size=window.side, mode="bicubic", antialias=True, align_corners=False)
     matched = match_border(large, known, reach=TOUCH * window.side)
     return window.paste(matched[0].clamp(-1, 1), pixels, hole)
@@ -110,15 +127,26 @@ def fill(
 def _fill_small(
     system: System,
     known: Known,
+    draft: Float[Tensor, "3 s s"] | None,
     wish: Wish,
     seed: int,
     settings: Settings,
     reporter: Reporter,
     first: int,
-) -> Float[Tensor, "1 3 s s"]:
+) -> Float[Tensor, "1 3 h w"]:
     decoder = system.decoder
-    inpainting = decoder.config.inpainting
-    hint = torch.cat([known.pixels * known.mask, known.mask], dim=1) if inpainting else None
+    config = decoder.config
+    known = known.at(config.size).to(system.device)
+    hint = torch.cat([known.pixels * known.mask, known.mask], dim=1) if config.inpainting else None
+    levels = _levels(system, settings, drafted=draft is not None)
+    noise = Noise([seed]).fork("decoder")
+    if draft is None:
+        x = start(noise.normal(*known.pixels.shape[1:]), levels[0]).to(system.device)
+    else:
+        begun = F.interpolate(
+            draft[None], size=config.size, mode="bicubic", antialias=True, align_corners=False
+        )
+        x = noised(begun.clamp(-1, 1).to(system.device), levels[0], noise)
     with system.precision(decoder):
         denoise = decoder_denoiser(
             decoder,
@@ -127,54 +155,37 @@ def _fill_small(
             interval=settings.guidance_interval,
             negative=wish.negative,
         )
-        grid = decoder.config.process.build().grid(settings.steps)
         sampler: Iterator[Step]
-        if inpainting:
-            sampler = decode(
-                decoder,
-                known.kept_until_last(denoise, grid),
-                [seed],
-                steps=settings.steps,
-                sampler=settings.sampler,
-                device=system.device,
-            )
-            total = settings.steps
+        if config.inpainting:
+            kept = known.kept_until_last(denoise, levels)
+            sampler = walk(settings.sampler, kept, x, levels, noise, config.process.build())
+            total = len(levels) - 1
         else:
-            noise = Noise([seed]).fork("decoder")
-            x = start(noise.normal(*known.pixels.shape[1:]), grid[0]).to(system.device)
             sampler = repaint(
-                denoise, x, grid, known.pixels, known.mask, noise=noise, resamplings=RESAMPLINGS
+                denoise, x, levels, known.pixels, known.mask, noise=noise, resamplings=RESAMPLINGS
             )
-            total = settings.steps * RESAMPLINGS
+            total = (len(levels) - 1) * RESAMPLINGS
         drawn = reporter.follow(sampler, "decoder", total, first)
-    matched = match_border(drawn, known, reach=REACH * decoder.config.size)
+    matched = match_border(drawn, known, reach=REACH * config.size)
     return torch.lerp(matched, known.pixels, known.mask)
 
 
-def _size_for(system: System, side: int) -> int:
-    """The size in which to draw a square: no larger than needed, and what the model has."""
-    return next((size for size in system.sizes if size >= side), system.sizes[-1])
+def _levels(system: System, settings: Settings, *, drafted: bool) -> Float[Tensor, " levels"]:
+    levels = system.decoder.config.process.build().grid(settings.steps)
+    return truncate(levels, DRAFT_STRENGTH) if drafted else levels
 
 
-def again(
-    system: System,
-    recipe: Mapping[str, Any],
-    sources: Sequence[PictureLike],
-    settings: Settings,
-    callback: Callback | None,
-) -> Picture:
+def again(redo: Redo) -> Picture:
     """An edit made again from its recipe."""
-    source, *masks = read_sources(recipe, sources, [1, 2])
-    box = recipe.get("box")
+    source, *masks = redo.sources([1, 2])
+    box = redo.recipe.get("box")
     mask = tuple(box) if box else masks[0].image if masks else None
     made = edit(
-        system,
+        redo.system,
         source.image,
         mask,
-        recipe["prompt"],
-        settings=settings,
-        seed=recipe["seed"],
-        negative=recipe.get("negative"),
-        callback=callback,
+        redo.told("prompt"),
+        negative=redo.recipe.get("negative"),
+        **redo.common,
     )
     return next(made)

@@ -1,7 +1,7 @@
 """Interpolations between two pictures (section 3.2): z_i goes along the arc from one to the other, x_T too or stays."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Iterator, Sequence
+from typing import Literal, get_args
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,10 +11,10 @@ from unclip.generate.drawing import Drawing, draw_each, steps_of
 from unclip.generate.inversion import invert_source, path_steps
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback, Reporter
-from unclip.generate.recipe import recipe_of
+from unclip.generate.recipe import Redo, recipe_of
 from unclip.generate.sequence import again_in_sequence
 from unclip.generate.settings import Settings, check_seed
-from unclip.generate.sources import PictureLike, embed_sources, read_source, read_sources
+from unclip.generate.sources import PictureLike, embed_sources, read_source
 from unclip.generate.system import System
 from unclip.generate.text_to_image import check_batch_size, check_count, check_size
 from unclip.rng import draw_seed
@@ -94,27 +94,14 @@ def between(a: Float[Tensor, "*shape"], b: Float[Tensor, "*shape"], theta: float
     return slerp(a[None], b[None], theta)[0]
 
 
-def again(
-    system: System,
-    recipe: Mapping[str, Any],
-    sources: Sequence[PictureLike],
-    settings: Settings,
-    callback: Callback | None,
-) -> Picture:
+def again(redo: Redo) -> Picture:
     """A picture or strip of an interpolation made again from its recipe."""
-    a, b = read_sources(recipe, sources, [2])
+    a, b = redo.sources([2])
 
     def make(thetas: Sequence[float]) -> Iterator[Picture]:
+        noise, size = redo.told("noise"), redo.told("size")
         return interpolate(
-            system,
-            a.image,
-            b.image,
-            settings=settings,
-            thetas=thetas,
-            noise=recipe["noise"],
-            seed=recipe["seed"],
-            size=recipe["size"],
-            callback=callback,
+            redo.system, a.image, b.image, thetas=thetas, noise=noise, size=size, **redo.common
         )
 
-    return again_in_sequence(recipe, make)
+    return again_in_sequence(redo, make)

@@ -1,26 +1,30 @@
-"""Outpainting: a picture continued beyond its sides, square by square, each drawn to fit what is there already."""
+"""Outpainting: a picture continued beyond its sides, square by square, each drawn to fit what is there already.
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+A caption is one of the whole, and asked of every square it would be drawn in each of them anew. So the whole is drafted
+after it first, small, around the given picture; then each square is drawn over its part of the draft, with z_i what CLIP
+sees in that part.
+"""
+
+from collections.abc import Mapping
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from unclip.generate.holes import Window
-from unclip.generate.inpaint import fill, fill_steps
+from unclip.generate.holes import Window, window_around
+from unclip.generate.inpaint import fill, fill_steps, size_for
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback, Reporter
-from unclip.generate.recipe import recipe_of
+from unclip.generate.recipe import Redo, recipe_of
 from unclip.generate.settings import Settings, check_seed
-from unclip.generate.sources import PictureLike, embed_sources, read_source, read_sources
+from unclip.generate.sources import PictureLike, embed_sources, read_source
 from unclip.generate.stages import warn_if_cut
 from unclip.generate.system import System
-from unclip.generate.text_to_image import prior_steps
+from unclip.generate.text_to_image import check_size, prior_steps
 from unclip.generate.wishes import Wish, picture_of, read_wish
 from unclip.images.files import MAX_PIXELS
-from unclip.images.tensors import to_tensor
+from unclip.images.tensors import to_image, to_tensor
 from unclip.rng import derive, draw_seed
 
 MAX_TILES = 1000
@@ -54,15 +58,25 @@ def outpaint(
     hole = torch.ones(pixels.shape[-2:], dtype=torch.bool)
     hole[top : top + height, left : left + width] = False
     tiles = plan_tiles(hole, min(width, height))
-    steps = prior_steps(system, settings) if prompt else 0
-    steps += len(tiles) * fill_steps(system, settings, tiles[0].side)
-    reporter = Reporter(callback, steps, 1)
+    size, drafted = size_for(system, tiles[0].side), prompt is not None
+    steps = len(tiles) * fill_steps(system, settings, size, drafted=drafted)
     if prompt is None:
-        wish = Wish(embed_sources(system, [source]), None, None)
+        reporter = Reporter(callback, steps, 1)
+        wish, draft = Wish(embed_sources(system, [source]), None, None), None
     else:
+        rough = check_size(system, None)
+        steps += prior_steps(system, settings) + fill_steps(system, settings, rough)
+        reporter = Reporter(callback, steps, 1)
         wish = read_wish(system, prompt, negative, seed, settings, reporter)
+        whole = window_around(pixels.shape[-1], pixels.shape[-2])
+        own = derive(seed, "draft")
+        draft = fill(system, pixels, hole, whole, wish, own, settings, reporter, size=rough)
     for index, tile in enumerate(tiles):
-        pixels = fill(system, pixels, hole, tile, wish, derive(seed, "tile", index), settings, reporter)
+        own, within, square = derive(seed, "tile", index), wish, None
+        if draft is not None:
+            square = tile.cut(torch.where(hole, draft, pixels))
+            within = _wish_within(system, wish, square)
+        pixels = fill(system, pixels, hole, tile, within, own, settings, reporter, size=size, draft=square)
         hole[tile.top : tile.top + tile.side, tile.left : tile.left + tile.side] = False
     recipe = recipe_of(
         system,
@@ -77,6 +91,13 @@ def outpaint(
         **{name: amount for name, amount in sides.items() if amount},
     )
     return picture_of(pixels, wish, recipe)
+
+
+def _wish_within(system: System, wish: Wish, square: Float[Tensor, "3 s s"]) -> Wish:
+    """What is wanted of a square of the whole: what CLIP sees in its draft, where it has a picture tower."""
+    if system.clip.config.towers != "both":
+        return wish
+    return Wish(system.embed_image(to_image(square)).to(system.device), None, wish.negative)
 
 
 def plan_tiles(hole: Bool[Tensor, "h w"], side: int) -> list[Window]:
@@ -125,22 +146,14 @@ def _check(width: int, height: int, sides: Mapping[str, int]) -> None:
         )
 
 
-def again(
-    system: System,
-    recipe: Mapping[str, Any],
-    sources: Sequence[PictureLike],
-    settings: Settings,
-    callback: Callback | None,
-) -> Picture:
+def again(redo: Redo) -> Picture:
     """An outpainted picture made again from its recipe."""
-    (source,) = read_sources(recipe, sources, [1])
+    (source,) = redo.sources()
     return outpaint(
-        system,
+        redo.system,
         source.image,
-        recipe.get("prompt"),
-        **{name: recipe.get(name, 0) for name in ("left", "top", "right", "bottom")},
-        settings=settings,
-        seed=recipe["seed"],
-        negative=recipe.get("negative"),
-        callback=callback,
+        redo.recipe.get("prompt"),
+        **{name: redo.recipe.get(name, 0) for name in ("left", "top", "right", "bottom")},
+        negative=redo.recipe.get("negative"),
+        **redo.common,
     )

@@ -1,7 +1,7 @@
 """What the principal components of z_i hold (section 4, figure 7): pictures from the first of them alone."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from einops import einsum
 from jaxtyping import Float
@@ -10,10 +10,10 @@ from torch import Tensor
 from unclip.generate.drawing import Drawing, draw_each, steps_of
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback, Reporter
-from unclip.generate.recipe import recipe_of
+from unclip.generate.recipe import Redo, recipe_of
 from unclip.generate.sequence import again_in_sequence
 from unclip.generate.settings import Settings, check_seed
-from unclip.generate.sources import PictureLike, embed_sources, read_source, read_sources
+from unclip.generate.sources import PictureLike, embed_sources, read_source
 from unclip.generate.system import System
 from unclip.generate.text_to_image import MAX_PICTURES, check_batch_size, check_count, check_size
 from unclip.models.embedding_codes import principal_components
@@ -94,30 +94,19 @@ def pca_reconstructions(
     return draw_each(system, drawings, settings, size, reporter, together=together)
 
 
-def again(
-    system: System,
-    recipe: Mapping[str, Any],
-    sources: Sequence[PictureLike],
-    settings: Settings,
-    callback: Callback | None,
-) -> Picture:
+def again(redo: Redo) -> Picture:
     """A picture of the first components, or a strip of several, made again from its recipe.
 
     Where the components were those of given pictures, `sources` are the picture and all of these.
     """
-    own = recipe.get("basis") == "model"
-    source, *given = read_sources(recipe, sources, [1] if own else range(3, MAX_PICTURES))
+    own = redo.recipe.get("basis") == "model"
+    source, *given = redo.sources([1] if own else range(3, MAX_PICTURES))
+    basis = None if own else [one.image for one in given]
 
     def make(dimensions: Sequence[int]) -> Iterator[Picture]:
+        size = redo.told("size")
         return pca_reconstructions(
-            system,
-            source.image,
-            dimensions=dimensions,
-            basis=None if own else [one.image for one in given],
-            settings=settings,
-            seed=recipe["seed"],
-            size=recipe["size"],
-            callback=callback,
+            redo.system, source.image, dimensions=dimensions, basis=basis, size=size, **redo.common
         )
 
-    return again_in_sequence(recipe, make, along="dimensions")
+    return again_in_sequence(redo, make, along="dimensions")

@@ -1,15 +1,16 @@
-"""What a recipe holds, whatever the operation."""
+"""What a recipe holds, whatever the operation; and what it takes to make a picture again."""
 
 import importlib.metadata
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
 from unclip.config import to_dict
 from unclip.generate.picture import RECIPE_FORMAT
+from unclip.generate.progress import Callback
 from unclip.generate.settings import Settings
-from unclip.generate.sources import Source
+from unclip.generate.sources import PictureLike, Source, read_sources
 from unclip.generate.system import System
 
 _OF_THE_PRIOR = ("prior", "prior_steps", "prior_sampler", "prior_guidance", "candidates")
@@ -50,3 +51,33 @@ def recipe_of(
         "dtype": str(system.dtype).removeprefix("torch."),
         "torch": torch.__version__,
     }
+
+
+class Redo(NamedTuple):
+    """A picture that is to be made again: by what, from which recipe, and from which pictures, if it was made from any.
+
+    Every operation has a function `again` that takes one.
+    """
+
+    system: System
+    recipe: Mapping[str, Any]
+    given: Sequence[PictureLike]
+    settings: Settings
+    callback: Callback | None
+
+    def sources(self, wanted: Sequence[int] = (1,)) -> list[Source]:
+        """The pictures given, checked to be those that the recipe names; `wanted` are the possible numbers of them."""
+        return read_sources(self.recipe, self.given, wanted)
+
+    def told(self, name: str) -> Any:
+        """What the recipe says of `name`. Raises `ValueError` where it says nothing."""
+        if name not in self.recipe:
+            raise ValueError(
+                f"the recipe of {self.recipe.get('operation')!r} does not tell its {name}: it is damaged"
+            )
+        return self.recipe[name]
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """The arguments that all operations take alike."""
+        return {"settings": self.settings, "seed": self.told("seed"), "callback": self.callback}

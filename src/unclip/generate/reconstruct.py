@@ -1,15 +1,12 @@
 """A picture drawn again from its own (z_i, x_T): how much of it the two hold."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from unclip.generate.drawing import Drawing, decode_drawings, finish, steps_of
 from unclip.generate.inversion import invert_source, path_steps, psnr
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback, Reporter
-from unclip.generate.recipe import recipe_of
+from unclip.generate.recipe import Redo, recipe_of
 from unclip.generate.settings import Settings, check_seed
-from unclip.generate.sources import PictureLike, read_source, read_sources
+from unclip.generate.sources import PictureLike, read_source
 from unclip.generate.system import System
 from unclip.generate.text_to_image import check_size
 from unclip.rng import draw_seed
@@ -38,15 +35,7 @@ def reconstruct(
     return finish(system, [drawing], small, settings, size, reporter)[0]
 
 
-def again(
-    system: System,
-    recipe: Mapping[str, Any],
-    sources: Sequence[PictureLike],
-    settings: Settings,
-    callback: Callback | None,
-) -> Picture:
+def again(redo: Redo) -> Picture:
     """A reconstruction made again from its recipe."""
-    (source,) = read_sources(recipe, sources, [1])
-    return reconstruct(
-        system, source.image, settings=settings, seed=recipe["seed"], size=recipe["size"], callback=callback
-    )
+    (source,) = redo.sources()
+    return reconstruct(redo.system, source.image, size=redo.told("size"), **redo.common)

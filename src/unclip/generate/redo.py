@@ -7,6 +7,7 @@ from typing import Any
 
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback
+from unclip.generate.recipe import Redo
 from unclip.generate.settings import Settings, read_settings
 from unclip.generate.sources import PictureLike
 from unclip.generate.system import System
@@ -46,4 +47,4 @@ def redo(
     names = {field.name for field in fields(Settings)}
     settings = read_settings({name: value for name, value in recipe.items() if name in names})
     again = importlib.import_module(f"unclip.generate.{home}").again
-    return again(system, recipe, sources, settings, callback)
+    return again(Redo(system, recipe, sources, settings, callback))

@@ -1,7 +1,6 @@
 """Pictures after a caption that start from a picture instead of from noise (SDEdit, arXiv 2108.01073)."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
@@ -11,8 +10,9 @@ from unclip.diffusion.paths import noised, truncate
 from unclip.generate.enlarge import enlarge, enlarge_steps
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback, Reporter
+from unclip.generate.recipe import Redo
 from unclip.generate.settings import Settings
-from unclip.generate.sources import PictureLike, Source, read_source, read_sources
+from unclip.generate.sources import PictureLike, Source, read_source
 from unclip.generate.stages import decoder_condition, decoder_denoiser, walk
 from unclip.generate.system import System
 from unclip.generate.text_to_image import check_size
@@ -89,24 +89,16 @@ def _draw(
     return enlarge(system, small, [seed], size, settings, reporter, first)[0]
 
 
-def again(
-    system: System,
-    recipe: Mapping[str, Any],
-    sources: Sequence[PictureLike],
-    settings: Settings,
-    callback: Callback | None,
-) -> Picture:
+def again(redo: Redo) -> Picture:
     """A redrawn picture made again from its recipe."""
-    (source,) = read_sources(recipe, sources, [1])
+    (source,) = redo.sources()
     made = redraw(
-        system,
+        redo.system,
         source.image,
-        recipe["prompt"],
-        settings=settings,
-        strength=recipe["strength"],
-        seed=recipe["seed"],
-        size=recipe["size"],
-        negative=recipe.get("negative"),
-        callback=callback,
+        redo.told("prompt"),
+        strength=redo.told("strength"),
+        size=redo.told("size"),
+        negative=redo.recipe.get("negative"),
+        **redo.common,
     )
     return next(made)

@@ -3,13 +3,14 @@
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from unclip.generate.picture import Picture
+from unclip.generate.recipe import Redo
 from unclip.images.files import grid, write_atomically
 from unclip.images.metadata import GENERATED, xmp_packet
 
@@ -66,11 +67,11 @@ def save_animation(
 
 
 def again_in_sequence(
-    recipe: Mapping[str, Any], make: Callable[[Sequence[Any]], Iterable[Picture]], along: str = "theta"
+    redo: Redo, make: Callable[[Sequence[Any]], Iterable[Picture]], along: str = "theta"
 ) -> Picture:
     """Whichever a recipe is of, made again: one picture of a path, or a strip of several."""
-    values = recipe[along]
-    if recipe.get("layout") != "strip":
+    values = redo.told(along)
+    if redo.recipe.get("layout") != "strip":
         (picture,) = make([values])
         return picture
     return strip(list(make(values)), along)

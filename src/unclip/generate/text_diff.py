@@ -1,7 +1,6 @@
 """Text diffs (section 3.3): a picture led along the difference of two captions, with all else kept."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from jaxtyping import Float
 from torch import Tensor
@@ -12,10 +11,10 @@ from unclip.generate.interpolate import between, check_thetas
 from unclip.generate.inversion import invert_source, path_steps
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback, Reporter
-from unclip.generate.recipe import recipe_of
+from unclip.generate.recipe import Redo, recipe_of
 from unclip.generate.sequence import again_in_sequence
 from unclip.generate.settings import Settings, check_seed
-from unclip.generate.sources import PictureLike, read_source, read_sources
+from unclip.generate.sources import PictureLike, read_source
 from unclip.generate.system import System
 from unclip.generate.text_to_image import check_batch_size, check_size
 from unclip.rng import draw_seed
@@ -80,27 +79,19 @@ def difference(system: System, target: str, source: str) -> Float[Tensor, " d"]:
     return normalize(apart, dim=-1)
 
 
-def again(
-    system: System,
-    recipe: Mapping[str, Any],
-    sources: Sequence[PictureLike],
-    settings: Settings,
-    callback: Callback | None,
-) -> Picture:
+def again(redo: Redo) -> Picture:
     """A picture or strip of a text diff made again from its recipe."""
-    (given,) = read_sources(recipe, sources, [1])
+    (given,) = redo.sources()
 
     def make(thetas: Sequence[float]) -> Iterator[Picture]:
         return text_diff(
-            system,
+            redo.system,
             given.image,
-            target=recipe["prompt"],
-            source=recipe["baseline"],
-            settings=settings,
+            target=redo.told("prompt"),
+            source=redo.told("baseline"),
             thetas=thetas,
-            seed=recipe["seed"],
-            size=recipe["size"],
-            callback=callback,
+            size=redo.told("size"),
+            **redo.common,
         )
 
-    return again_in_sequence(recipe, make)
+    return again_in_sequence(redo, make)

@@ -10,9 +10,8 @@ from torch import Tensor
 from unclip.generate.enlarge import enlarge, enlarge_steps
 from unclip.generate.picture import RECIPE_FORMAT, Picture
 from unclip.generate.progress import Callback, Reporter
-from unclip.generate.recipe import recipe_of
+from unclip.generate.recipe import Redo, recipe_of
 from unclip.generate.settings import Settings, check_seed, seed_of
-from unclip.generate.sources import PictureLike
 from unclip.generate.stages import (
     Captions,
     Seeds,
@@ -67,16 +66,12 @@ def generate_each(
     return _in_batches(system, orders, settings, size, callback, check_batch_size(system, batch_size))
 
 
-def again(
-    system: System,
-    recipe: Mapping[str, Any],
-    sources: Sequence[PictureLike],
-    settings: Settings,
-    callback: Callback | None,
-) -> Picture:
+def again(redo: Redo) -> Picture:
     """A picture made again from its recipe."""
-    order = Order(recipe["prompt"], recipe.get("negative"), check_seed(recipe["seed"]))
-    return next(_in_batches(system, [order], settings, check_size(system, recipe["size"]), callback, 1))
+    system = redo.system
+    order = Order(redo.told("prompt"), redo.recipe.get("negative"), check_seed(redo.told("seed")))
+    size = check_size(system, redo.told("size"))
+    return next(_in_batches(system, [order], redo.settings, size, redo.callback, 1))
 
 
 def check_recipe(

@@ -1,8 +1,7 @@
 """Pictures of any size enlarged by the upsamplers alone (section 2.1), in tiles where they are large."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -12,9 +11,9 @@ from torch.nn import functional as F
 from unclip.generate.enlarge import TILE, chain_steps, run_upsampler
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback, Reporter
-from unclip.generate.recipe import recipe_of
+from unclip.generate.recipe import Redo, recipe_of
 from unclip.generate.settings import Settings, check_seed
-from unclip.generate.sources import PictureLike, read_source, read_sources
+from unclip.generate.sources import PictureLike, read_source
 from unclip.generate.system import System
 from unclip.images.files import MAX_PIXELS, resize
 from unclip.images.tensors import to_image, to_tensor
@@ -110,20 +109,7 @@ def enlarge_any(
     return large[..., : height * config.factor, : width * config.factor]
 
 
-def again(
-    system: System,
-    recipe: Mapping[str, Any],
-    sources: Sequence[PictureLike],
-    settings: Settings,
-    callback: Callback | None,
-) -> Picture:
+def again(redo: Redo) -> Picture:
     """An enlarged picture made again from its recipe."""
-    (source,) = read_sources(recipe, sources, [1])
-    return upscale(
-        system,
-        source.image,
-        settings=settings,
-        size=recipe.get("asked"),
-        seed=recipe["seed"],
-        callback=callback,
-    )
+    (source,) = redo.sources()
+    return upscale(redo.system, source.image, size=redo.recipe.get("asked"), **redo.common)

@@ -1,15 +1,14 @@
 """Variations of a picture (section 3.1): what z_i holds stays, the rest is drawn anew, all of it or a little."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 from unclip.generate.drawing import Drawing, draw_each, steps_of
 from unclip.generate.inversion import invert_source, path_steps
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback, Reporter
-from unclip.generate.recipe import recipe_of
+from unclip.generate.recipe import Redo, recipe_of
 from unclip.generate.settings import Settings, check_seed, seed_of
-from unclip.generate.sources import PictureLike, embed_sources, read_source, read_sources
+from unclip.generate.sources import PictureLike, embed_sources, read_source
 from unclip.generate.system import System
 from unclip.generate.text_to_image import check_batch_size, check_count, check_size
 from unclip.rng import draw_seed
@@ -51,23 +50,8 @@ def vary(
     return draw_each(system, drawings, settings, size, reporter, eta=eta or 0.0, together=together)
 
 
-def again(
-    system: System,
-    recipe: Mapping[str, Any],
-    sources: Sequence[PictureLike],
-    settings: Settings,
-    callback: Callback | None,
-) -> Picture:
+def again(redo: Redo) -> Picture:
     """A variation made again from its recipe."""
-    (source,) = read_sources(recipe, sources, [1])
-    made = vary(
-        system,
-        source.image,
-        settings=settings,
-        n=1,
-        eta=recipe.get("eta"),
-        seed=recipe["seed"],
-        size=recipe["size"],
-        callback=callback,
-    )
-    return next(made)
+    (source,) = redo.sources()
+    eta, size = redo.recipe.get("eta"), redo.told("size")
+    return next(vary(redo.system, source.image, n=1, eta=eta, size=size, **redo.common))
