@@ -31,16 +31,13 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.maximum > 1:
         raise UsageError(f"--maximum {arguments.maximum:g} is too large; give 0 to 1")
 
-    from unclip.generate.interpolate import evenly
-    from unclip.generate.inversion import drawing_settings
     from unclip.generate.sources import read_source
     from unclip.generate.text_diff import text_diff
 
+    thetas = paths.thetas(arguments, arguments.maximum)
     image = read_source(arguments.picture).image
     system = drawing.load(arguments)
-    with drawing.usage_errors():
-        thetas = evenly(arguments.number, arguments.maximum)
-        settings = drawing_settings(system.defaults, drawing.knobs(arguments), inverted=True)
+    settings = drawing.settings(arguments, system, inverted=True)
     seed = drawing.choose_seed(arguments)
     outputs = paths.plan_outputs(arguments, f"{arguments.picture.stem}-to-{drawing.slug(arguments.target)}")
     with console.Progress(quiet=arguments.quiet) as progress:

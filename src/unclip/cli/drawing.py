@@ -14,7 +14,7 @@ from unclip.cli.console import UsageError
 if TYPE_CHECKING:
     from unclip.generate.picture import Picture
     from unclip.generate.progress import Progress
-    from unclip.generate.settings import Knobs
+    from unclip.generate.settings import Knobs, Settings
     from unclip.generate.system import System
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -128,6 +128,14 @@ def knobs(arguments: argparse.Namespace) -> "Knobs":
     """The sampling options by their names; None where one was not given."""
     given: Any = {name: getattr(arguments, name) for name in (*KNOBS, *PRIOR_KNOBS) if name in arguments}
     return given
+
+
+def settings(arguments: argparse.Namespace, system: "System", *, inverted: bool = False) -> "Settings":
+    """The model's settings, or those of an inversion, with the options given. Raises `UsageError` for unfit ones."""
+    from unclip.generate.inversion import drawing_settings
+
+    with usage_errors():
+        return drawing_settings(system.defaults, knobs(arguments), inverted=inverted)
 
 
 @contextmanager

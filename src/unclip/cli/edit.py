@@ -47,8 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
     mask = arguments.box or (None if arguments.mask is None else read_source(arguments.mask).image)
     read_hole(source, mask)
     system = drawing.load(arguments)
-    with drawing.usage_errors():
-        settings = system.defaults.with_given(**drawing.knobs(arguments))
+    settings = drawing.settings(arguments, system)
     seed = drawing.choose_seed(arguments)
     stems = [f"{arguments.picture.stem}-edit-{seed_of(seed, index)}" for index in range(arguments.number)]
     outputs = drawing.plan_outputs(arguments, stems)

@@ -50,8 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     init = None if arguments.init is None else read_source(arguments.init).image
     system = drawing.load(arguments)
-    with drawing.usage_errors():
-        settings = system.defaults.with_given(**drawing.knobs(arguments))
+    settings = drawing.settings(arguments, system)
     seed = drawing.choose_seed(arguments)
     repeated = [prompt for prompt in prompts for _ in range(arguments.number)]
     stems = [f"{drawing.slug(prompt)}-{seed_of(seed, index)}" for index, prompt in enumerate(repeated)]

@@ -21,17 +21,13 @@ def add(verbs) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from unclip.generate.interpolate import evenly, interpolate
-    from unclip.generate.inversion import drawing_settings
+    from unclip.generate.interpolate import interpolate
     from unclip.generate.sources import read_source
 
+    thetas = paths.thetas(arguments)
     ends = [read_source(path).image for path in (arguments.first, arguments.last)]
     system = drawing.load(arguments)
-    with drawing.usage_errors():
-        thetas = evenly(arguments.number)
-        settings = drawing_settings(
-            system.defaults, drawing.knobs(arguments), inverted=arguments.noise == "inverted"
-        )
+    settings = drawing.settings(arguments, system, inverted=arguments.noise == "inverted")
     seed = drawing.choose_seed(arguments)
     outputs = paths.plan_outputs(arguments, f"{arguments.first.stem}-to-{arguments.last.stem}")
     with console.Progress(quiet=arguments.quiet) as progress:

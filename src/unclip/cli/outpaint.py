@@ -49,8 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     image = read_source(arguments.picture).image
     system = drawing.load(arguments)
-    with drawing.usage_errors():
-        settings = system.defaults.with_given(**drawing.knobs(arguments))
+    settings = drawing.settings(arguments, system)
     seed = drawing.choose_seed(arguments)
     outputs = drawing.plan_outputs(arguments, [f"{arguments.picture.stem}-outpaint-{seed}"])
     with console.Progress(quiet=arguments.quiet) as progress:

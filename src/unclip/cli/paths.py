@@ -38,6 +38,14 @@ def add_options(parser: argparse.ArgumentParser, *, number: int) -> None:
     )
 
 
+def thetas(arguments: argparse.Namespace, maximum: float = 1.0) -> list[float]:
+    """Where on the way to `maximum` the pictures lie. Raises `UsageError` for fewer than 2."""
+    from unclip.generate.interpolate import evenly
+
+    with drawing.usage_errors():
+        return evenly(arguments.number, maximum)
+
+
 def plan_outputs(arguments: argparse.Namespace, stem: str) -> list[Path]:
     """Where the strip, the animation or each picture goes, checked before the first is drawn."""
     output = arguments.output

@@ -42,8 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     image = read_source(arguments.picture).image
     system = drawing.load(arguments)
-    with drawing.usage_errors():
-        settings = system.defaults.with_given(**drawing.knobs(arguments))
+    settings = drawing.settings(arguments, system)
     seed = drawing.choose_seed(arguments)
     stem = f"{arguments.picture.stem}-{drawing.slug(arguments.word)}"
     stems = [f"{stem}-vary-{seed_of(seed, index)}" for index in range(arguments.number)]

@@ -35,7 +35,6 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.basis is not None and arguments.dimensions is None:
         raise UsageError("--basis says whose components --dimensions counts; give both")
 
-    from unclip.generate.inversion import drawing_settings
     from unclip.generate.reconstruct import reconstruct
     from unclip.generate.sources import read_source
 
@@ -44,10 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.basis is not None:
         basis = [read_source(path).image for path in drawing.pictures_in(arguments.basis)]
     system = drawing.load(arguments)
-    with drawing.usage_errors():
-        settings = drawing_settings(
-            system.defaults, drawing.knobs(arguments), inverted=arguments.dimensions is None
-        )
+    settings = drawing.settings(arguments, system, inverted=arguments.dimensions is None)
     seed = drawing.choose_seed(arguments)
     stem = arguments.picture.stem
     stems = [f"{stem}-{count}" for count in arguments.dimensions or ()] or [f"{stem}-reconstructed"]

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from unclip.cli import console, drawing, options
+from unclip.cli.console import UsageError
 
 
 def add(verbs) -> None:
@@ -26,19 +27,16 @@ def add(verbs) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from unclip.generate.inversion import drawing_settings
+    if arguments.eta is not None and arguments.eta > 1:
+        raise UsageError(f"--eta {arguments.eta:g} is too large; give 0 to 1")
+
     from unclip.generate.settings import seed_of
     from unclip.generate.sources import read_source
     from unclip.generate.variations import vary
 
     image = read_source(arguments.picture).image
     system = drawing.load(arguments)
-    with drawing.usage_errors():
-        settings = drawing_settings(
-            system.defaults, drawing.knobs(arguments), inverted=arguments.eta is not None
-        )
-        if arguments.eta is not None and arguments.eta > 1:
-            raise ValueError(f"--eta {arguments.eta:g} is too large; give 0 to 1")
+    settings = drawing.settings(arguments, system, inverted=arguments.eta is not None)
     seed = drawing.choose_seed(arguments)
     stems = [f"{arguments.picture.stem}-vary-{seed_of(seed, index)}" for index in range(arguments.number)]
     paths = drawing.plan_outputs(arguments, stems)
