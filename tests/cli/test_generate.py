@@ -59,6 +59,28 @@ def test_prompts_from_stdin(unclip, model, tmp_path, monkeypatch):
     assert [Path(path).name for path in out.split()] == ["a-1.png", "a-2.png"]
 
 
+def test_the_autoregressive_prior_is_trained_packed_and_asked_for_by_name(unclip, model, tmp_path):
+    runs, run, both = model.parent, tmp_path / "run", tmp_path / "both"
+    given = ("--recipe", "tiny", "--clip", runs / "clip", "--set", "samples=32")
+    assert unclip("train", "prior_autoregressive", "--out", run, *given).code == 0
+    stages = [runs / stage for stage in ("clip", "prior", "decoder", "upsampler")]
+    assert (
+        unclip("pack", *stages, run, "-o", both, "--set", "steps=2", "--set", "upsampler_steps=1").code == 0
+    )
+    path, again = tmp_path / "a.png", tmp_path / "again.png"
+    command = ("generate", "a red circle", "--prior", "autoregressive", "-o", path, "--seed", 1)
+    assert unclip(*command, "-m", both) == (0, f"{path}\n", "")
+    assert read_recipe(path)["prior"] == "autoregressive"
+    assert unclip("redo", path, "-m", both, "-o", again).err == "unclip: every pixel is the same\n"
+    # Its principal components are kept with it, for all who ask for pictures of the first of them.
+    few = tmp_path / "few.png"
+    assert unclip("reconstruct", path, "--dimensions", 1, "-m", both, "-o", few, "--seed", 1).code == 0
+    assert read_recipe(few)["basis"] == "model"
+    code, out, err = unclip(*command, "--force", "-m", model)
+    assert (code, out) == (1, "")
+    assert "has no prior_autoregressive: it has clip, prior, decoder, upsampler" in err
+
+
 def test_grid_alone(unclip, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = ("generate", "a red circle", "-n", 3, "-m", model, "--seed", 1)

@@ -1,6 +1,7 @@
 """The frame of the command line: its frozen surface, exit codes, streams, and how fast it answers."""
 
 import argparse
+import importlib
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from unclip.cli import main as program
 from unclip.cli.console import UsageError
+from unclip.generate.manipulations import Manipulations
 
 SURFACE = Path(__file__).with_name("surface.txt")
 
@@ -47,6 +49,29 @@ def test_surface_is_the_committed_one():
     if os.environ.get("UNCLIP_RENEW"):
         SURFACE.write_text(surface())
     assert surface() == SURFACE.read_text(), message
+
+
+def test_every_manipulation_is_a_function_a_method_and_a_verb():
+    """`invert` and what draws from its (z_i, x_T) are one verb; components and `--init` are options of another."""
+    homes = {
+        "invert": ("inversion", "reconstruct"),
+        "reconstruct": ("reconstruct", "reconstruct"),
+        "vary": ("variations", "vary"),
+        "interpolate": ("interpolate", "interpolate"),
+        "text_diff": ("text_diff", "diff"),
+        "edit": ("inpaint", "edit"),
+        "outpaint": ("outpaint", "outpaint"),
+        "redraw": ("redraw", "generate"),
+        "upscale": ("upscale", "upscale"),
+        "pca_reconstructions": ("pca", "reconstruct"),
+        "nearest_captions": ("probes", "captions"),
+        "typographic_probe": ("probes", "probe"),
+    }
+    assert {name for name in vars(Manipulations) if not name.startswith("_")} == set(homes)
+    verbs = {command.removeprefix("unclip ") for command, _ in commands()}
+    for name, (module, verb) in homes.items():
+        assert callable(getattr(importlib.import_module(f"unclip.generate.{module}"), name))
+        assert verb in verbs
 
 
 def test_every_option_says_what_it_does():

@@ -98,6 +98,20 @@ def test_tiles_are_not_seen(enlarger):
     assert np.abs(whole - tiled).max() <= 1
 
 
+@pytest.mark.parametrize("width", [160, 480])
+def test_no_piece_is_larger_than_a_tile_and_what_it_depends_on(enlarger, width):
+    """Memory is that of one piece, however large the picture."""
+    net, seen = enlarger.upsamplers[1].net, []
+    hook = net.register_forward_pre_hook(lambda module, given: seen.append(given[0].shape[-2:]))
+    ramp = Image.linear_gradient("L").resize((width, 12)).convert("RGB")
+    settings = enlarger.defaults.with_given(second_upsampler_steps=1)
+    upscale(enlarger, ramp, settings=settings, seed=1, tile=16)
+    hook.remove()
+    assert len(seen) == 2 * 2 * width // 16
+    divisor = net.config.divisor
+    assert max(map(max, seen)) <= 16 + 2 * (reach(net.config) + divisor)
+
+
 def test_a_recipe_makes_it_again(enlarger, drawing):
     made = enlarger.upscale(drawing, size=50, seed=1, upsampler_steps=1)
     again = enlarger.redo(made.recipe, drawing)
