@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from unclip.checkpoints.space import PROJECTION, sketch
+from unclip.diffusion.parametrization import Preconditioned
 from unclip.rng import Noise
 from unclip.train.objectives.clip import same_captions
 from unclip.train.objectives.hints import random_hint
@@ -47,6 +48,61 @@ def test_equal_captions_are_no_negatives(small, begin):
     assert objective.loss(numbers, Noise(numbers.tolist())).loss.item() == 0
     source.captions = lambda indices, noise=None: [first[0], first[1]]
     assert objective.loss(numbers, Noise(numbers.tolist())).loss.item() > 0
+
+
+def test_a_caption_that_fits_both_pictures_is_no_negative_though_another_was_drawn(small, begin):
+    """Pictures share captions, of which each draws one: what the other drew fits it as well."""
+    objective = begin(small("clip")).objective
+    source = objective.train
+    everything = [sample.captions for sample in source.resident.samples]
+    twin = everything.index(everything[0], 1)
+    other = next(index for index, captions in enumerate(everything) if not set(captions) & set(everything[0]))
+    numbers = np.arange(2)
+
+    def loss(second: int) -> float:
+        source.indices = lambda numbers: np.array([0, second])
+        source.captions = lambda indices, noise=None: [everything[0][0], everything[second][1]]
+        return objective.loss(numbers, Noise(numbers.tolist())).loss.item()
+
+    assert everything[0][0] != everything[0][1]
+    assert loss(twin) == 0
+    assert loss(other) > 0
+
+
+class Seen(Exception):
+    """Carries what a network was given, in place of its answer."""
+
+
+def test_the_decoder_loses_its_conditions_as_often_as_the_paper_says(small, begin, monkeypatch):
+    objective = begin(small("decoder")).objective
+    numbers = np.arange(800)
+
+    def encode(condition):
+        raise Seen(condition)
+
+    monkeypatch.setattr(objective.model, "encode", encode)
+    with pytest.raises(Seen) as seen:
+        objective.loss(numbers, Noise(numbers.tolist()))
+    (condition,) = seen.value.args
+    image, caption = ~condition.keep_image, ~condition.keep_caption
+    # Four standard errors: 0.042 and 0.071; and each is dropped without regard to the other.
+    assert image.float().mean().item() == pytest.approx(0.1, abs=0.042)
+    assert caption.float().mean().item() == pytest.approx(0.5, abs=0.071)
+    assert (image & caption).float().mean().item() == pytest.approx(0.05, abs=0.031)
+
+
+def test_the_prior_loses_a_tenth_of_its_captions(small, begin):
+    objective = begin(small("prior")).objective
+    numbers = np.arange(800)
+
+    def network(x, label, condition):
+        raise Seen(condition)
+
+    objective.training_denoiser = Preconditioned(network, objective.process)
+    with pytest.raises(Seen) as seen:
+        objective.loss(numbers, Noise(numbers.tolist()))
+    dropped = ~seen.value.args[0].keep
+    assert dropped.float().mean().item() == pytest.approx(0.1, abs=0.042)
 
 
 def test_the_prior_learns_standardised_embeddings(small, begin):

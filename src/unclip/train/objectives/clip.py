@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from unclip.config import from_dict, to_dict
+from unclip.evaluate.retrieval import same_caption
 from unclip.models.clip import Clip, ClipConfig
 from unclip.rng import Noise
 from unclip.tokenizers.clip import ClipTokenizer
@@ -40,12 +41,14 @@ class ClipObjective:
         self.encode_text = compiled(config, device, self.model.encode_text)
 
     def loss(self, numbers: Int64[np.ndarray, " b"], noise: Noise) -> Losses:
-        """The contrastive loss of one (micro-)batch; equal captions are no negatives of each other."""
+        """The contrastive loss of one (micro-)batch; a caption that fits a picture too is no negative of it."""
         indices = self.train.indices(numbers)
-        tokens = self.tokenizer.encode(self.train.captions(indices, noise)).to(self.device)
+        captions = self.train.captions(indices, noise)
+        tokens = self.tokenizer.encode(captions).to(self.device)
+        fitting = same_caption([self.train.resident.samples[index] for index in indices], captions)
         image = self.encode_image(self.train.pictures(indices, noise))
         text = self.encode_text(tokens).embedding
-        loss = self.model.loss(image, text, same_captions(tokens))
+        loss = self.model.loss(image, text, same_captions(tokens) | fitting.to(self.device))
         return Losses(loss, {"temperature": self.model.logit_scale.detach().neg().exp()})
 
     def validate(self) -> dict[str, float]:
