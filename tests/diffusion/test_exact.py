@@ -3,6 +3,7 @@
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -198,6 +199,75 @@ def test_weak_order_of_the_stochastic_samplers(sampler, options: dict, order: in
     target = 0.3 + 0.05**2
     errors = [abs(exact_variance(sampler, smooth_grid(n), 0.3, **options) - target) for n in (100, 200, 400)]
     assert orders(errors) == pytest.approx([order, order], abs=0.25)
+
+
+# The same on the mixture, for samplers whose state is x alone: E[x²] of the result by quadrature, going backwards.
+
+
+class Constant:
+    """Noise that is the same number everywhere."""
+
+    def __init__(self, value: float, batch: int) -> None:
+        self.value, self.batch = value, batch
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.full((self.batch, *shape), self.value, dtype=torch.float64)
+
+
+def interpolated(values: Tensor, at: Tensor) -> Tensor:
+    """`values` on the whole numbers 0, 1, ... at any place, by the cubic through the four nearest."""
+    first = (at.floor().long() - 1).clamp(0, len(values) - 4)
+    t = at - first
+    weights = (
+        -(t - 1) * (t - 2) * (t - 3) / 6,
+        t * (t - 2) * (t - 3) / 2,
+        -t * (t - 1) * (t - 3) / 2,
+        t * (t - 1) * (t - 2) / 6,
+    )
+    return sum((weight * values[first + k] for k, weight in enumerate(weights)), torch.zeros_like(at))
+
+
+def second_moment(sampler, sigmas: Tensor, **options) -> float:
+    """E[x²] of what a stochastic sampler makes of the mixture, from its exact distribution at `sigmas[0]`."""
+    nodes, weights = (torch.from_numpy(each) for each in np.polynomial.hermite_e.hermegauss(12))
+    weights = weights / weights.sum()
+    places = torch.linspace(-6, 6, 301, dtype=torch.float64)
+    spacing = (places[1] - places[0]).item()
+    # The grid of x at each level, in standard deviations of the mixture there.
+    widths = (VARIANCE + sigmas.square()).sqrt()
+    expected = (widths[-1] * places).square()
+    for here, after in reversed(list(pairwise(range(len(sigmas))))):
+        x = (widths[here] * places)[:, None]
+        total = torch.zeros_like(places)
+        for node, weight in zip(nodes.tolist(), weights.tolist()):
+            noise = Constant(node, len(x))
+            moved = sample(sampler(exact, x, sigmas[[here, after]], noise=noise, **options))[:, 0]
+            total += weight * interpolated(expected, (moved / widths[after] - places[0]) / spacing)
+        expected = total
+    x, spread = widths[0] * places[:, None], STDS.square() + sigmas[0] ** 2
+    density = (WEIGHTS / (2 * math.pi * spread).sqrt() * (-0.5 * (x - MEANS) ** 2 / spread).exp()).sum(1)
+    return (expected * density).sum().item() * spacing * widths[0].item()
+
+
+@pytest.mark.parametrize(
+    ("sampler", "options", "order"),
+    [
+        (euler, {"eta": 0.5}, 1),
+        (euler, {"eta": 1.0}, 1),
+        (ancestral, {"variance": "fixed_small"}, 1),
+        (ancestral, {"variance": "learned"}, 1),
+        (ancestral, {"variance": "fixed_large"}, 1),
+        (heun, {"churn": 5.0}, 2),
+    ],
+)
+def test_weak_order_on_the_mixture(sampler, options: dict, order: int) -> None:
+    target = (VARIANCE + MEAN**2 + 0.05**2).item()
+    errors = []
+    for n in (50, 100):
+        # A step alone is a whole run to Heun's sampler, which divides its churn by the steps.
+        given = {name: value / n if name == "churn" else value for name, value in options.items()}
+        errors.append(abs(second_moment(sampler, smooth_grid(n), **given) - target))
+    assert orders(errors) == pytest.approx([order], abs=0.3)
 
 
 # Analytic-DPM
