@@ -101,6 +101,24 @@ def test_a_bad_picture_is_named_before_any_model_is_loaded(unclip, folder, place
     assert files(folder) == before
 
 
+@pytest.mark.parametrize(
+    ("mask", "told"),
+    [
+        (Image.new("L", (8, 8), 255), "the mask is 8x8 and the picture 32x32"),
+        (Image.new("L", (32, 32)), "the mask leaves nothing to draw"),
+        (None, "the picture has no transparent pixels"),
+    ],
+)
+def test_a_mask_that_does_not_fit_is_told_before_any_model_is_loaded(unclip, folder, mask, told):
+    words = ["edit", "ok.png", "a cat", "-m", folder / "no-model"]
+    if mask is not None:
+        mask.save("mask.png")
+        words += ["--mask", "mask.png"]
+    code, out, err = unclip(*words)
+    assert (code, out) == (1, "")
+    assert told in err
+
+
 @pytest.mark.parametrize("writer", WRITERS)
 def test_nothing_is_overwritten_without_force(unclip, model, folder, writer):
     words = [*WRITERS[writer], "-m", model, "--seed", "1"]
