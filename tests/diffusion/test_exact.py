@@ -114,6 +114,24 @@ def test_rows_agree_on_one_table(name: str, schedule: str) -> None:
 # Convergence. Orders are told from the errors at n and 2n steps along one smooth grid, even in log sigma.
 
 
+DETERMINISTIC = {"euler": 1, "heun": 2, "dpmpp_2m": 2}
+# Stochastic ones whose next state follows from x alone, and those that remember a step.
+ONE_STATE = [
+    (euler, {"eta": 0.5}, 1),
+    (euler, {"eta": 1.0}, 1),
+    (ancestral, {"variance": "fixed_small"}, 1),
+    (ancestral, {"variance": "learned"}, 1),
+    (ancestral, {"variance": "fixed_large"}, 1),
+    (heun, {"churn": 5.0}, 2),
+]
+TWO_STATES = [(dpmpp_2m_sde, {}, 2), (dpmpp_2m_sde, {"eta": 0.5}, 2)]
+
+
+def test_every_sampler_states_its_order() -> None:
+    stochastic = {sampler for sampler, _, _ in ONE_STATE + TWO_STATES}
+    assert {SAMPLERS[name] for name in DETERMINISTIC} | stochastic == set(SAMPLERS.values())
+
+
 def smooth_grid(n: int) -> Tensor:
     return torch.linspace(math.log(20.0), math.log(0.05), n + 1, dtype=torch.float64).exp()
 
@@ -131,7 +149,7 @@ def truth() -> Tensor:
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-@pytest.mark.parametrize(("sampler", "order"), [("euler", 1), ("heun", 2), ("dpmpp_2m", 2)])
+@pytest.mark.parametrize(("sampler", "order"), DETERMINISTIC.items())
 def test_order_of_the_deterministic_samplers(sampler: str, order: int, name: str, truth: Tensor) -> None:
     process = ProcessConfig(parametrization=name, schedule=SCHEDULES[name]).build()
     denoise = Preconditioned(perfect_network(process, name), process).bind(None)
@@ -182,19 +200,7 @@ def exact_variance(sampler, sigmas: Tensor, data_variance: float, **options) -> 
     )
 
 
-@pytest.mark.parametrize(
-    ("sampler", "options", "order"),
-    [
-        (euler, {"eta": 0.5}, 1),
-        (euler, {"eta": 1.0}, 1),
-        (ancestral, {"variance": "fixed_small"}, 1),
-        (ancestral, {"variance": "learned"}, 1),
-        (ancestral, {"variance": "fixed_large"}, 1),
-        (dpmpp_2m_sde, {}, 2),
-        (dpmpp_2m_sde, {"eta": 0.5}, 2),
-        (heun, {"churn": 5.0}, 2),
-    ],
-)
+@pytest.mark.parametrize(("sampler", "options", "order"), [*ONE_STATE, *TWO_STATES])
 def test_weak_order_of_the_stochastic_samplers(sampler, options: dict, order: int) -> None:
     target = 0.3 + 0.05**2
     errors = [abs(exact_variance(sampler, smooth_grid(n), 0.3, **options) - target) for n in (100, 200, 400)]
@@ -249,17 +255,7 @@ def second_moment(sampler, sigmas: Tensor, **options) -> float:
     return (expected * density).sum().item() * spacing * widths[0].item()
 
 
-@pytest.mark.parametrize(
-    ("sampler", "options", "order"),
-    [
-        (euler, {"eta": 0.5}, 1),
-        (euler, {"eta": 1.0}, 1),
-        (ancestral, {"variance": "fixed_small"}, 1),
-        (ancestral, {"variance": "learned"}, 1),
-        (ancestral, {"variance": "fixed_large"}, 1),
-        (heun, {"churn": 5.0}, 2),
-    ],
-)
+@pytest.mark.parametrize(("sampler", "options", "order"), ONE_STATE)
 def test_weak_order_on_the_mixture(sampler, options: dict, order: int) -> None:
     target = (VARIANCE + MEAN**2 + 0.05**2).item()
     errors = []
