@@ -29,10 +29,10 @@ from unclip.generate.wishes import Wish, draw_wishes
 from unclip.images.tensors import to_tensor
 from unclip.rng import Noise
 
-DRAFT_STRENGTH = 0.7
-"""How much noise is added to a draft: as much as is left after so large a part of the steps.
+DRAFT_STRENGTH = 0.4
+"""How much of the way down is walked from a draft: what lies in it stays where it is, and gets the sharpness of its size.
 
-Its layout stays, what is drawn in it is drawn anew."""
+With more, neighbouring squares that are drawn over one draft no longer agree."""
 RESAMPLINGS = 5
 """How often RePaint walks each step, for decoders that were not trained to inpaint."""
 REACH = 1 / 8
