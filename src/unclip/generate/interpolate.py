@@ -13,11 +13,10 @@ from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback, Reporter
 from unclip.generate.recipe import Redo, recipe_of
 from unclip.generate.sequence import again_in_sequence
-from unclip.generate.settings import Settings, check_seed
+from unclip.generate.settings import Settings, choose_seed
 from unclip.generate.sources import PictureLike, embed_sources, read_source
 from unclip.generate.system import System
 from unclip.generate.text_to_image import check_batch_size, check_count, check_size
-from unclip.rng import draw_seed
 
 NoiseChoice = Literal["inverted", "fixed"]
 """Whether x_T goes from one picture's inversion to the other's, so that the ends are the pictures themselves, or is the
@@ -43,7 +42,7 @@ def interpolate(
     check_thetas(thetas, 1.0)
     sources = [read_source(a), read_source(b)]
     size = check_size(system, size)
-    seed = draw_seed() if seed is None else check_seed(seed)
+    seed = choose_seed(seed)
     together = check_batch_size(system, batch_size)
     batches = -(-len(thetas) // together)
     inverted = noise == "inverted"

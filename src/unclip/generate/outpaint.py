@@ -17,7 +17,7 @@ from unclip.generate.inpaint import fill, fill_steps, size_for
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback, Reporter
 from unclip.generate.recipe import Redo, recipe_of
-from unclip.generate.settings import Settings, check_seed
+from unclip.generate.settings import Settings, choose_seed
 from unclip.generate.sources import PictureLike, embed_sources, read_source
 from unclip.generate.stages import warn_if_cut
 from unclip.generate.system import System
@@ -25,7 +25,7 @@ from unclip.generate.text_to_image import check_size, prior_steps
 from unclip.generate.wishes import Wish, picture_of, read_wish
 from unclip.images.files import MAX_PIXELS
 from unclip.images.tensors import to_image, to_tensor
-from unclip.rng import derive, draw_seed
+from unclip.rng import derive
 
 MAX_TILES = 1000
 MIN_SIDE = 8
@@ -50,7 +50,7 @@ def outpaint(
     width, height = source.image.size
     sides = {"left": left, "top": top, "right": right, "bottom": bottom}
     _check(width, height, sides)
-    seed = draw_seed() if seed is None else check_seed(seed)
+    seed = choose_seed(seed)
     prompt = prompt if prompt and prompt.strip() else None
     negative = negative if prompt and negative and negative.strip() else None
     warn_if_cut(system.tokenizer, [prompt or "", negative or ""])

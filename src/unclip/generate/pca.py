@@ -12,12 +12,11 @@ from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback, Reporter
 from unclip.generate.recipe import Redo, recipe_of
 from unclip.generate.sequence import again_in_sequence
-from unclip.generate.settings import Settings, check_seed
+from unclip.generate.settings import Settings, choose_seed
 from unclip.generate.sources import PictureLike, embed_sources, read_source
 from unclip.generate.system import System
 from unclip.generate.text_to_image import MAX_PICTURES, check_batch_size, check_count, check_size
 from unclip.models.embedding_codes import principal_components
-from unclip.rng import draw_seed
 
 
 class Basis(NamedTuple):
@@ -73,7 +72,7 @@ def pca_reconstructions(
                 f"dimensions is {count}: the basis has 1 to {len(found.components)}; more need more pictures"
             )
     size = check_size(system, size)
-    seed = draw_seed() if seed is None else check_seed(seed)
+    seed = choose_seed(seed)
     together = check_batch_size(system, batch_size)
     batches = -(-len(dimensions) // together)
     reporter = Reporter(callback, batches * steps_of(system, settings, size), len(dimensions))

@@ -5,11 +5,10 @@ from unclip.generate.inversion import invert_source, path_steps, psnr
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback, Reporter
 from unclip.generate.recipe import Redo, recipe_of
-from unclip.generate.settings import Settings, check_seed
+from unclip.generate.settings import Settings, choose_seed
 from unclip.generate.sources import PictureLike, read_source
 from unclip.generate.system import System
 from unclip.generate.text_to_image import check_size
-from unclip.rng import draw_seed
 
 
 def reconstruct(
@@ -24,7 +23,7 @@ def reconstruct(
     """`System.reconstruct`. The recipe's `psnr` compares with the original at the decoder's size, in dB."""
     source = read_source(picture)
     size = check_size(system, size)
-    seed = draw_seed() if seed is None else check_seed(seed)
+    seed = choose_seed(seed)
     steps = path_steps(system, settings) + steps_of(system, settings, size, inverted=True)
     reporter = Reporter(callback, steps, 1)
     inversion = invert_source(system, source, settings, reporter)

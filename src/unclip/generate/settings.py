@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
 from unclip.config import from_dict
 from unclip.diffusion.samplers import SAMPLERS
-from unclip.rng import derive
+from unclip.rng import derive, draw_seed
 
 PriorName = Literal["diffusion", "autoregressive", "text", "none"]
 """Where z_i comes from: one of the two priors, the text embedding in its place, or nowhere (figure 8 of the paper)."""
@@ -136,3 +136,8 @@ def check_seed(seed: int) -> int:
     if not 0 <= seed < 2**63:
         raise ValueError(f"the seed {seed} is outside [0, 2^63): give another one")
     return seed
+
+
+def choose_seed(seed: int | None) -> int:
+    """`seed`, checked, or a drawn one."""
+    return draw_seed() if seed is None else check_seed(seed)

@@ -13,11 +13,10 @@ from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback, Reporter
 from unclip.generate.recipe import Redo, recipe_of
 from unclip.generate.sequence import again_in_sequence
-from unclip.generate.settings import Settings, check_seed
+from unclip.generate.settings import Settings, choose_seed
 from unclip.generate.sources import PictureLike, read_source
 from unclip.generate.system import System
 from unclip.generate.text_to_image import check_batch_size, check_size
-from unclip.rng import draw_seed
 
 MAXIMUM = 0.5
 """How far along the arc to the difference a path goes; the paper's lie in [0.25, 0.5]."""
@@ -42,7 +41,7 @@ def text_diff(
     check_thetas(thetas, 1.0)
     given = read_source(picture)
     size = check_size(system, size)
-    seed = draw_seed() if seed is None else check_seed(seed)
+    seed = choose_seed(seed)
     together = check_batch_size(system, batch_size)
     batches = -(-len(thetas) // together)
     steps = path_steps(system, settings) + batches * steps_of(system, settings, size, inverted=True)

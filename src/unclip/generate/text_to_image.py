@@ -11,7 +11,7 @@ from unclip.generate.enlarge import enlarge, enlarge_steps
 from unclip.generate.picture import RECIPE_FORMAT, Picture
 from unclip.generate.progress import Callback, Reporter
 from unclip.generate.recipe import Redo, recipe_of
-from unclip.generate.settings import Settings, check_seed, seed_of
+from unclip.generate.settings import Settings, check_seed, choose_seed, seed_of
 from unclip.generate.stages import (
     Captions,
     Seeds,
@@ -28,7 +28,6 @@ from unclip.generate.stages import (
 from unclip.generate.system import System
 from unclip.images.tensors import to_image
 from unclip.models.prior_autoregressive import AutoregressivePrior
-from unclip.rng import draw_seed
 
 MAX_PICTURES = 10_000
 
@@ -58,7 +57,7 @@ def generate_each(
         raise ValueError("the prompt is empty: say what to draw")
     check_count(n * len(prompts))
     size = check_size(system, size)
-    seed = draw_seed() if seed is None else check_seed(seed)
+    seed = choose_seed(seed)
     negative = negative if negative and negative.strip() else None
     repeated = [prompt for prompt in prompts for _ in range(n)]
     orders = [Order(prompt, negative, seed_of(seed, k)) for k, prompt in enumerate(repeated)]

@@ -12,13 +12,12 @@ from unclip.generate.enlarge import TILE, chain_steps, run_upsampler
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback, Reporter
 from unclip.generate.recipe import Redo, recipe_of
-from unclip.generate.settings import Settings, check_seed
+from unclip.generate.settings import Settings, choose_seed
 from unclip.generate.sources import PictureLike, read_source
 from unclip.generate.system import System
 from unclip.images.files import MAX_PIXELS, resize
 from unclip.images.tensors import to_image, to_tensor
 from unclip.models.upsampler import Upsampler
-from unclip.rng import draw_seed
 
 
 def upscale(
@@ -35,7 +34,7 @@ def upscale(
     source = read_source(picture)
     width, height = source.image.size
     upsamplers, target = plan(system, width, height, size)
-    seed = draw_seed() if seed is None else check_seed(seed)
+    seed = choose_seed(seed)
     reporter = Reporter(callback, chain_steps(system, settings, upsamplers), 1)
     pixels = to_tensor(source.image)[None].to(system.device)
     for upsampler in upsamplers:

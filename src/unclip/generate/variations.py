@@ -7,11 +7,10 @@ from unclip.generate.inversion import invert_source, path_steps
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback, Reporter
 from unclip.generate.recipe import Redo, recipe_of
-from unclip.generate.settings import Settings, check_seed, seed_of
+from unclip.generate.settings import Settings, choose_seed, seed_of
 from unclip.generate.sources import PictureLike, embed_sources, read_source
 from unclip.generate.system import System
 from unclip.generate.text_to_image import check_batch_size, check_count, check_size
-from unclip.rng import draw_seed
 
 
 def vary(
@@ -33,7 +32,7 @@ def vary(
         raise ValueError(f"eta is {eta}: give 0 (the picture itself) to 1 (as much noise as DDPM adds)")
     size = check_size(system, size)
     together = check_batch_size(system, batch_size)
-    seed = draw_seed() if seed is None else check_seed(seed)
+    seed = choose_seed(seed)
     batches = -(-count // together)
     inverted = eta is not None
     steps = batches * steps_of(system, settings, size, inverted=inverted)

@@ -10,13 +10,12 @@ from torch import Tensor
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback, Reporter
 from unclip.generate.recipe import recipe_of
-from unclip.generate.settings import Settings, check_seed, seed_of
+from unclip.generate.settings import Settings, choose_seed, seed_of
 from unclip.generate.sources import Source
 from unclip.generate.stages import read_captions, warn_if_cut
 from unclip.generate.system import System
 from unclip.generate.text_to_image import check_count, embed, prior_steps
 from unclip.images.tensors import to_image
-from unclip.rng import draw_seed
 
 
 class Wish(NamedTuple):
@@ -54,7 +53,7 @@ def draw_wishes(
     if not prompt.strip():
         raise ValueError("the prompt is empty: say what the whole picture is to show")
     count = check_count(n)
-    seed = draw_seed() if seed is None else check_seed(seed)
+    seed = choose_seed(seed)
     negative = negative if negative and negative.strip() else None
     warn_if_cut(system.tokenizer, [prompt, negative or ""])
     reporter = Reporter(callback, (prior_steps(system, settings) + steps) * count, count)
