@@ -76,6 +76,17 @@ def test_accumulated_gradients_are_those_of_the_batch(small, begin, stage):
     torch.testing.assert_close(snapshot(parts)["model"], snapshot(whole)["model"], rtol=0, atol=1e-6)
 
 
+def test_gradients_are_clipped_by_their_common_norm(small, begin):
+    config = small("upsampler", "optimizer.clip_norm=1e9")
+    loose = begin(config)
+    tight = begin(override(config, ["optimizer.clip_norm=0.01", f"out={config.out}-tight"]))
+    before, after = (run._accumulate(np.arange(8))["gradient_norm"] for run in (loose, tight))
+    assert before == after > 0.01
+    free, clipped = ([one.grad for one in run.state.model.parameters()] for run in (loose, tight))
+    assert nn.utils.get_total_norm(clipped).item() == pytest.approx(0.01, rel=1e-3)
+    torch.testing.assert_close(clipped, [grad * (0.01 / before) for grad in free], rtol=1e-3, atol=1e-8)
+
+
 @pytest.mark.parametrize(("precision", "expected"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
 @pytest.mark.parametrize("stage", ["clip", "prior", "decoder", "upsampler"])
 def test_only_activations_are_rounded(small, begin, stage, precision, expected):
