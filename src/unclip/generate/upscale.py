@@ -99,7 +99,10 @@ def enlarge_any(
     reporter: Reporter,
     tile: int,
 ) -> Float[Tensor, "1 3 h_high w_high"]:
-    """A picture of any size, once enlarged; its last pixels are repeated to what the net can divide."""
+    """A picture of any size, once enlarged; its last pixels are repeated to what the net can divide.
+
+    In tiles it is the same to rounding where the net has root-mean-square norms; group norms (Karlo's) measure each tile.
+    """
     config = upsampler.config
     step = config.net.divisor // math.gcd(config.net.divisor, config.factor)
     height, width = pixels.shape[-2:]
