@@ -37,12 +37,7 @@ def add_options(
         )
     else:
         parser.set_defaults(grid=None)
-    options.add_force(parser)
-    options.add_model(parser)
-    options.add_device(parser)
-    options.add_offload(parser)
-    options.add_quiet(parser)
-    options.add_json(parser)
+    options.add_running(parser)
     group = parser.add_argument_group("sampling (the defaults are the model's)")
     if size:
         group.add_argument(

@@ -70,6 +70,16 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_running(parser: argparse.ArgumentParser) -> None:
+    """What every verb that draws has beside its seed, its output and its sampling."""
+    add_force(parser)
+    add_model(parser)
+    add_device(parser)
+    add_offload(parser)
+    add_quiet(parser)
+    add_json(parser)
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1."""
     try:

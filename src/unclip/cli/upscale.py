@@ -18,12 +18,7 @@ def add(verbs) -> None:
     parser.add_argument("--steps", type=options.positive, metavar="N", help="steps of each upsampler")
     options.add_seed(parser)
     options.add_output(parser, "named after the picture and its new size")
-    options.add_force(parser)
-    options.add_model(parser)
-    options.add_device(parser)
-    options.add_offload(parser)
-    options.add_quiet(parser)
-    options.add_json(parser)
+    options.add_running(parser)
     parser.set_defaults(run=run, grid=None)
 
 
