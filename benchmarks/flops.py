@@ -22,6 +22,7 @@ from unclip import recipes
 from unclip.data.degradation import choose_crops, training_pair
 from unclip.models.clip import Clip, ClipConfig
 from unclip.models.decoder import Decoder, DecoderCondition, DecoderConfig
+from unclip.models.prior_autoregressive import AutoregressivePrior, AutoregressivePriorConfig
 from unclip.models.prior_diffusion import DiffusionPrior, DiffusionPriorConfig, PriorCondition
 from unclip.models.upsampler import Upsampler, UpsamplerConfig
 from unclip.rng import Noise
@@ -29,6 +30,8 @@ from unclip.train.config import TrainConfig
 
 BATCH = 2
 CONTEXT = 24
+# Of the bundled CLIP's embeddings so many components hold 99 % of the variance.
+COMPONENTS = 59
 
 
 class Cost(NamedTuple):
@@ -58,12 +61,16 @@ def cost(config: TrainConfig, clip: ClipConfig) -> Cost | None:
         pictures = torch.zeros(BATCH, 3, size, size)
         read = tokens[:, : model.text.context]
         return counted(network, lambda: (network.encode_image(pictures), network.encode_text(read)))
+    states = torch.zeros(BATCH, CONTEXT, clip.text.width)
+    captions = PriorCondition(embedding, states, tokens.bool(), keep)
+    sizes = {"embedding": clip.embedding, "context": CONTEXT, "text_width": clip.text.width}
     if isinstance(model, DiffusionPriorConfig):
-        width = clip.text.width
-        prior = DiffusionPrior(replace(model, embedding=clip.embedding, context=CONTEXT, text_width=width))
-        states = torch.zeros(BATCH, CONTEXT, width)
-        condition = PriorCondition(embedding, states, tokens.bool(), keep)
-        return counted(prior, lambda: prior(embedding, label, condition))
+        prior = DiffusionPrior(replace(model, **sizes))
+        return counted(prior, lambda: prior(embedding, label, captions))
+    if isinstance(model, AutoregressivePriorConfig):
+        autoregressive = AutoregressivePrior(replace(model, **sizes, dimensions=COMPONENTS))
+        codes, dot = torch.zeros(BATCH, COMPONENTS, dtype=torch.long), tokens[:, 0]
+        return counted(autoregressive, lambda: autoregressive(codes, dot, captions))
     if isinstance(model, DecoderConfig):
         caption = model.caption and replace(model.caption, vocabulary=4096, context=CONTEXT, end=4095)
         decoder = Decoder(replace(model, embedding=clip.embedding, caption=caption))
@@ -93,7 +100,7 @@ def main() -> None:
     assert isinstance(clip, ClipConfig)
     out = sys.stdout.write
     out(
-        f"{'stage':12}{'parameters':>12}{'GFLOP/sample':>14}{'recipe':>10}{'PFLOP':>8}{'share':>8}{'samples':>13}\n"
+        f"{'stage':21}{'parameters':>12}{'GFLOP/sample':>14}{'recipe':>10}{'PFLOP':>8}{'share':>8}{'samples':>13}\n"
     )
     for name, share in recipes.CHAINS[arguments.recipe].items():
         config = recipes.get("judge", "clip") if name == "judge" else recipes.get(arguments.recipe, name)
@@ -103,7 +110,7 @@ def main() -> None:
         step = 3 * found.forward
         fit = share * arguments.minutes * 60 * arguments.teraflops * 1e12 / step
         out(
-            f"{name:12}{found.parameters / 1e6:>10.1f} M{step / 1e9:>14.2f}{config.samples:>10,}"
+            f"{name:21}{found.parameters / 1e6:>10.1f} M{step / 1e9:>14.2f}{config.samples:>10,}"
             f"{step * config.samples / 1e15:>8.2f}{share:>8.2f}{fit:>13,.0f}\n"
         )
 

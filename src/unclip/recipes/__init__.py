@@ -38,7 +38,14 @@ RECIPES: dict[str, dict[Stage, Callable[[], TrainConfig]]] = {
 
 #: Recipe -> the runs that make and judge its model, in order, and each one's share of a budget of time.
 CHAINS = {
-    "artwork": {"clip": 0.20, "prior": 0.08, "decoder": 0.52, "upsampler": 0.14, "judge": 0.06},
+    "artwork": {
+        "clip": 0.18,
+        "prior": 0.10,
+        "prior_autoregressive": 0.04,
+        "decoder": 0.51,
+        "upsampler": 0.11,
+        "judge": 0.06,
+    },
     "tiny": {"clip": 0.25, "prior": 0.20, "decoder": 0.40, "upsampler": 0.15},
 }
 

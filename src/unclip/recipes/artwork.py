@@ -48,9 +48,10 @@ def prior() -> TrainConfig:
         stage="prior",
         model=DiffusionPriorConfig(width=256, layers=6, heads=4),
         loss=LossConfig(density=UniformTime(), weight="x0"),
-        optimizer=OptimizerConfig(learning_rate=1e-3, muon_learning_rate=2e-3, weight_decay=0.02),
-        samples=51_200,
-        batch=128,
+        data=DataConfig(kinds={"augmented": 0.4, "pair": 0.6}, uncommon=0.15),
+        optimizer=OptimizerConfig(learning_rate=1e-3, muon_learning_rate=2e-3, weight_decay=0.02, decay=0.5),
+        samples=204_800,
+        batch=256,
         ema_decay=0.995,
         clip="",
     )
@@ -62,9 +63,10 @@ def prior_autoregressive() -> TrainConfig:
         recipe="artwork",
         stage="prior_autoregressive",
         model=AutoregressivePriorConfig(buckets=64, dot_buckets=64, width=256, layers=6, heads=4),
-        optimizer=OptimizerConfig(learning_rate=1e-3, muon_learning_rate=2e-3, weight_decay=0.02),
+        data=DataConfig(kinds={"augmented": 0.4, "pair": 0.6}, uncommon=0.25),
+        optimizer=OptimizerConfig(learning_rate=1e-3, muon_learning_rate=2e-3, weight_decay=0.02, decay=0.5),
         samples=51_200,
-        batch=128,
+        batch=256,
         ema_decay=0.995,
         clip="",
     )
@@ -86,12 +88,12 @@ def decoder() -> TrainConfig:
         ),
         # Two cores have time for some 1,200 drawings, not for 15,000: single drawings of everyday things come first.
         # Where there is a GPU, set data.uncommon=1.
-        data=DataConfig(kinds={"pair": 0.15, "augmented": 0.4, "recolour": 0.4}, uncommon=0.12),
+        data=DataConfig(kinds={"pair": 0.15, "augmented": 0.3, "recolour": 0.3}, uncommon=0.1),
         loss=LossConfig(density=LogitNormal(mean=0.8, std=0.8), weight="velocity"),
-        optimizer=OptimizerConfig(learning_rate=1e-3, muon_learning_rate=2e-3),
-        samples=200_064,
-        batch=64,
-        ema_decay=0.995,
+        optimizer=OptimizerConfig(learning_rate=1e-3, muon_learning_rate=2e-3, decay=0.5),
+        samples=399_360,
+        batch=128,
+        ema_decay=0.99,
         clip="",
     )
 
