@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+import unclip
 from unclip import recipes
 from unclip.config import from_dict, to_dict
+from unclip.generate.settings import Settings
 from unclip.train.config import TrainConfig
 
 ALL = [(recipe, stage) for recipe, stages in recipes.RECIPES.items() for stage in stages]
@@ -25,6 +27,18 @@ def test_whole_chains(recipe):
     )
     assert clip.model.vision.size == clip.data.size == prior.data.size == decoder.data.size
     assert decoder.model.size == decoder.data.size == upsampler.model.low_size
+
+
+def test_the_bundled_model_is_sampled_as_its_recipe_says():
+    assert unclip.load("artwork").defaults == recipes.sampling("artwork")
+
+
+def test_the_papers_model_is_sampled_as_the_paper_says():
+    """Table 3: 64, 250, 27 and 15 steps."""
+    settings = recipes.sampling("dalle2")
+    steps = (settings.prior_steps, settings.steps, settings.upsampler_steps, settings.second_upsampler_steps)
+    assert steps == (64, 250, 27, 15)
+    assert recipes.sampling("tiny") == Settings()
 
 
 def test_what_there_is_is_named():

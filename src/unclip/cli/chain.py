@@ -90,11 +90,16 @@ def configs(
 
 
 def pack(folder: Path, name: str, stages: list[str]) -> Path:
-    """The model folder of all stages but the judge, in `folder`, stored in int8."""
+    """The model folder of all stages but the judge, in `folder`, stored in int8, with the recipe's way of sampling."""
+    from unclip import recipes
     from unclip.cli import pack
 
     return pack.joined(
-        [folder / stage for stage in stages if stage != "judge"], folder / "model", name, force=True
+        [folder / stage for stage in stages if stage != "judge"],
+        folder / "model",
+        name,
+        defaults=recipes.sampling(name),
+        force=True,
     )
 
 

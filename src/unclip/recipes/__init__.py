@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from unclip.generate.settings import Settings
 from unclip.recipes import artwork, dalle2, judge, tiny
 from unclip.train.config import Stage, TrainConfig
 
@@ -49,6 +50,9 @@ CHAINS = {
     "tiny": {"clip": 0.25, "prior": 0.20, "decoder": 0.40, "upsampler": 0.15},
 }
 
+#: Recipe -> how its model is sampled, where that was chosen.
+SAMPLING: dict[str, Callable[[], Settings]] = {"artwork": artwork.sampling, "dalle2": dalle2.sampling}
+
 
 def chain(recipe: str, out: Path) -> dict[str, tuple[TrainConfig, float]]:
     """Every run of a recipe's model, each in its own folder in `out`, with its share. Raises ValueError that names what there is."""
@@ -70,3 +74,8 @@ def get(recipe: str, stage: str) -> TrainConfig:
     if stage not in stages:
         raise ValueError(f"the recipe {recipe!r} has no stage {stage!r}; choose from {', '.join(stages)}")
     return stages[stage]()
+
+
+def sampling(recipe: str) -> Settings:
+    """How a recipe's model is sampled: its defaults."""
+    return SAMPLING.get(recipe, Settings)()

@@ -7,6 +7,7 @@ The second upsampler learns from drawings of its own size: `unclip data artwork 
 
 from unclip.diffusion.losses import LogitNormal, LogNormal, LossConfig, UniformTime
 from unclip.diffusion.parametrization import ProcessConfig
+from unclip.generate.settings import Settings
 from unclip.models.clip import ClipConfig, TextConfig, VisionConfig
 from unclip.models.decoder import CaptionConfig, DecoderConfig
 from unclip.models.patch_transformer import PatchTransformerConfig
@@ -19,6 +20,11 @@ from unclip.train.optim import OptimizerConfig
 
 EMBEDDING = 256
 CONTEXT = 24
+
+
+def sampling() -> Settings:
+    """What the bundled model draws with: chosen by docs/evaluation.md and, the prior's guidance, by docs/log.md."""
+    return Settings(steps=16, guidance=2.5, prior_steps=12, prior_guidance=1.5, upsampler_steps=4)
 
 
 def clip() -> TrainConfig:
