@@ -117,20 +117,22 @@ def test_a_chain_s_settings(unclip, tmp_path):
     found = json.loads(out)
     asked = found.pop("evaluation")
     assert (asked["count"], asked["data"]) == (9, "shards")
-    assert list(found) == [*STAGES, "judge"]
+    stages = ["clip", "prior", "prior_autoregressive", "decoder", "upsampler"]
+    assert list(found) == [*stages, "judge"]
     assert {name: config["out"] for name, config in found.items()} == {
         name: str(tmp_path / name) for name in found
     }
     assert {name for name, config in found.items() if config["clip"] == str(tmp_path / "clip")} == {
         "prior",
+        "prior_autoregressive",
         "decoder",
     }
     assert {(config["keep"], config["data"]["path"]) for config in found.values()} == {("best", "shards")}
     assert found["decoder"]["batch"] == 7
     assert found["judge"]["seed"] == recipes.get("judge", "clip").seed
-    assert {found[stage]["seed"] for stage in STAGES} == {3}
+    assert {found[stage]["seed"] for stage in stages} == {3}
     plain = json.loads(unclip(*command, "--no-evaluate").out)
-    assert (plain["clip"]["keep"], list(plain)) == ("last", list(STAGES))
+    assert (plain["clip"]["keep"], list(plain)) == ("last", stages)
     assert not list(tmp_path.iterdir())
 
 

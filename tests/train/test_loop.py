@@ -73,7 +73,7 @@ def test_accumulated_gradients_are_those_of_the_batch(small, begin, stage):
     for _ in range(2):
         expected, found = whole.step(), parts.step()
         assert found == pytest.approx(expected, rel=1e-5)
-    torch.testing.assert_close(snapshot(parts)["model"], snapshot(whole)["model"], rtol=0, atol=1e-6)
+    torch.testing.assert_close(snapshot(parts)["model"], snapshot(whole)["model"], rtol=0, atol=3e-6)
 
 
 def test_gradients_are_clipped_by_their_common_norm(small, begin):
