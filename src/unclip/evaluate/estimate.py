@@ -12,6 +12,7 @@ from unclip.generate.inversion import ITERATIONS
 from unclip.generate.inversion import STEPS as INVERSION_STEPS
 from unclip.generate.settings import Settings
 from unclip.generate.system import System
+from unclip.generate.text_to_image import check_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +33,11 @@ class Estimate:
 
 
 def cost(system: System, prompts: Sequence[str], *, size: int | None = None) -> Cost:
-    """The medians over pictures of the prompts with the model's own settings, after one that is not counted."""
-    size = system.sizes[-1] if size is None else size
+    """The medians over pictures of the prompts with the model's own settings, after one that is not counted.
+
+    `size` None is the size that `generate` draws unless it is told another.
+    """
+    size = check_size(system, size)
     walls, busy = [], []
     for number, prompt in enumerate([prompts[0], *prompts]):
         wall, process = time.monotonic(), time.process_time()
