@@ -29,6 +29,9 @@ def figures(model: unclip.System) -> list[Figure]:
     captions = (ROOT / CAPTIONS).read_text(encoding="utf-8").splitlines()
     own_basis = "prior_autoregressive" in model.parts
     basis = "" if own_basis else f" --basis {WORK}/components/basis"
+    # 80 pictures span 79.
+    most = model.prior_autoregressive.config.dimensions if own_basis else 79
+    dimensions = [*(count for count in (1, 2, 5, 10, 20, 40) if count < most), most]
     priors = {
         "caption alone": "--prior none",
         "text embedding": "--prior text",
@@ -79,13 +82,13 @@ def figures(model: unclip.System) -> list[Figure]:
                 if own_basis
                 else "The components are those of 80 pictures that the model drew of a list of captions."
             ),
-            columns=("original", *(str(count) for count in (1, 2, 5, 10, 20, 40, 79))),
+            columns=("original", *map(str, dimensions)),
             rows=tuple(
                 Row(
                     name,
                     (
                         f"{INPUTS}/{name}.png",
-                        f"unclip reconstruct {INPUTS}/{name}.png --dimensions 1,2,5,10,20,40,79{basis} --seed 1 -o {WORK}/components/",
+                        f"unclip reconstruct {INPUTS}/{name}.png --dimensions {','.join(map(str, dimensions))}{basis} --seed 1 -o {WORK}/components/",
                     ),
                 )
                 for name in ("apple", "face", "car")
