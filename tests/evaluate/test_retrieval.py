@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from unclip.data.sample import Sample
-from unclip.evaluate.retrieval import ranks, recall_at, retrieval, same_caption
+from unclip.evaluate.retrieval import fitting_captions, ranks, recall_at, retrieval
 
 
 def by_hand(similarity: torch.Tensor, right: torch.Tensor, k: int) -> float:
@@ -45,7 +45,7 @@ def test_a_question_without_answer_is_an_error():
 
 def test_same_caption_ignores_case_and_looks_at_all_captions():
     samples = [Sample("a", ("a cat", "Cat")), Sample("b", ("a dog",))]
-    assert same_caption(samples, ["a cat", "a dog", "cat"]).tolist() == [
+    assert fitting_captions(samples, ["a cat", "a dog", "cat"]).tolist() == [
         [True, False, True],
         [False, True, False],
     ]

@@ -38,6 +38,9 @@ def test_the_papers_model_is_sampled_as_the_paper_says():
     settings = recipes.sampling("dalle2")
     steps = (settings.prior_steps, settings.steps, settings.upsampler_steps, settings.second_upsampler_steps)
     assert steps == (64, 250, 27, 15)
+
+
+def test_a_recipe_that_chose_nothing_is_sampled_as_any_model():
     assert recipes.sampling("tiny") == Settings()
 
 

@@ -7,7 +7,7 @@ import torch
 from unclip.checkpoints.space import PROJECTION, sketch
 from unclip.diffusion.parametrization import Preconditioned
 from unclip.rng import Noise
-from unclip.train.objectives.clip import same_captions
+from unclip.train.objectives.clip import same_tokens
 from unclip.train.objectives.hints import random_hint
 
 
@@ -35,7 +35,7 @@ def test_hints():
 def test_equal_captions_are_found():
     tokens = torch.tensor([[1, 2, 0], [1, 3, 0], [1, 2, 0]])
     expected = torch.tensor([[1, 0, 1], [0, 1, 0], [1, 0, 1]]).bool()
-    assert torch.equal(same_captions(tokens), expected)
+    assert torch.equal(same_tokens(tokens), expected)
 
 
 def test_equal_captions_are_no_negatives(small, begin):

@@ -65,14 +65,13 @@ def resolve(model: str | os.PathLike[str]) -> Path:
             f"{model} is neither a folder nor a model that was pulled: `unclip models pull {model}` gets it from the hub"
         )
     listed = ", ".join(names) or "none in this installation"
-    if folder.is_dir() and (
-        pickled := sorted([*folder.glob("*.ckpt"), *folder.glob("*.pt"), *folder.glob("*.pth")])
-    ):
-        raise FileNotFoundError(
-            f"{folder} holds pickled weights, such as {pickled[0].name}: `unclip convert` reads those of Karlo, of OpenAI's "
-            "CLIP and of LAION's prior"
-        )
     if folder.is_dir():
+        pickled = sorted(path for path in folder.iterdir() if path.suffix in (".ckpt", ".pt", ".pth"))
+        if pickled:
+            raise FileNotFoundError(
+                f"{folder} holds pickled weights, such as {pickled[0].name}: `unclip convert` reads those of Karlo, of "
+                "OpenAI's CLIP and of LAION's prior"
+            )
         raise FileNotFoundError(
             f"{folder} is no model folder: it has no {MANIFEST}; bundled models: {listed}"
         )

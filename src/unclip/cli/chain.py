@@ -89,16 +89,16 @@ def configs(
     return stages, replace(questions, data=stages["clip"][0].data.path)
 
 
-def pack(folder: Path, name: str, stages: list[str]) -> Path:
-    """The model folder of all stages but the judge, in `folder`, stored in int8, with the recipe's way of sampling."""
+def pack(folder: Path, recipe: str, stages: list[str]) -> Path:
+    """The model folder of all stages but the judge, in `folder`: named after the recipe, sampled as it says, in int8."""
     from unclip import recipes
     from unclip.cli import pack
 
     return pack.joined(
         [folder / stage for stage in stages if stage != "judge"],
         folder / "model",
-        name,
-        defaults=recipes.sampling(name),
+        recipe,
+        defaults=recipes.sampling(recipe),
         force=True,
     )
 
@@ -113,7 +113,6 @@ def evaluate(folder: Path, config: "EvaluationConfig", device: str | None, *, ju
     from unclip.evaluate.estimate import estimate
     from unclip.evaluate.evaluation import Evaluation
     from unclip.evaluate.features import Encoder
-    from unclip.evaluate.pictures import duration
     from unclip.evaluate.report import evaluate, table
     from unclip.images import write_atomically
 
@@ -133,11 +132,7 @@ def evaluate(folder: Path, config: "EvaluationConfig", device: str | None, *, ju
             cache=folder / "cache",
             report=status,
         )
-        expected = estimate(evaluation)
-        console.tell(
-            f"evaluation: {expected.pictures} pictures to draw, about {duration(expected.seconds)}; "
-            f"--set {EVALUATION}.count=20 asks less"
-        )
+        console.tell(f"evaluation: {estimate(evaluation)}; --set {EVALUATION}.count=20 asks less")
         report = evaluate(evaluation)
     write_atomically(file, (json.dumps(report, indent=2) + "\n").encode(), force=True)
     console.tell(table(report))

@@ -69,7 +69,6 @@ def run(arguments: argparse.Namespace) -> None:
     from unclip.evaluate.evaluation import Evaluation
     from unclip.evaluate.features import Encoder
     from unclip.evaluate.manipulations import MANIPULATIONS
-    from unclip.evaluate.pictures import duration
     from unclip.evaluate.report import evaluate, table
     from unclip.images import write_atomically
     from unclip.recipes import judge
@@ -99,10 +98,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
         if not arguments.quiet:
             expected = estimate(evaluation, ablations, manipulations)
-            console.tell(
-                f"{expected.pictures} pictures to draw, about {duration(expected.seconds)} on this machine; "
-                "--set count=20 --set ablation_count=10 --set manipulated=10 asks less"
-            )
+            console.tell(f"{expected}; --set count=20 --set ablation_count=10 --set manipulated=10 asks less")
         report = evaluate(evaluation, ablations, manipulations)
     if out is not None:
         write_atomically(out, (json.dumps(report, indent=2) + "\n").encode(), force=arguments.force)

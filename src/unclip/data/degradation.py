@@ -55,8 +55,6 @@ def training_pair(
     return high, UpsamplerCondition(low, level)
 
 
-@torch.autocast("cpu", enabled=False)
-@torch.autocast("cuda", enabled=False)
 def degrade(
     picture: Float[Tensor, "b c h w"], noise: Noise, config: UpsamplerConfig
 ) -> tuple[Float[Tensor, "b c h_low w_low"], Float[Tensor, " b"]]:
@@ -65,22 +63,24 @@ def degrade(
     Either areas are averaged and some pictures then blurred, or BSR does all of it; then noise of a level uniform in
     [0, config.noise_level] is added.
     """
-    if config.degradation == "bsr":
-        # One by one, on the CPU: each has an order of its own.
-        small = [
-            bsr(one, config.factor, noise.of(k), config.bsr_strength) for k, one in enumerate(picture.cpu())
-        ]
-        low = torch.stack(small).to(picture)
-    else:
-        low = F.avg_pool2d(picture, config.factor)
-    if config.degradation == "blur" and config.blur_sigma > 0:
-        blurred = noise.fork("blur").uniform().to(low.device) < config.blur_probability
-        low = torch.where(
-            blurred[:, None, None, None], gaussian_blur(low, config.blur_kernel, config.blur_sigma), low
-        )
-    level = (noise.fork("noise level").uniform() * config.noise_level).to(low)
-    if config.noise_level > 0:
-        low = low + level[:, None, None, None] * noise.fork("noise").normal(*low.shape[1:]).to(low)
+    with torch.autocast(picture.device.type, enabled=False):
+        if config.degradation == "bsr":
+            # One by one, on the CPU: each has an order of its own.
+            small = [
+                bsr(one, config.factor, noise.of(k), config.bsr_strength)
+                for k, one in enumerate(picture.cpu())
+            ]
+            low = torch.stack(small).to(picture)
+        else:
+            low = F.avg_pool2d(picture, config.factor)
+        if config.degradation == "blur" and config.blur_sigma > 0:
+            blurred = noise.fork("blur").uniform().to(low.device) < config.blur_probability
+            low = torch.where(
+                blurred[:, None, None, None], gaussian_blur(low, config.blur_kernel, config.blur_sigma), low
+            )
+        level = (noise.fork("noise level").uniform() * config.noise_level).to(low)
+        if config.noise_level > 0:
+            low = low + level[:, None, None, None] * noise.fork("noise").normal(*low.shape[1:]).to(low)
     return low, level
 
 

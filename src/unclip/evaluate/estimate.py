@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from unclip.evaluate.ablations import ABLATIONS
 from unclip.evaluate.evaluation import Evaluation
 from unclip.evaluate.manipulations import STEPS
+from unclip.evaluate.pictures import duration
 from unclip.generate.inversion import ITERATIONS
 from unclip.generate.inversion import STEPS as INVERSION_STEPS
 from unclip.generate.settings import Settings
@@ -30,6 +31,9 @@ class Estimate:
 
     pictures: int
     seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.pictures} pictures to draw, about {duration(self.seconds)} on this machine"
 
 
 def cost(system: System, prompts: Sequence[str], *, size: int | None = None) -> Cost:

@@ -24,7 +24,7 @@ from unclip.evaluate.memorisation import memorisation, nearest_two
 from unclip.evaluate.pictures import TimeLeft, draw_pictures
 from unclip.evaluate.precision_recall import precision_recall
 from unclip.evaluate.questions import Group, Questions, ask, weighted_order
-from unclip.evaluate.retrieval import retrieval, same_caption
+from unclip.evaluate.retrieval import fitting_captions, retrieval
 from unclip.evaluate.upsampling import spread, upsampling
 from unclip.generate.settings import Settings
 from unclip.generate.system import System
@@ -242,7 +242,7 @@ class Evaluation:
         rows = sorted(order[: self.config.retrieval_count])
         captions = [samples[row].captions[0] for row in rows]
         pictures = torch.cat([self.resident(pool[row][0]).pictures([pool[row][1]]) for row in rows])
-        right = same_caption([samples[row] for row in rows], captions)
+        right = fitting_captions([samples[row] for row in rows], captions)
         found = retrieval(encoder.pictures(pictures), encoder.captions(captions), right)
         return {"count": float(len(rows)), **found}
 

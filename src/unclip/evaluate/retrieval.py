@@ -27,7 +27,7 @@ def recall_at(ranks: Int[Tensor, " n"], k: int) -> float:
     return (ranks < k).double().mean().item()
 
 
-def same_caption(samples: Sequence[Sample], captions: Sequence[str]) -> Bool[Tensor, "n m"]:
+def fitting_captions(samples: Sequence[Sample], captions: Sequence[str]) -> Bool[Tensor, "n m"]:
     """Which of `captions` say what one of a drawing's own captions says, letter case aside."""
     column: dict[str, list[int]] = {}
     for index, caption in enumerate(captions):

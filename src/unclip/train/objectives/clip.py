@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from unclip.config import from_dict, to_dict
-from unclip.evaluate.retrieval import same_caption
+from unclip.evaluate.retrieval import fitting_captions, retrieval
 from unclip.models.clip import Clip, ClipConfig
 from unclip.rng import Noise
 from unclip.tokenizers.clip import ClipTokenizer
@@ -45,36 +45,42 @@ class ClipObjective:
         indices = self.train.indices(numbers)
         captions = self.train.captions(indices, noise)
         tokens = self.tokenizer.encode(captions).to(self.device)
-        fitting = same_caption([self.train.resident.samples[index] for index in indices], captions)
         image = self.encode_image(self.train.pictures(indices, noise))
         text = self.encode_text(tokens).embedding
-        loss = self.model.loss(image, text, same_captions(tokens) | fitting.to(self.device))
+        loss = self.model.loss(image, text, self._fitting(self.train, indices, captions, tokens))
         return Losses(loss, {"temperature": self.model.logit_scale.detach().neg().exp()})
 
     def validate(self) -> dict[str, float]:
-        """Loss and recall at 1 among up to 512 held-out drawings; drawings with equal captions count as right."""
+        """Loss and recall at 1 among up to 512 held-out drawings; any caption that fits a drawing is right."""
         indices = spread(512, len(self.held_out))
-        tokens = self.tokenizer.encode(self.held_out.captions(indices)).to(self.device)
+        captions = self.held_out.captions(indices)
+        tokens = self.tokenizer.encode(captions).to(self.device)
         chunks = range(0, len(indices), 128)
         image = torch.cat(
             [self.model.encode_image(self.held_out.pictures(indices[i : i + 128])) for i in chunks]
         )
         text = torch.cat([self.model.encode_text(tokens[i : i + 128]).embedding for i in chunks])
-        same = same_captions(tokens)
-        similarity = image @ text.T
-        rows = torch.arange(len(indices), device=self.device)
-        return {
-            "loss": self.model.loss(image, text, same).item(),
-            "image_to_text_recall_1": same[rows, similarity.argmax(1)].float().mean().item(),
-            "text_to_image_recall_1": same[rows, similarity.argmax(0)].float().mean().item(),
-        }
+        fitting = self._fitting(self.held_out, indices, captions, tokens)
+        loss = self.model.loss(image, text, fitting).item()
+        return {"loss": loss, **retrieval(image, text, fitting, at=(1,))}
+
+    def _fitting(
+        self,
+        source: Source,
+        indices: Int64[np.ndarray, " b"],
+        captions: list[str],
+        tokens: Int64[Tensor, "b n"],
+    ) -> Bool[Tensor, "b b"]:
+        """Which captions (columns) fit which pictures (rows): any of a picture's own, or one that reads the same."""
+        own = fitting_captions([source.resident.samples[index] for index in indices], captions)
+        return same_tokens(tokens) | own.to(self.device)
 
     def preview(self) -> Image.Image | None:
         """Nothing to see: CLIP draws no pictures."""
         return None
 
 
-def same_captions(tokens: Int64[Tensor, "b n"]) -> Bool[Tensor, "b b"]:
+def same_tokens(tokens: Int64[Tensor, "b n"]) -> Bool[Tensor, "b b"]:
     """Which pairs of captions have the same tokens."""
     return (rearrange(tokens, "b n -> b 1 n") == rearrange(tokens, "b n -> 1 b n")).all(-1)
 
