@@ -169,7 +169,7 @@ def plot_captions(report: Report) -> Figure:
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.set_xlabel("share of captions that the judge picks (black: by chance)")
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
     return figure
 
 
@@ -189,6 +189,8 @@ def plot_sweep(rows: Sequence[Report], knob: str) -> Figure:
     figure, panels = _panels(len(MEASURES))
     for axes, (key, title) in zip(panels, MEASURES.items()):
         axes.plot([row["changed"][knob] for row in rows], [row[key] for row in rows], "o-", color=BLUE)
+        # From nothing: else a picture more or less looks like a slope.
+        axes.set_ylim(bottom=min(0, *(row[key] for row in rows)))
         axes.set_title(title)
         axes.set_xlabel(knob.replace("_", " "))
     return figure
