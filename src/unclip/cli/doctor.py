@@ -42,7 +42,11 @@ def versions() -> dict[str, str]:
     """The installed version of Python and of every package that pictures depend on."""
     from importlib.metadata import version
 
-    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    import torch
+
+    # torch's own word for itself names its build too, such as +cpu; the package's does not always.
+    found = {name: version(name) for name in PACKAGES} | {"torch": torch.__version__}
+    return {"python": platform.python_version(), **found}
 
 
 def machine() -> dict[str, Any]:
