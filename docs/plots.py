@@ -188,10 +188,10 @@ def plot_sweep(rows: Sequence[Report], knob: str) -> Figure:
     """An ablation of one number."""
     figure, panels = _panels(len(MEASURES))
     for axes, (key, title) in zip(panels, MEASURES.items()):
-        values = [row[key] for row in rows]
-        axes.plot([row["changed"][knob] for row in rows], values, "o-", color=BLUE)
+        axes.plot([row["changed"][knob] for row in rows], [row[key] for row in rows], "o-", color=BLUE)
         # From nothing: else a picture more or less looks like a slope.
-        axes.set_ylim(min(0, 1.1 * min(values)), 1.1 * max(0, *values))
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(0, low), max(0, high))
         axes.set_title(title)
         axes.set_xlabel(knob.replace("_", " "))
     return figure

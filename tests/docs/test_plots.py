@@ -92,3 +92,12 @@ def test_a_page_without_marks_is_refused(plots, report, tmp_path):
 
 def test_tables_are_markdown(plots):
     assert plots.markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | ---: |\n| 1 | 2 |"
+
+
+def test_a_sweep_of_nothing_but_zeros_is_drawn(plots):
+    rows = [{"changed": {"guidance": guidance}, "followed": 0.0, "frechet": 0.2} for guidance in (1.0, 2.0)]
+    rows = [row | {key: row.get(key, 0.0) for key in plots.MEASURES} for row in rows]
+    figure = plots.plot_sweep(rows, "guidance")
+    for axes in figure.axes:
+        low, high = axes.get_ylim()
+        assert low <= 0 < high
