@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from unclip.data import degradation
-from unclip.data.degradation import Crops, bsr, choose_crops, degrade, gaussian_blur, training_pair
+from unclip.data.degradation import (
+    Crops,
+    bsr,
+    choose_crops,
+    degrade,
+    gaussian_blur,
+    seams,
+    training_pair,
+)
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.images import to_uint8
 from unclip.images.tensors import jpeg
@@ -73,6 +81,34 @@ def test_about_half_are_blurred_and_noise_has_its_level():
     low, _ = degrade(stripes, Noise(range(200)), replace(CONFIG, noise_level=0.0))
     sharp = low.std((1, 2, 3)) > 0.24
     assert 0.4 < sharp.float().mean() < 0.6
+
+
+def test_seams_are_planes_that_differ_from_square_to_square():
+    added = seams(torch.zeros(200, 3, 40, 24), Noise(range(200)), 8)
+    assert added.shape == (200, 3, 40, 24)
+    assert added.mean().abs() < 0.02
+    assert 0.95 < added.std() < 1.05
+    bends = added.diff(n=2, dim=2).abs().amax((1, 3)) > 1e-4
+    # A plane has no second difference: only the two across a seam, which is 8 pixels from the next, are not zero.
+    for row in bends[:20]:
+        first, second = sorted({place % 8 for place in row.nonzero()[:, 0].tolist()})
+        assert second - first in (1, 7)
+    assert len({tuple(row.tolist()) for row in bends}) == 8
+    # Across a seam the step is larger than inside of a square.
+    inside, across = bends[0].logical_not(), bends[0]
+    steps = added[0].diff(dim=1).square().mean((0, 2))
+    assert steps[1:][across].mean() > 2 * steps[1:][inside].mean()
+    alone = seams(torch.zeros(1, 3, 40, 24), Noise([7]), 8)
+    assert torch.equal(alone[0], added[7])
+
+
+def test_seams_have_their_level():
+    config = replace(CONFIG, seam_level=0.2, noise_level=0.0, blur_probability=0.0)
+    low, _ = degrade(torch.zeros(400, 3, 64, 64), Noise(range(400)), config)
+    # The root mean square of a level uniform in [0, 0.2].
+    assert low.square().mean().sqrt().item() == pytest.approx(0.2 / 3**0.5, rel=0.1)
+    with pytest.raises(ValueError, match="seam_patch is 1"):
+        replace(CONFIG, seam_patch=1)
 
 
 def test_the_blur_is_a_normalised_gaussian():

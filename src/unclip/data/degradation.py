@@ -60,8 +60,8 @@ def degrade(
 ) -> tuple[Float[Tensor, "b c h_low w_low"], Float[Tensor, " b"]]:
     """The small copy of each large picture as training corrupts it, and the level of the noise added to it.
 
-    Either areas are averaged and some pictures then blurred, or BSR does all of it; then noise of a level uniform in
-    [0, config.noise_level] is added.
+    Either areas are averaged and some pictures then blurred, or BSR does all of it; then seams and noise are added, of
+    levels uniform in [0, config.seam_level] and [0, config.noise_level].
     """
     with torch.autocast(picture.device.type, enabled=False):
         if config.degradation == "bsr":
@@ -78,10 +78,32 @@ def degrade(
             low = torch.where(
                 blurred[:, None, None, None], gaussian_blur(low, config.blur_kernel, config.blur_sigma), low
             )
+        if config.seam_level > 0:
+            depth = (noise.fork("seam level").uniform() * config.seam_level).to(low)
+            low = low + depth[:, None, None, None] * seams(low, noise.fork("seams"), config.seam_patch)
         level = (noise.fork("noise level").uniform() * config.noise_level).to(low)
         if config.noise_level > 0:
             low = low + level[:, None, None, None] * noise.fork("noise").normal(*low.shape[1:]).to(low)
     return low, level
+
+
+def seams(like: Float[Tensor, "b c h w"], noise: Noise, patch: int) -> Float[Tensor, "b c h w"]:
+    """A slanting plane of its own for every square of `patch` pixels and every channel, of variance 1.
+
+    A plane has an offset and two slopes, of which the offset holds half of the variance. The squares of each picture
+    begin somewhere else, as crops do.
+    """
+    count, channels, *sides = like.shape
+    begins = noise.fork("begin").integers(patch, 2).cpu()
+    places = [torch.arange(side) + begin[:, None] for side, begin in zip(sides, begins.unbind(1))]
+    planes = noise.fork("planes").normal(*(side // patch + 2 for side in sides), 3 * channels).to(like)
+    down, right = (place // patch for place in places)
+    squares = planes[torch.arange(count)[:, None, None], down[:, :, None], right[:, None, :]]
+    offset, slope_down, slope_right = rearrange(squares, "b h w (k c) -> k b c h w", k=3)
+    # Of mean square 1 over a square.
+    ramps = [(place % patch - (patch - 1) / 2) / ((patch**2 - 1) / 12) ** 0.5 for place in places]
+    ramp_down, ramp_right = ramps[0].to(like)[:, None, :, None], ramps[1].to(like)[:, None, None, :]
+    return (2**0.5 * offset + slope_down * ramp_down + slope_right * ramp_right) / 2
 
 
 def gaussian_blur(picture: Float[Tensor, "b c h w"], kernel: int, sigma: float) -> Float[Tensor, "b c h w"]:

@@ -27,7 +27,8 @@ class UpsamplerConfig:
     and `blur_sigma` are the Gaussian blur of the small picture, in its pixels, applied to the fraction
     `blur_probability` of them; "bsr" takes the degradations of BSR, scaled by `bsr_strength`, in its place.
     `noise_level` is the largest standard deviation of the noise added to it (0 adds none), on the scale of pictures in
-    [-1, 1]; a net with a `vector_width` is told how much there was. `crop_fraction` is the side of a training crop over
+    [-1, 1]; a net with a `vector_width` is told how much there was. `seam_level` is the same for squares of `seam_patch`
+    of its pixels, each a little too bright or dark and slanting, as a decoder of patches leaves them. `crop_fraction` is the side of a training crop over
     the side of the picture. With `residual` the net predicts the difference from the resized small picture, which only
     makes sense for a process that predicts x0. With `last_step` there is a second net of the same shape for the last
     step of sampling (Karlo's was fine-tuned with perceptual and adversarial losses).
@@ -44,6 +45,8 @@ class UpsamplerConfig:
     blur_sigma: float = 0.6
     blur_probability: float = 1.0
     noise_level: float = 0.0
+    seam_level: float = 0.0
+    seam_patch: int = 8
     crop_fraction: float = 0.25
     residual: bool = False
     last_step: bool = False
@@ -54,6 +57,8 @@ class UpsamplerConfig:
             raise ValueError(f"high_size {self.high_size} is no multiple of low_size {self.low_size}")
         if self.blur_kernel % 2 == 0:
             raise ValueError(f"blur_kernel {self.blur_kernel} has no middle; choose an odd number")
+        if self.seam_patch < 2:
+            raise ValueError(f"seam_patch is {self.seam_patch}; a square with seams has at least 2 pixels")
         if not 0 <= self.bsr_strength <= 1.4:
             # JPEG knows no quality below 1.
             raise ValueError(f"bsr_strength is {self.bsr_strength}; give 0 (no harm done) to 1.4")
