@@ -4,7 +4,9 @@ import hashlib
 import io
 import json
 import re
+import resource
 import shutil
+import signal
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,24 +22,26 @@ from unclip.checkpoints.pull import cached, look_up, needed, pull, remove, verif
 from unclip.cli.main import main
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
-ID = "someone/karlo"
+NEWER = SHA[::-1]
+ID = "someone/prior"
 FILES = {
-    "model_index.json": b'{"_class_name": "UnCLIPPipeline"}',
+    "config.json": b'{"_class_name": "PriorTransformer", "additional_embeddings": 3}',
     "README.md": b"---\nlicense: creativeml-openrail-m\n---\n",
-    "prior/config.json": b"{}",
-    "prior/diffusion_pytorch_model.safetensors": bytes(range(256)) * 400,
-    "prior/diffusion_pytorch_model.bin": b"pickle",
-    "prior/diffusion_pytorch_model.fp16.safetensors": b"half",
+    "results/scores.json": b"{}",
+    "diffusion_pytorch_model.safetensors": bytes(range(256)) * 400,
+    "diffusion_pytorch_model.bin": b"pickle",
+    "diffusion_pytorch_model.fp16.safetensors": b"half",
     "pictures/cat.png": b"no part of the model",
 }
 
 
 class Hub(BaseHTTPRequestHandler):
-    """What the hub answers for one model.
+    """What the hub answers for one model, of which there may be several revisions, the last one the newest.
 
     With a `limit` the connection breaks off, once, after so many bytes of a file; the file `failing` is out of order.
     """
 
+    revisions: ClassVar[dict[str, dict[str, bytes]]] = {}
     asked: ClassVar[list[tuple[str, str, str | None]]] = []
     limit: ClassVar[int | None] = None
     failing: ClassVar[str | None] = None
@@ -55,35 +59,40 @@ class Hub(BaseHTTPRequestHandler):
         wanted = self.headers.get("Range")
         path = self.path.partition("?")[0]
         self.asked.append((self.command, path, wanted))
-        if path in (f"/api/models/{ID}", f"/api/models/{ID}/revision/main"):
+        if path == "/api/models/someone/gated":
+            return self.empty(403, "GatedRepo")
+        if path == f"/api/models/{ID}":
             card = {"license": "creativeml-openrail-m"}
-            return self.json({"id": ID, "sha": SHA, "cardData": card, "siblings": [], "private": False})
+            return self.json({"id": ID, "sha": [*Hub.revisions][-1], "cardData": card, "private": False})
         if path.startswith(f"/api/models/{ID}/tree/"):
-            return self.json([entry(name) for name in FILES])
-        found = re.fullmatch(rf"/{ID}/resolve/{SHA}/(.+)", path)
-        if found is None or found[1] not in FILES:
-            self.send_response(404)
-            self.send_header("X-Error-Code", "RepoNotFound" if ID not in path else "EntryNotFound")
-            self.send_header("Content-Length", "0")
-            return self.end_headers()
-        data = FILES[found[1]]
-        if found[1] == Hub.failing and body:
-            self.send_response(500)
-            self.send_header("Content-Length", "0")
-            return self.end_headers()
+            files = Hub.revisions[path.rpartition("/")[2]]
+            return self.json([entry(name, data) for name, data in files.items()])
+        found = re.fullmatch(rf"/{ID}/resolve/(\w+)/(.+)", path)
+        if found is None or found[2] not in Hub.revisions[found[1]]:
+            return self.empty(404, "RepoNotFound" if ID not in path else "EntryNotFound")
+        revision, name = found.groups()
+        data = Hub.revisions[revision][name]
+        if name == Hub.failing and body:
+            return self.empty(500)
         first = int(wanted.removeprefix("bytes=").partition("-")[0]) if wanted else 0
         self.send_response(206 if wanted else 200)
-        self.send_header("X-Repo-Commit", SHA)
-        self.send_header("ETag", f'"{hash_of(found[1])}"')
+        self.send_header("X-Repo-Commit", revision)
+        self.send_header("ETag", f'"{hash_of(name, data)}"')
         self.send_header("Content-Length", str(len(data) - first))
         self.send_header("Accept-Ranges", "bytes")
         if wanted:
             self.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
         self.end_headers()
         if body:
-            cut = None if wanted or not found[1].endswith("safetensors") else Hub.limit
+            cut = None if wanted or not name.endswith("safetensors") else Hub.limit
             self.wfile.write(data[first:][:cut])
             self.close_connection = cut is not None
+
+    def empty(self, code: int, error: str = "") -> None:
+        self.send_response(code)
+        self.send_header("X-Error-Code", error)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def json(self, data: Any) -> None:
         text = json.dumps(data).encode()
@@ -94,19 +103,18 @@ class Hub(BaseHTTPRequestHandler):
         self.wfile.write(text)
 
 
-def hash_of(name: str) -> str:
+def hash_of(name: str, data: bytes) -> str:
     """Large files are named by SHA-256, small ones as git names them."""
-    data = FILES[name]
     if name.endswith(("safetensors", "bin")):
         return hashlib.sha256(data).hexdigest()
     return hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
 
 
-def entry(name: str) -> dict[str, Any]:
-    size = len(FILES[name])
-    made: dict[str, Any] = {"type": "file", "oid": hash_of(name)[:40], "size": size, "path": name}
+def entry(name: str, data: bytes) -> dict[str, Any]:
+    sha = hash_of(name, data)
+    made: dict[str, Any] = {"type": "file", "oid": sha[:40], "size": len(data), "path": name}
     if name.endswith(("safetensors", "bin")):
-        made["lfs"] = {"oid": hash_of(name), "size": size, "pointerSize": 130}
+        made["lfs"] = {"oid": sha, "size": len(data), "pointerSize": 130}
     return made
 
 
@@ -117,6 +125,7 @@ def endpoint(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     Hub.asked.clear()
+    Hub.revisions = {SHA: FILES}
     Hub.limit = Hub.failing = None
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -127,7 +136,8 @@ def endpoint(tmp_path, monkeypatch):
     server.server_close()
 
 
-WANTED = ["README.md", "model_index.json", "prior/config.json", "prior/diffusion_pytorch_model.safetensors"]
+WANTED = ["README.md", "config.json", "diffusion_pytorch_model.safetensors", "results/scores.json"]
+WEIGHTS = WANTED[2]
 
 
 def test_one_copy_of_the_weights_is_needed():
@@ -163,13 +173,13 @@ def test_pull_verify_and_remove(endpoint):
     Hub.asked.clear()
     assert pull(remote, endpoint=endpoint) == folder
     assert not [path for method, path, _ in Hub.asked if method == "GET" and "/resolve/" in path]
-    weights = (folder / WANTED[-1]).resolve()
+    weights = (folder / WEIGHTS).resolve()
     weights.write_bytes(b"x" + weights.read_bytes()[1:])
     with pytest.raises(ModelError, match=r"diffusion_pytorch_model\.safetensors is damaged"):
         verify_pulled(ID)
     assert remove(ID) >= remote.size
     assert cached() == {}
-    with pytest.raises(FileNotFoundError, match=r"someone/karlo was not pulled"):
+    with pytest.raises(FileNotFoundError, match=r"someone/prior was not pulled"):
         remove(ID)
 
 
@@ -204,23 +214,66 @@ def test_a_broken_connection_goes_on_where_it_was(endpoint, monkeypatch):
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
     Hub.limit = 60_000
     folder = pull(look_up(ID, endpoint=endpoint), endpoint=endpoint)
-    assert (folder / WANTED[-1]).read_bytes() == FILES[WANTED[-1]]
-    assert asked_for(WANTED[-1]) == [None, "bytes=60000-"]
+    assert (folder / WEIGHTS).read_bytes() == FILES[WEIGHTS]
+    assert asked_for(WEIGHTS) == [None, "bytes=60000-"]
 
 
 def test_what_failed_is_never_half_there_and_the_rest_is_kept(endpoint):
     remote = look_up(ID, endpoint=endpoint)
-    Hub.failing = WANTED[-1]
+    Hub.failing = WEIGHTS
     with pytest.raises(OSError, match="the same command goes on"):
         pull(remote, endpoint=endpoint)
-    folder = pulled(ID)
-    assert folder is None or not (folder / WANTED[-1]).exists()
-    assert not list(hub_cache().rglob("*.incomplete"))
+    nothing_is_there()
     Hub.failing = None
     Hub.asked.clear()
     folder = pull(remote, endpoint=endpoint)
     assert all((folder / name).read_bytes() == FILES[name] for name in WANTED)
-    assert asked_for(WANTED[-1]) == [None]
+    assert asked_for(WEIGHTS) == [None]
+
+
+def nothing_is_there() -> None:
+    """What was begun is no model: it is not found, not listed, and no file is cut short."""
+    assert (pulled(ID), cached()) == (None, {})
+    with pytest.raises(FileNotFoundError, match=f"unclip models pull {ID}"):
+        resolve(ID)
+    assert not list(hub_cache().rglob("*.incomplete"))
+    assert not list(hub_cache().rglob(WEIGHTS))
+
+
+def test_a_newer_version_takes_the_place_of_the_older_when_all_of_it_is_there(endpoint):
+    older = pull(look_up(ID, endpoint=endpoint), endpoint=endpoint)
+    Hub.revisions = {
+        SHA: FILES,
+        NEWER: FILES | {WEIGHTS: b"better", "config.json": FILES["config.json"] + b" "},
+    }
+    remote = look_up(ID, endpoint=endpoint)
+    Hub.failing = WEIGHTS
+    with pytest.raises(OSError, match="the same command goes on"):
+        pull(remote, endpoint=endpoint)
+    assert pulled(ID) == older
+    assert all((older / name).read_bytes() == FILES[name] for name in WANTED)
+    assert verify_pulled(ID) == len(WANTED)
+    Hub.failing = None
+    newer = pull(remote, endpoint=endpoint)
+    assert (newer.name, pulled(ID)) == (NEWER, newer)
+    assert (newer / WEIGHTS).read_bytes() == b"better"
+    assert (newer / "results" / "scores.json").resolve() == (older / "results" / "scores.json").resolve()
+
+
+def test_what_is_no_model_yet_can_be_removed(endpoint):
+    Hub.failing = WEIGHTS
+    with pytest.raises(OSError, match="the same command goes on"):
+        pull(look_up(ID, endpoint=endpoint), endpoint=endpoint)
+    assert remove(ID) >= len(FILES["config.json"])
+    assert not list(hub_cache().glob("models--*"))
+
+
+def test_what_another_program_left_out_is_found(endpoint):
+    """Others may name a revision before all of its files are there."""
+    folder = pull(look_up(ID, endpoint=endpoint), endpoint=endpoint)
+    (folder / WEIGHTS).unlink()
+    with pytest.raises(ModelError, match="holds no weights: get the model again"):
+        verify_pulled(ID)
 
 
 def asked_for(name: str) -> list[str | None]:
@@ -237,9 +290,27 @@ def test_no_room(endpoint, monkeypatch):
     assert cached() == {}
 
 
+def test_a_disk_that_fills_up(endpoint):
+    """No file may grow beyond what is allowed: to a program the same as a disk without room."""
+    remote = look_up(ID, endpoint=endpoint)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"no more room for it on the disk.*HF_HOME"):
+            pull(remote, endpoint=endpoint)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    nothing_is_there()
+    assert (pull(remote, endpoint=endpoint) / WEIGHTS).read_bytes() == FILES[WEIGHTS]
+
+
 def test_no_such_model(endpoint):
     with pytest.raises(FileNotFoundError, match="the hub has no model 'someone/else'"):
         look_up("someone/else", endpoint=endpoint)
+    with pytest.raises(PermissionError, match="someone/gated wants its terms accepted"):
+        look_up("someone/gated", endpoint=endpoint)
     with pytest.raises(ModelError, match="no id of the hub"):
         look_up("some one/else?", endpoint=endpoint)
 

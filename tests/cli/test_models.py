@@ -13,10 +13,10 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
 def cache(tmp_path, monkeypatch) -> Path:
     """A hub's cache that holds one model, as the hub's client leaves it."""
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    home = tmp_path / "models--someone--karlo"
+    home = tmp_path / "models--someone--prior"
     for name, data in {
-        "model_index.json": b'{"_class_name": "UnCLIPPipeline"}',
-        "prior.bin": b"x" * 9,
+        "config.json": b'{"_class_name": "PriorTransformer", "additional_embeddings": 3}',
+        "diffusion_pytorch_model.bin": b"x" * 9,
     }.items():
         sha = hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
         if name.endswith("bin"):
@@ -34,30 +34,42 @@ def cache(tmp_path, monkeypatch) -> Path:
 def test_list_has_what_was_pulled(unclip, cache):
     code, out, err = unclip("models", "list", "--json")
     assert (code, err) == (0, "")
-    found = json.loads(out)["someone/karlo"]
-    assert (found["description"], found["bytes"]) == ("karlo", 42)
+    found = json.loads(out)["someone/prior"]
+    assert (found["description"], found["bytes"]) == ("eclipse prior", 72)
     assert unclip("models").out == unclip("models", "list").out
-    assert "someone/karlo" in unclip("models").out
+    assert "someone/prior" in unclip("models").out
 
 
 def test_verify_and_remove(unclip, cache):
-    assert unclip("models", "verify", "someone/karlo") == (
+    assert unclip("models", "verify", "someone/prior") == (
         0,
-        "someone/karlo: 2 files are as they should be\n",
+        "someone/prior: 2 files are as they should be\n",
         "",
     )
     (blob,) = (
-        file for file in (cache / "models--someone--karlo" / "blobs").iterdir() if len(file.name) == 64
+        file for file in (cache / "models--someone--prior" / "blobs").iterdir() if len(file.name) == 64
     )
     blob.write_bytes(b"y" * 9)
-    code, out, err = unclip("models", "verify", "someone/karlo")
+    code, out, err = unclip("models", "verify", "someone/prior")
     assert (code, out) == (1, "")
-    assert "prior.bin is damaged or was changed" in err
-    assert unclip("models", "rm", "someone/karlo").out == "someone/karlo: removed, 0.0 MB\n"
-    code, out, err = unclip("models", "rm", "someone/karlo")
+    assert "diffusion_pytorch_model.bin is damaged or was changed" in err
+    assert unclip("models", "rm", "someone/prior").out == "someone/prior: removed, 0.0 MB\n"
+    code, out, err = unclip("models", "rm", "someone/prior")
     assert (code, out) == (1, "")
     assert "was not pulled: pulled are none" in err
-    assert "unclip models pull someone/karlo" in unclip("models", "show", "someone/karlo").err
+    assert "unclip models pull someone/prior" in unclip("models", "show", "someone/prior").err
+
+
+def test_verify_what_did_not_come_from_the_hub(unclip, cache, tmp_path):
+    code, out, err = unclip("models", "verify", "artwork")
+    assert (code, err) == (0, "")
+    assert out.endswith(" files are as they should be\n")
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"_class_name": "PriorTransformer"}')
+    code, out, err = unclip("models", "verify", folder)
+    assert (code, out) == (1, "")
+    assert f"{folder} has no hashes to compare with" in err
 
 
 def test_pulling_offline_says_so(unclip, cache):
@@ -74,3 +86,12 @@ def test_converting_nothing(unclip, tmp_path):
     assert (code, out) == (1, "")
     assert "no public format" in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_converting_what_was_pulled(unclip, cache, tmp_path):
+    """By its id; what cannot be read is named, and leaves nothing."""
+    room = tmp_path / "room"
+    code, out, err = unclip("convert", "someone/prior", "-o", room / "out")
+    assert (code, out) == (1, "")
+    assert "diffusion_pytorch_model.bin cannot be read as weights" in err
+    assert list(room.iterdir()) == []

@@ -37,9 +37,14 @@ def hub_cache() -> Path:
     return Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
 
 
+def home_of(hub_id: str) -> Path:
+    """Where the hub's cache keeps a model with all of its revisions, if it was pulled."""
+    return hub_cache() / f"models--{hub_id.replace('/', '--')}"
+
+
 def pulled(hub_id: str) -> Path | None:
     """The folder of a model in the hub's cache, as it was last pulled; None where it was not."""
-    home = hub_cache() / f"models--{hub_id.replace('/', '--')}"
+    home = home_of(hub_id)
     revision = home / "refs" / "main"
     if not revision.is_file():
         return None

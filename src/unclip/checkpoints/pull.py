@@ -3,16 +3,18 @@
 Files lie in the hub's cache, where other programs find them too. Nothing here runs unless it was asked for.
 """
 
+import errno
 import hashlib
 import json
 import re
+import secrets
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unclip.checkpoints.hub import HUB_ID, OPENCLIP_STEMS, STEMS, hub_cache, pulled
+from unclip.checkpoints.hub import HUB_ID, OPENCLIP_STEMS, STEMS, home_of, hub_cache, pulled
 from unclip.checkpoints.manifest import MANIFEST, ModelError, sha256_of
 
 _TEXT = re.compile(r"(.*/)?([^/]+\.json|merges\.txt|README\.md|LICEN[CS]E[^/]*)")
@@ -23,6 +25,8 @@ _WEIGHTS = re.compile(rf"(?P<stem>.+?)({_SHARD})?(?P<variant>\.fp16)?({_SHARD})?
 _STEMS = (*OPENCLIP_STEMS, *STEMS)
 _LAION = ("latest", "best")
 PICKLED = (".bin", ".pth", ".pt")
+# The disk is full, or what the user or a file may have of it.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,24 +67,33 @@ def look_up(hub_id: str, *, endpoint: str | None = None) -> Remote:
 def pull(remote: Remote, *, endpoint: str | None = None) -> Path:
     """Get the files that are not there yet, and return their folder; a broken connection is taken up where it was.
 
-    Raises `OSError` where the hub cannot be reached or the disk has no room.
+    The model is found in the cache only when all of its files are there; until then it is what it was before. Raises
+    `OSError` where the hub cannot be reached or the disk has no room.
     """
     api, cache = _client(endpoint), hub_cache()
     room = next(folder for folder in [cache, *cache.parents] if folder.exists())
-    folder = pulled(remote.hub_id)
-    missing = sum(
-        size for name, size in remote.files.items() if folder is None or not (folder / name).exists()
-    )
+    folder = home_of(remote.hub_id) / "snapshots" / remote.revision
+    missing = sum(size for name, size in remote.files.items() if not (folder / name).exists())
     if (free := shutil.disk_usage(room).free) < missing:
         raise OSError(
             f"{remote.hub_id} needs {missing / 1e9:.1f} GB more, {room} has {free / 1e9:.1f} GB left: free some, or set "
             "HF_HOME to a folder on another disk"
         )
     with _Explained(remote.hub_id):
-        where = api.snapshot_download(
-            remote.hub_id, cache_dir=cache, allow_patterns=sorted(remote.files), tqdm_class=_bar()
+        # Asked for "main", the client would say that this revision is there before it is.
+        api.snapshot_download(
+            remote.hub_id,
+            revision=remote.revision,
+            cache_dir=cache,
+            allow_patterns=sorted(remote.files),
+            tqdm_class=_bar(),
         )
-    return Path(where)
+        main = home_of(remote.hub_id) / "refs" / "main"
+        main.parent.mkdir(exist_ok=True)
+        fresh = main.with_name(f".main.{secrets.token_hex(4)}")
+        fresh.write_text(remote.revision, encoding="utf-8")
+        fresh.replace(main)
+    return folder
 
 
 def needed(files: Iterable[str]) -> list[str]:
@@ -153,9 +166,15 @@ def size_of(folder: Path) -> int:
 def verify_pulled(hub_id: str) -> int:
     """Compare every file with the name that the hub's cache gave it, which is its hash; returns how many.
 
-    Raises `ModelError` naming the first bad one, `FileNotFoundError` where the model was not pulled.
+    Raises `ModelError` naming the first bad one, or one that the model lacks, `FileNotFoundError` where the model was
+    not pulled.
     """
-    folder = _folder(hub_id)
+    # Imports torch, which only this one needs.
+    from unclip.checkpoints.foreign import recognise
+
+    folder = pulled(hub_id) if HUB_ID.fullmatch(hub_id) else None
+    if folder is None:
+        raise FileNotFoundError(f"{hub_id} was not pulled: pulled are {', '.join(cached()) or 'none'}")
     count = 0
     for file in sorted(folder.rglob("*")):
         if file.is_dir():
@@ -168,23 +187,21 @@ def verify_pulled(hub_id: str) -> int:
                 f"{file} is damaged or was changed: `unclip models rm {hub_id}`, then pull it again"
             )
         count += 1
+    # Another program may have left out what a broken-off download had not got to.
+    if kind_of_folder(folder) not in ("", "unclip"):
+        recognise(folder)
     return count
 
 
 def remove(hub_id: str) -> int:
-    """Delete a model from the hub's cache, with all of its revisions; returns the bytes that became free."""
-    folder = _folder(hub_id)
-    home = folder.parent.parent
+    """Delete a model from the hub's cache, with all of its revisions and what a broken-off download left of it; returns
+    the bytes that became free."""
+    home = home_of(hub_id)
+    if not HUB_ID.fullmatch(hub_id) or not home.is_dir():
+        raise FileNotFoundError(f"{hub_id} was not pulled: pulled are {', '.join(cached()) or 'none'}")
     size = sum(file.stat().st_size for file in home.rglob("*") if file.is_file() and not file.is_symlink())
     shutil.rmtree(home)
     return size
-
-
-def _folder(hub_id: str) -> Path:
-    folder = pulled(hub_id) if HUB_ID.fullmatch(hub_id) else None
-    if folder is None:
-        raise FileNotFoundError(f"{hub_id} was not pulled: pulled are {', '.join(cached()) or 'none'}")
-    return folder
 
 
 def _git_hash(file: Path) -> str:
@@ -244,6 +261,11 @@ class _Explained:
             raise FileNotFoundError(f"the hub has no model {self.hub_id!r}, or it is private") from error
         if isinstance(error, errors.HFValidationError):
             raise ModelError(f"{self.hub_id!r} is no id of the hub: give one such as owner/name") from error
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            raise OSError(
+                f"{self.hub_id} could not be pulled: there is no more room for it on the disk; free some and pull again, "
+                "which keeps what is there, or set HF_HOME to a folder on another disk"
+            ) from error
         if isinstance(error, OSError) and error.errno is not None:
             return
         reason = " ".join(str(error).split())[:200] or type(error).__name__

@@ -88,13 +88,19 @@ def run_pull(arguments: argparse.Namespace) -> None:
 
 
 def run_verify(arguments: argparse.Namespace) -> None:
-    from unclip.checkpoints.hub import resolve
+    from unclip.checkpoints.hub import pulled, resolve
     from unclip.checkpoints.manifest import MANIFEST, verify
     from unclip.checkpoints.pull import verify_pulled
 
     folder = resolve(arguments.model)
-    ours = (folder / MANIFEST).is_file()
-    count = len(verify(folder).files) if ours else verify_pulled(arguments.model)
+    if (folder / MANIFEST).is_file():
+        count = len(verify(folder).files)
+    elif folder == pulled(arguments.model):
+        count = verify_pulled(arguments.model)
+    else:
+        raise ValueError(
+            f"{folder} has no hashes to compare with: models that were pulled have them, and folders that `unclip convert` wrote"
+        )
     console.result(f"{arguments.model}: {count} files are as they should be")
 
 
