@@ -1,6 +1,7 @@
 """Embedding spaces: rounding does not change a sketch, other weights do, and parts of different spaces are refused."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -12,8 +13,13 @@ from unclip.checkpoints.opened import OpenPart, check_fit, open_model
 from unclip.checkpoints.pack import pack
 from unclip.checkpoints.quantize import dequantize, quantize
 from unclip.checkpoints.space import describe, differ, sketch
+from unclip.diffusion.parametrization import ProcessConfig
 from unclip.models.clip import Clip, ClipConfig, TextConfig, VisionConfig
+from unclip.models.decoder import CaptionConfig, DecoderConfig
+from unclip.models.prior_autoregressive import AutoregressivePriorConfig
 from unclip.models.prior_diffusion import DiffusionPrior, DiffusionPriorConfig
+from unclip.models.unet import UnetConfig
+from unclip.models.upsampler import UpsamplerConfig
 
 CLIP = ClipConfig(
     embedding=16,
@@ -106,3 +112,98 @@ def test_a_prior_alone_is_known_by_name():
         ModelError, match=r"OpenAI CLIP ViT-L/14, the clip of 'Karlo' .* OpenCLIP ViT-bigG/14"
     ):
         check_fit({"clip": other, "prior": prior})
+
+
+NET = UnetConfig(channels=16)
+UPSAMPLING = UnetConfig(channels=16, in_channels=6)
+DECODER = DecoderConfig(
+    net=NET,
+    size=64,
+    embedding=16,
+    caption=CaptionConfig(vocabulary=600, context=8, end=599, width=32, layers=1, heads=2),
+)
+AUTOREGRESSIVE = AutoregressivePriorConfig(embedding=16, context=8, text_width=32)
+EPS = ProcessConfig(parametrization="eps")
+PARTS = {
+    "clip": CLIP,
+    "prior": PRIOR,
+    "prior_autoregressive": AUTOREGRESSIVE,
+    "decoder": DECODER,
+    "upsampler": UpsamplerConfig(net=UPSAMPLING, process=EPS, low_size=64, high_size=256),
+    "upsampler_1024": UpsamplerConfig(net=UPSAMPLING, process=EPS, low_size=256, high_size=1024),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        (
+            "prior",
+            {"embedding": 24},
+            "the prior of 'other' reads embeddings of width 24, the clip of 'base' gives 16",
+        ),
+        ("prior", {"text_width": 24}, "reads text states of width 24, the clip of 'base' gives 32"),
+        ("prior", {"context": 77}, "reads captions of so many tokens: 77, the clip of 'base' gives 8"),
+        (
+            "prior_autoregressive",
+            {"embedding": 24},
+            "the prior_autoregressive of 'other' reads embeddings of width 24",
+        ),
+        (
+            "prior_autoregressive",
+            {"text_width": 24},
+            "reads text states of width 24, the clip of 'base' gives 32",
+        ),
+        (
+            "prior_autoregressive",
+            {"context": 77},
+            "captions of so many tokens: 77, the clip of 'base' gives 8",
+        ),
+        ("decoder", {"embedding": 24}, "the decoder of 'other' reads embeddings of width 24"),
+        (
+            "decoder",
+            {"caption": replace(DECODER.caption, vocabulary=700)},
+            "the decoder of 'other' reads a vocabulary of 700, the clip of 'base' gives 600",
+        ),
+        (
+            "decoder",
+            {"caption": replace(DECODER.caption, context=77)},
+            "the decoder of 'other' reads captions of so many tokens: 77, the clip of 'base' gives 8",
+        ),
+        (
+            "decoder",
+            {"size": 32},
+            "the upsampler of 'base' reads pictures of side 64, the decoder of 'other' gives 32",
+        ),
+        (
+            "upsampler",
+            {"low_size": 32},
+            "the upsampler of 'other' reads pictures of side 32, the decoder of 'base' gives 64",
+        ),
+        (
+            "upsampler",
+            {"high_size": 128},
+            "the upsampler_1024 of 'base' reads pictures of side 256, the upsampler of 'other' gives 128",
+        ),
+    ],
+)
+def test_sizes_that_do_not_fit_are_both_named(name, changes, message):
+    parts = {part: OpenPart(model="base", config=config, load=lambda: None) for part, config in PARTS.items()}
+    check_fit(parts)
+    parts[name] = OpenPart(model="other", config=replace(PARTS[name], **changes), load=lambda: None)
+    with pytest.raises(ModelError, match=re.escape(message)):
+        check_fit(parts)
+
+
+def test_parts_that_read_embeddings_of_another_length_are_refused(folders):
+    """Karlo's and Kandinsky's parts take CLIP's embeddings as they come; CLIP alone gives those of unit length."""
+    torch.manual_seed(0)
+    parts = {"clip": Clip(replace(CLIP, normalize=False)), "prior": DiffusionPrior(PRIOR)}
+    save_model(folders / "raw", parts, name="raw", tokenizer="{}")
+    message = "the prior of 'raw' reads embeddings as long as they come, the clip of 'one' gives them of unit length"
+    with pytest.raises(ModelError, match=message):
+        open_model(folders / "one", parts={"prior": folders / "raw"})
+    # The other way round it fits: a CLIP gives what the one in its place did.
+    mixed = open_model(folders / "raw", parts={"clip": folders / "one"})
+    assert mixed.parts["clip"].config.normalize is False
+    assert mixed.parts["clip"].load().config.normalize is False

@@ -64,9 +64,11 @@ def open_model(
     """
     folder = resolve(model)
     opened = _ours(folder, check) if (folder / MANIFEST).is_file() else _foreign(folder)
-    if parts:
-        opened = mix(opened, {name: open_model(other, check=check) for name, other in parts.items()})
+    others = {name: open_model(other, check=check) for name, other in (parts or {}).items()}
+    if others:
+        opened = mix(opened, others)
     check_fit(opened.parts)
+    _check_lengths(opened, others)
     return opened
 
 
@@ -106,53 +108,38 @@ def mix(base: OpenModel, others: Mapping[str, OpenModel]) -> OpenModel:
 
 def check_fit(parts: Mapping[str, OpenPart]) -> None:
     """Raise `ModelError` naming two parts that do not go together, and both of their numbers or embedding spaces."""
-    clip, prior, decoder = parts.get("clip"), parts.get("prior"), parts.get("decoder")
-    if clip is not None and prior is not None:
-        text = clip.config.text
-        _agree(
-            "prior", prior, "embeddings of width", prior.config.embedding, "clip", clip, clip.config.embedding
-        )
-        _agree("prior", prior, "text states of width", prior.config.text_width, "clip", clip, text.width)
-        # LAION's prior pads captions, and cuts them.
-        if prior.config.kind != "prior_laion":
-            _agree(
-                "prior",
-                prior,
-                "captions of so many tokens:",
-                prior.config.context,
-                "clip",
-                clip,
-                text.context,
-            )
-    if clip is not None and decoder is not None:
-        text, caption = clip.config.text, decoder.config.caption
-        _agree(
-            "decoder",
-            decoder,
-            "embeddings of width",
-            decoder.config.embedding,
-            "clip",
-            clip,
-            clip.config.embedding,
-        )
-        if caption is not None:
-            _agree("decoder", decoder, "a vocabulary of", caption.vocabulary, "clip", clip, text.vocabulary)
-            _agree(
-                "decoder", decoder, "captions of so many tokens:", caption.context, "clip", clip, text.context
-            )
-    upsampler = parts.get("upsampler")
-    if decoder is not None and upsampler is not None:
-        _agree(
-            "upsampler",
-            upsampler,
-            "pictures of side",
-            upsampler.config.low_size,
-            "decoder",
-            decoder,
-            decoder.config.size,
-        )
-
+    clip, decoder = parts.get("clip"), parts.get("decoder")
+    if clip is not None:
+        _check_readers(clip, parts)
+    if decoder is not None:
+        giver, giving, size = "decoder", decoder, decoder.config.size
+        upsamplers = [name for name in parts if name.startswith("upsampler")]
+        for name in sorted(upsamplers, key=lambda one: parts[one].config.high_size):
+            config = parts[name].config
+            _agree(name, parts[name], "pictures of side", config.low_size, giver, giving, size)
+            giver, giving, size = name, parts[name], config.high_size
     _check_spaces({name: parts[name] for name in _IN_A_SPACE if name in parts})
+
+
+def _check_readers(clip: OpenPart, parts: Mapping[str, OpenPart]) -> None:
+    """Priors and decoder read what this CLIP gives."""
+    given, text = clip.config, clip.config.text
+    for name in ("prior", "prior_autoregressive"):
+        if (prior := parts.get(name)) is None:
+            continue
+        config = prior.config
+        _agree(name, prior, "embeddings of width", config.embedding, "clip", clip, given.embedding)
+        _agree(name, prior, "text states of width", config.text_width, "clip", clip, text.width)
+        # LAION's prior pads captions, and cuts them.
+        if config.kind != "prior_laion":
+            _agree(name, prior, "captions of so many tokens:", config.context, "clip", clip, text.context)
+    if (decoder := parts.get("decoder")) is None:
+        return
+    config, caption = decoder.config, decoder.config.caption
+    _agree("decoder", decoder, "embeddings of width", config.embedding, "clip", clip, given.embedding)
+    if caption is not None:
+        _agree("decoder", decoder, "a vocabulary of", caption.vocabulary, "clip", clip, text.vocabulary)
+        _agree("decoder", decoder, "captions of so many tokens:", caption.context, "clip", clip, text.context)
 
 
 def _check_spaces(parts: Mapping[str, OpenPart]) -> None:
@@ -164,6 +151,21 @@ def _check_spaces(parts: Mapping[str, OpenPart]) -> None:
             raise ModelError(
                 f"the {name} of {other.model!r} was made for the embeddings of {describe(other.space())}, the {names[0]} of "
                 f"{one.model!r} for those of {describe(one.space())}: they were not made for each other"
+            )
+
+
+def _check_lengths(mixed: OpenModel, others: Mapping[str, OpenModel]) -> None:
+    """Parts of other models read embeddings of unit length, or as CLIP makes them, as their own model's CLIP gave them."""
+    words = {True: "of unit length", False: "as long as they come"}
+    clip = mixed.parts.get("clip")
+    for name, other in others.items():
+        own = other.parts.get("clip")
+        if name == "clip" or name not in _IN_A_SPACE or own is None or clip is None:
+            continue
+        if own.config.normalize != clip.config.normalize:
+            raise ModelError(
+                f"the {name} of {other.name!r} reads embeddings {words[own.config.normalize]}, the clip of {clip.model!r} "
+                f"gives them {words[clip.config.normalize]}: load {other.name!r}, and take parts of others into it"
             )
 
 
