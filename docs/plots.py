@@ -242,8 +242,8 @@ def section(report: Report, folder: str = "images/evaluation") -> str:
     counts = ", ".join(f"{count} {name}" for name, count in report["counts"].items())
     parts = [
         f"Model `{report['model']['name']}` ({report['model']['weights']}) at {report['size']} px, judged by {by}. "
-        f"Captions: {counts}. Seed {report['config']['seed']}, {report['device']}, torch {report['torch']}, unclip "
-        f"{report['unclip']}, code {report['code']}.",
+        f"Captions: {counts}. Seed {report['config']['seed']}, {report['device']}, {report['dtype']}, torch "
+        f"{report['torch']}, unclip {report['unclip']}, code {report['code']}.",
         "## To reach",
         markdown(["what", "measured", "to reach", ""], [goal.cells() for goal in goals(report)]),
         "## Captions followed",
@@ -269,6 +269,7 @@ def section(report: Report, folder: str = "images/evaluation") -> str:
             "by chance",
         ]
         parts.append(markdown(header, attributes))
+    parts += ["## Held-out drawings and their captions, found by each other", markdown(*_retrieval(report))]
     parts += ["## Distances to held-out drawings", markdown(*_distances(report))]
     parts += ["## Nearest training drawings", markdown(*_memory(report))]
     titles = {
@@ -295,6 +296,20 @@ def _followed(name: str, row: Report) -> list[str]:
     of_real = "" if row["of_real"] is None else f"{row['of_real']:.2f}"
     shares = [f"{row[key]:.3f}" for key in ("share", "error", "real_share")]
     return [name, str(row["count"]), *shares, of_real, f"{row['chance']:.3f}"]
+
+
+def _retrieval(report: Report) -> tuple[list[str], list[list[str]]]:
+    ways = {"image_to_text": "picture to caption", "text_to_image": "caption to picture"}
+    names = {"clip": "the model's CLIP", "judge": "the judge"}
+    rows = [
+        [
+            names[name],
+            f"{row['count']:.0f}",
+            *(f"{row[f'{way}_recall_{k}']:.3f}" for way in ways for k in (1, 5)),
+        ]
+        for name, row in report["retrieval"].items()
+    ]
+    return ["encoder", "among", *(f"{way}, at {k}" for way in ways.values() for k in (1, 5))], rows
 
 
 def _distances(report: Report) -> tuple[list[str], list[list[str]]]:

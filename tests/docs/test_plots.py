@@ -51,6 +51,8 @@ def test_the_page_gets_every_plot_and_table(plots, report, tmp_path):
             assert picture.width > 500
     share = report["captions_followed"]["shapes elsewhere"]["share"]
     assert re.search(rf"^\| shapes elsewhere \| 6 \| {share:.3f} \|", text, flags=re.MULTILINE)
+    recall = report["retrieval"]["clip"]["image_to_text_recall_1"]
+    assert re.search(rf"^\| the model's CLIP \| 12 \| {recall:.3f} \|", text, flags=re.MULTILINE)
     assert "flatters" in text
     again = [path.read_bytes() for path in written]
     assert [path.read_bytes() for path in plots.write(report, page)] == again

@@ -1,0 +1,237 @@
+"""Decoders at equal cost, side by side: nets, parametrisations, weights of the loss, optimisers.
+
+    python benchmarks/decoders.py --data SHARDS --clip runs/artwork/clip --judge runs/artwork/judge --out runs/decoders
+
+Every trial is the artwork recipe's decoder made smaller, with one thing changed, and is trained with the same number of
+floating-point operations (`--teraflop`, counted as benchmarks/flops.py does) in the same order of drawings. A trial that
+is finished in `--out` is not trained again. What is measured of each, with the *true* embeddings and captions of drawings:
+
+- the error of x0 with the velocity's weight at the same eight noise levels, held out, whatever the net predicts;
+- pictures drawn from training drawings of everyday things and from held-out drawings (16 steps, guidance 2): the mean
+  cosine with those drawings in the judge's features, and Fréchet's distance to them.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from flops import cost
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from unclip import config as configs
+from unclip import recipes
+from unclip.checkpoints.io import load_part
+from unclip.checkpoints.manifest import read_manifest
+from unclip.data.everyday import is_everyday
+from unclip.diffusion.losses import LogitNormal, LogNormal, LossConfig, UniformTime
+from unclip.diffusion.parametrization import Preconditioned, ProcessConfig
+from unclip.diffusion.samplers import sample
+from unclip.evaluate.distances import frechet
+from unclip.evaluate.features import Encoder
+from unclip.generate.stages import decode, decoder_denoiser
+from unclip.images import to_uint8
+from unclip.models.clip import ClipConfig
+from unclip.models.decoder import Decoder, DecoderCondition, DecoderConfig
+from unclip.models.patch_transformer import PatchTransformerConfig
+from unclip.models.unet import UnetConfig
+from unclip.train.config import TrainConfig
+from unclip.train.loop import train
+from unclip.train.objectives.decoder import DecoderObjective
+from unclip.train.objectives.levels import losses_at_levels
+from unclip.train.source import Source, spread
+
+DRAWN = 128
+COMMON = LossConfig(density=LogitNormal(mean=0.8, std=0.8), weight="velocity")
+FLOW, COSINE = ("flow", 1000.0), ("cosine", 1.0)
+"""Schedules, each with what brings its labels to the range of a net's sinusoids."""
+
+
+class Measured(NamedTuple):
+    """What is told of a trial beside its cost."""
+
+    error: float
+    seen: float
+    held_out: float
+    frechet_seen: float
+    frechet_held_out: float
+
+
+def base() -> TrainConfig:
+    """The artwork recipe's decoder at a quarter of its cost."""
+    config = recipes.get("artwork", "decoder")
+    assert isinstance(config.model, DecoderConfig)
+    assert config.model.caption is not None
+    net = PatchTransformerConfig(
+        in_channels=7, size=64, patch=8, width=192, layers=8, head_channels=64, context_width=128
+    )
+    model = replace(
+        config.model, net=net, caption=replace(config.model.caption, width=128, layers=1, heads=2)
+    )
+    return replace(config, model=model, batch=64)
+
+
+def with_net(config: TrainConfig, **changes: Any) -> TrainConfig:
+    """The same with other sizes of its net."""
+    assert isinstance(config.model, DecoderConfig)
+    return replace(config, model=replace(config.model, net=replace(config.model.net, **changes)))
+
+
+def with_unet(config: TrainConfig, attention_levels: tuple[int, ...], **sizes: Any) -> TrainConfig:
+    """The same with a U-Net, whose convolutions Muon is not for."""
+    assert isinstance(config.model, DecoderConfig)
+    net = UnetConfig(
+        in_channels=7,
+        out_channels=3,
+        resample="conv",
+        norm="rms",
+        head_channels=32,
+        context_width=128,
+        vector_width=256,
+        attention_levels=attention_levels,
+        label_scale=1000.0,
+        **sizes,
+    )
+    return replace(with_adamw(config), model=replace(config.model, net=net))
+
+
+def with_adamw(config: TrainConfig) -> TrainConfig:
+    """The same with AdamW on everything."""
+    return replace(config, optimizer=replace(config.optimizer, muon_learning_rate=None))
+
+
+def predicting(
+    config: TrainConfig, parametrization: str, schedule: tuple[str, float], loss: LossConfig
+) -> TrainConfig:
+    """The same with another process and its own loss."""
+    name, scale = schedule
+    config = with_net(config, label_scale=scale)
+    assert isinstance(config.model, DecoderConfig)
+    process = configs.from_dict(ProcessConfig, {"parametrization": parametrization, "schedule": name})
+    return replace(config, model=replace(config.model, process=process), loss=loss)
+
+
+def trials() -> dict[str, TrainConfig]:
+    """What is compared; the first is what all others differ from in one thing."""
+    start = base()
+    uniform = LossConfig(density=UniformTime(), weight="target")
+    return {
+        "patches 8x8, x0, Muon": start,
+        "AdamW": with_adamw(start),
+        "patches 4x4, narrower": with_net(start, patch=4, width=128, layers=4),
+        "U-Net, attention at 8x8": with_unet(
+            start, (2,), channels=32, multiples=(1, 2, 4), blocks=1, patch=2
+        ),
+        "U-Net, attention at 16x16 and 8x8": with_unet(
+            start, (1, 2), channels=32, multiples=(1, 2, 4), blocks=1, patch=2
+        ),
+        "velocity (flow)": predicting(start, "flow", FLOW, COMMON),
+        "v, cosine": predicting(start, "v", COSINE, uniform),
+        "eps, cosine": predicting(start, "eps", COSINE, uniform),
+        "karras": predicting(start, "karras", ("edm", 1000.0), LossConfig(density=LogNormal(), weight="edm")),
+        "x0, min-SNR": replace(start, loss=replace(COMMON, weight="min_snr")),
+    }
+
+
+def folder_of(name: str) -> str:
+    """A trial's name as that of a folder."""
+    return "-".join("".join(one if one.isalnum() else " " for one in name).lower().split())
+
+
+def everyday(source: Source, count: int) -> Int64[np.ndarray, " n"]:
+    """Single drawings of everyday things, spread over all there are."""
+    metas = [one.meta for one in source.resident.samples]
+    rows = np.array([row for row, meta in enumerate(metas) if meta["kind"] == "plain" and is_everyday(meta)])
+    return rows[spread(count, len(rows))]
+
+
+def condition_of(
+    objective: DecoderObjective, source: Source, embeddings: Tensor, rows: Int64[np.ndarray, " n"]
+) -> DecoderCondition:
+    """The true embeddings and first captions of drawings."""
+    keep = torch.ones(len(rows), dtype=torch.bool)
+    tokens = objective.clip.tokenizer.encode(source.captions(rows))
+    return DecoderCondition(embeddings[torch.from_numpy(rows)], tokens, keep, keep)
+
+
+def redrawn(network: Decoder, condition: DecoderCondition) -> Float[Tensor, "n 3 h w"]:
+    """Pictures of the condition."""
+    denoise = decoder_denoiser(network, condition, guidance=2.0)
+    seeds = range(len(condition.keep_image))
+    return sample(decode(network, denoise, seeds, steps=16, sampler="dpmpp_2m", device="cpu"))
+
+
+@torch.inference_mode()
+def measure(objective: DecoderObjective, network: Decoder, judge: Encoder) -> Measured:
+    """A trained trial."""
+    process = network.config.process.build()
+    rows = spread(DRAWN, len(objective.held_out))
+    condition = condition_of(objective, objective.held_out, objective.held_out_embeddings, rows)
+    pictures = objective.held_out.pictures(rows)
+    context = network.encode(condition)
+    error = losses_at_levels(Preconditioned(network, process), pictures, context, COMMON, process)["loss"]
+    cosines, distances = [], []
+    for source, embeddings, some in (
+        (objective.train, objective.train_embeddings, everyday(objective.train, DRAWN)),
+        (objective.held_out, objective.held_out_embeddings, rows),
+    ):
+        drawn = redrawn(network, condition_of(objective, source, embeddings, some))
+        features, real = (judge.pictures(to_uint8(one)) for one in (drawn, source.pictures(some)))
+        cosines.append((features * real).sum(1).mean().item())
+        distances.append(frechet(real, features))
+    return Measured(error, *cosines, *distances)
+
+
+def run(names: Iterable[str], arguments: argparse.Namespace) -> None:
+    """Train and measure trials one after the other; a line for each when it is done."""
+    write = sys.stdout.write
+    write("| trial | M parameters | GFLOP/sample | samples | s | error of x0 | cosine, seen | held out |")
+    write(" Fréchet, seen | held out |\n|---|" + "---:|" * 9 + "\n")
+    judge = Encoder.load(arguments.judge)
+    clip = recipes.get("artwork", "clip").model
+    assert isinstance(clip, ClipConfig)
+    for name in names:
+        config = trials()[name]
+        found = cost(config, clip)
+        assert found is not None
+        samples = int(arguments.teraflop * 1e12 / (3 * found.forward)) // config.batch * config.batch
+        out = arguments.out / folder_of(name)
+        data = replace(config.data, path=str(arguments.data), cache=arguments.cache)
+        length = {"samples": samples, "validate_every": samples, "preview_every": samples}
+        config = replace(config, data=data, out=str(out), clip=str(arguments.clip), **length)
+        start = time.perf_counter()
+        folder = train(config)
+        seconds = time.perf_counter() - start
+        network = load_part(folder, read_manifest(folder), "decoder")
+        assert isinstance(network, Decoder)
+        measured = measure(DecoderObjective(config, torch.device("cpu")), network.eval(), judge)
+        cells = [f"{found.parameters / 1e6:.1f}", f"{3 * found.forward / 1e9:.2f}", f"{samples:,}"]
+        cells += [f"{seconds:.0f}", f"{measured.error:.4f}", *(f"{one:.3f}" for one in measured[1:])]
+        write(f"| {name} | {' | '.join(cells)} |\n")
+        sys.stdout.flush()
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="shards of `unclip data artwork`")
+    parser.add_argument("--cache", help="where decoded pictures are kept (default: beside the runs)")
+    parser.add_argument("--clip", type=Path, required=True, help="the run folder of the CLIP stage")
+    parser.add_argument("--judge", type=Path, required=True, help="the run folder of the judge")
+    parser.add_argument("--out", type=Path, required=True, help="where the trials' runs go")
+    parser.add_argument("--teraflop", type=float, default=16.0, help="of each trial (default: 16)")
+    parser.add_argument("--only", nargs="+", choices=trials(), metavar="TRIAL", help="some of the trials")
+    arguments = parser.parse_args()
+    run(arguments.only or list(trials()), arguments)
+
+
+if __name__ == "__main__":
+    main()
