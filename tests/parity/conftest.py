@@ -29,6 +29,8 @@ from transformers import (
 )
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from unclip.checkpoints.opened import OpenModel
+
 # 13 and 4 image tokens: diffusers fails where the mask is as long as a level has pixels.
 CONTEXT, WIDTH, SIZE, LARGE = 13, 32, 16, 32
 CHANNELS = (16, 32, 48, 64)
@@ -256,3 +258,24 @@ def _listed(file: str, prefix: str = "") -> dict[str, tuple[int, ...]]:
 def listed() -> Callable[..., dict[str, tuple[int, ...]]]:
     """`_listed`, for all tests."""
     return _listed
+
+
+def _same_model(one: OpenModel, other: OpenModel) -> bool:
+    """Whether two opened models have the same parts, weight by weight, and the same settings, space and words."""
+    assert {name: part.config for name, part in one.parts.items()} == {
+        name: part.config for name, part in other.parts.items()
+    }
+    for name, part in one.parts.items():
+        ours, theirs = part.load().state_dict(), other.parts[name].load().state_dict()
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(weight, theirs[key]) for key, weight in ours.items())
+    assert (one.defaults, one.licence, one.space()) == (other.defaults, other.licence, other.space())
+    if "clip" in one.parts:
+        assert one.tokenizer().to_json() == other.tokenizer().to_json()
+    return True
+
+
+@pytest.fixture(scope="session")
+def same_model() -> Callable[[OpenModel, OpenModel], bool]:
+    """`_same_model`, for all tests."""
+    return _same_model

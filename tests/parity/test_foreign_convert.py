@@ -3,7 +3,12 @@
 import json
 import os
 import pickle
+import resource
 import shutil
+import signal
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -15,41 +20,59 @@ import unclip
 from unclip.checkpoints import convert as converting
 from unclip.checkpoints.convert import convert
 from unclip.checkpoints.manifest import ModelError, read_manifest
+from unclip.checkpoints.opened import open_model
 from unclip.checkpoints.unpickle import read, tensors
 
 QUICK = {"prior_steps": 2, "steps": 2, "upsampler_steps": 2}
 
 
 def as_pickle(folder: Path, component: str) -> Path:
+    """A component's weights pickled, under the name that they have there."""
     (file,) = (folder / component).glob("*.safetensors")
-    pickled = file.with_suffix(".bin")
-    torch.save(load_file(file), pickled)
+    pickled = file.with_name("pytorch_model.bin" if file.stem == "model" else "diffusion_pytorch_model.bin")
+    held = load_file(file)
+    if file.stem == "model":
+        # Files of that age have the table of positions.
+        tower = "text" if component == "text_encoder" else "vision"
+        held[f"{tower}_model.embeddings.position_ids"] = torch.arange(7)[None]
+    torch.save(held, pickled)
     file.unlink()
     return pickled
 
 
-def test_a_folder_with_pickles_is_converted_and_draws_the_same(karlo_folder, tmp_path):
-    source = tmp_path / "karlo"
-    shutil.copytree(karlo_folder, source)
-    as_pickle(source, "prior")
-    # The tag of the oldest folders, and half precision beside full.
-    index = json.loads((source / "model_index.json").read_text())
+def pickled(folder: Path, target: Path) -> Path:
+    """A copy of a folder, as the oldest ones are: all of its weights pickled, and a tag that diffusers has lost."""
+    shutil.copytree(folder, target)
+    for component in sorted(file.parent.name for file in target.glob("*/*.safetensors")):
+        as_pickle(target, component)
+    index = json.loads((target / "model_index.json").read_text())
     index["text_proj"][0] = "unclip"
-    (source / "model_index.json").write_text(json.dumps(index))
-    shutil.copy(
-        source / "decoder" / "diffusion_pytorch_model.safetensors",
-        source / "decoder" / "diffusion_pytorch_model.fp16.safetensors",
-    )
+    (target / "model_index.json").write_text(json.dumps(index))
+    return target
+
+
+def test_a_folder_with_pickles_is_converted_and_draws_the_same(karlo_folder, tmp_path, same_model):
+    source = pickled(karlo_folder, tmp_path / "karlo")
+    # Half precision beside full.
+    (source / "decoder" / "diffusion_pytorch_model.fp16.bin").write_bytes(b"not to be read")
     with pytest.raises(ModelError, match=r"pickled.*unclip convert"):
         unclip.load(source)
     folder = convert(source, tmp_path / "ours", name="karlo-tiny")
     manifest = read_manifest(folder)
     assert (manifest.name, manifest.licence) == ("karlo-tiny", "creativeml-openrail-m")
     assert set(manifest.parts) == {"clip", "prior", "decoder", "upsampler"}
+    assert same_model(open_model(folder, check=True), open_model(karlo_folder))
     (theirs,) = unclip.load(karlo_folder, device="cpu").generate("a red cat", seed=1, **QUICK)
     (ours,) = unclip.load(folder, device="cpu").generate("a red cat", seed=1, **QUICK)
     assert theirs.image.tobytes() == ours.image.tobytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["karlo", "ours"]
+
+
+def test_the_variations_folder_is_converted(variation_folder, tmp_path, same_model):
+    source = pickled(variation_folder, tmp_path / "karlo")
+    folder = convert(source, tmp_path / "ours")
+    assert set(read_manifest(folder).parts) == {"clip", "decoder", "upsampler"}
+    assert same_model(open_model(folder, check=True), open_model(variation_folder))
 
 
 class Program:
@@ -75,11 +98,66 @@ def test_programs_in_pickles_are_refused_and_never_run(tmp_path, kind):
     assert not Path(f"{file}.safetensors").exists()
 
 
+def test_conversion_refuses_programs_and_leaves_nothing(karlo_folder, tmp_path):
+    source = Path(shutil.copytree(karlo_folder, tmp_path / "karlo"))
+    file = as_pickle(source, "prior")
+    torch.save(torch.load(file) | {"hidden": Program(tmp_path / "mark")}, file)
+    with pytest.raises(ModelError, match=r"prior.*cannot be read as weights: UnpicklingError"):
+        convert(source, tmp_path / "ours")
+    assert [path.name for path in tmp_path.iterdir()] == ["karlo"]
+
+
+def test_programs_in_torchscript_archives_are_refused_and_never_run(tmp_path):
+    """They are read without torch's own reader, which would refuse all of them."""
+    file = tmp_path / "evil.pt"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("evil/data.pkl", pickle.dumps(Program(tmp_path / "mark")))
+        archive.writestr("evil/constants.pkl", pickle.dumps(()))
+    with pytest.raises(pickle.UnpicklingError, match=r"system is not for weights"):
+        read(file)
+    assert not (tmp_path / "mark").exists()
+
+
+def test_pickles_are_read_in_a_process_of_their_own(tmp_path, monkeypatch):
+    files = [tmp_path / "a.bin", tmp_path / "b.bin"]
+    for number, file in enumerate(files):
+        torch.save({"weight": torch.full((2,), float(number))}, file)
+    ran = []
+    run = subprocess.run
+    monkeypatch.setattr(
+        subprocess, "run", lambda command, **given: ran.append(command) or run(command, **given)
+    )
+    made = converting.unpickle(files, tmp_path)
+    assert [load_file(made[file])["weight"].tolist() for file in files] == [[0.0, 0.0], [1.0, 1.0]]
+    ((program, *words),) = ran
+    assert (program, words[:2]) == (sys.executable, ["-m", "unclip.checkpoints.unpickle"])
+
+
+@pytest.mark.parametrize("written", ["what was pickled", "the model"])
+def test_a_full_disk_is_told_and_leaves_nothing(karlo_folder, tmp_path, written):
+    """No file may grow beyond what is allowed: to a program the same as a disk without room."""
+    source = Path(shutil.copytree(karlo_folder, tmp_path / "karlo"))
+    message, allowed = r"decoder\.safetensors could not be written .*room on the disk", 200_000
+    if written == "what was pickled":
+        as_pickle(source, "prior")
+        message, allowed = r"prior.*could not be written beside the model .*room on the disk", 20_000
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (allowed, limits[1]))
+    try:
+        with pytest.raises(OSError, match=message):
+            convert(source, tmp_path / "ours")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [path.name for path in tmp_path.iterdir()] == ["karlo"]
+
+
 def test_a_damaged_pickle_is_named_and_leaves_nothing(karlo_folder, tmp_path):
-    source = tmp_path / "karlo"
-    shutil.copytree(karlo_folder, source)
-    pickled = as_pickle(source, "text_proj")
-    pickled.write_bytes(pickled.read_bytes()[:1000])
+    source = Path(shutil.copytree(karlo_folder, tmp_path / "karlo"))
+    as_pickle(source, "prior")
+    file = as_pickle(source, "text_proj")
+    file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(ModelError, match=r"text_proj.*cannot be read as weights"):
         convert(source, tmp_path / "ours")
     assert [path.name for path in tmp_path.iterdir()] == ["karlo"]

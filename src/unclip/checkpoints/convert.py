@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from unclip.checkpoints.maps import clip as clip_map
 from unclip.checkpoints.maps import karlo_original, laion
 from unclip.checkpoints.opened import opened_foreign
 from unclip.checkpoints.quantize import Storage
+from unclip.checkpoints.unpickle import UNWRITTEN
 from unclip.config import to_dict
 from unclip.tokenizers.clip import END, START, ClipTokenizer
 
@@ -57,8 +58,7 @@ def convert(
     # Beside the target, where there must be room anyway; temporary folders are often small.
     with tempfile.TemporaryDirectory(prefix=".unclip-", dir=target.absolute().parent) as room:
         found = _find(source, Path(room), None if tokenizer is None else Path(tokenizer))
-        safe = {file: unpickle(file, Path(room)) for file in found.pickled}
-        found = found.with_files(safe)
+        found = found.with_files(unpickle(found.pickled, Path(room)))
 
         def fill(fresh: Path) -> Manifest:
             entries = {}
@@ -85,17 +85,32 @@ def convert(
         return write_folder(target, fill, force=force)
 
 
-def unpickle(file: Path, room: Path) -> Path:
-    """A pickled file as safetensors in the folder `room`. Raises `ModelError` where it is damaged or holds programs."""
-    if not file.is_file():
-        raise ModelError(f"{file} is missing: get the model again")
-    target = room / f"{len(list(room.iterdir()))}.safetensors"
-    command = [sys.executable, "-m", "unclip.checkpoints.unpickle", str(file), str(target)]
+def unpickle(files: Sequence[Path], room: Path) -> dict[Path, Path]:
+    """Pickled files as safetensors in the folder `room`: which has become which.
+
+    Raises `ModelError` for one that is damaged or holds programs, `OSError` where there is no room.
+    """
+    for file in files:
+        if not file.is_file():
+            raise ModelError(f"{file} is missing: get the model again")
+    made = {
+        file: room / f"{index}.safetensors" for index, file in enumerate(files, len(list(room.iterdir())))
+    }
+    if not made:
+        return made
+    words = [str(path) for pair in made.items() for path in pair]
+    command = [sys.executable, "-m", "unclip.checkpoints.unpickle", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         reason = done.stderr.strip().splitlines()[-1:] or [f"its reader ended with {done.returncode}"]
+        begun = done.stdout.splitlines()
+        file = files[max(len(begun) - 1, 0)]
+        if done.returncode == UNWRITTEN:
+            raise OSError(
+                f"what {file} holds could not be written beside the model ({reason[0]}): is there room on the disk?"
+            )
         raise ModelError(f"{file} cannot be read as weights: {reason[0]}")
-    return target
+    return made
 
 
 def _find(source: Path, room: Path, tokenizer: Path | None) -> Foreign:
@@ -108,8 +123,9 @@ def _find(source: Path, room: Path, tokenizer: Path | None) -> Foreign:
     if (found := recognise(source)) is None:
         raise ModelError(f"{source} is in no public format that is known here")
     if found.format == "laion" and found.pickled:
-        config = found.pickled[0].with_name(laion.CONFIG)
-        found = laion_prior(source, read_json(config), unpickle(found.pickled[0], room))
+        (file,) = found.pickled
+        data = read_json(file.with_name(laion.CONFIG))
+        found = laion_prior(source, data, unpickle([file], room)[file])
     if tokenizer is not None:
         read = _tokenizer(tokenizer)
         return replace(found, tokenizer=lambda: read)
@@ -117,7 +133,7 @@ def _find(source: Path, room: Path, tokenizer: Path | None) -> Foreign:
 
 
 def _openai(file: Path, room: Path, tokenizer: Path | None) -> Foreign:
-    weights = file if file.suffix == ".safetensors" else unpickle(file, room)
+    weights = file if file.suffix == ".safetensors" else unpickle([file], room)[file]
     with open_weights({"": [weights]}) as readers:
         config = clip_map.openai_config({name: read() for name, read in readers.items()}, str(file))
     part = ForeignPart(kind="clip", config=config, table=clip_map.openai_table(), files={"": (weights,)})
@@ -141,9 +157,10 @@ def _original_karlo(folder: Path, room: Path, tokenizer: Path | None) -> Foreign
         candidates = sorted(folder.glob(f"{start}*"))
         if len(candidates) != 1:
             raise ModelError(f"{folder} holds {len(candidates)} files {start}*: Karlo has one")
-        files[name] = unpickle(candidates[0], room)
+        files[name] = candidates[0]
     read = _tokenizer(tokenizer)
-    return original_karlo(folder, files, read)
+    safe = unpickle(list(files.values()), room)
+    return original_karlo(folder, {name: safe[file] for name, file in files.items()}, read)
 
 
 def original_karlo(folder: Path, files: Mapping[str, Path], tokenizer: ClipTokenizer) -> Foreign:

@@ -1,6 +1,6 @@
 """Pickled weights as safetensors: a program of its own, so that whatever a file does happens in a process that ends.
 
-    python -m unclip.checkpoints.unpickle FILE OUT.safetensors
+    python -m unclip.checkpoints.unpickle FILE OUT.safetensors [FILE OUT.safetensors ...]
 
 Only tensors and plain values are read (`weights_only`): a file that asks for anything else is refused. What is kept are
 the tensors, named by the keys that lead to them; wrappers around a `state_dict` are taken off.
@@ -133,14 +133,27 @@ _VERSION = ("packaging.version.Version", "packaging.version._Version")
 _VERSION += ("packaging._structures.InfinityType", "packaging._structures.NegativeInfinityType")
 
 
+UNWRITTEN = 3
+"""How the program ends where it could read, but not write."""
+
+
 def main(argv: list[str]) -> int:
-    """Read one file, write the other; 1 and a line on stderr where that fails."""
-    source, target = map(Path, argv)
+    """Read each file and write its other form, telling on stdout which one comes next.
+
+    Where that fails: a line on stderr, and 1, or `UNWRITTEN`.
+    """
+    failure = 1
     try:
-        save_file(tensors(read(source)), target)
+        for source, target in zip(argv[::2], argv[1::2], strict=True):
+            sys.stdout.write(f"{source}\n")
+            sys.stdout.flush()
+            failure = 1
+            found = tensors(read(Path(source)))
+            failure = UNWRITTEN
+            save_file(found, target)
     except Exception as error:
         sys.stderr.write(f"{type(error).__name__}: {' '.join(str(error).split())[:400]}\n")
-        return 1
+        return failure
     return 0
 
 
