@@ -164,7 +164,9 @@ def redrawn(network: Decoder, condition: DecoderCondition) -> Float[Tensor, "n 3
     """Pictures of the condition."""
     denoise = decoder_denoiser(network, condition, guidance=2.0)
     seeds = range(len(condition.keep_image))
-    return sample(decode(network, denoise, seeds, steps=16, sampler="dpmpp_2m", device="cpu"))
+    return sample(
+        decode(network, denoise, seeds, steps=16, sampler="dpmpp_2m", device=condition.image_embedding.device)
+    )
 
 
 @torch.inference_mode()
