@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from collections import OrderedDict
 from pathlib import Path
 
@@ -133,7 +134,27 @@ def test_openais_file(tmp_path, merges):
     assert clip.logit_scale == reference.logit_scale
 
 
-def test_openclips_folder(tmp_path, merges):
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_openais_archive(tmp_path, merges):
+    """The form that OpenAI's files have: traced by TorchScript, in half precision, with what the model knows of itself."""
+    reference = OpenAiClip(VOCABULARY, QuickGelu())
+    for name, value in {"input_resolution": 16, "context_length": CONTEXT, "vocab_size": VOCABULARY}.items():
+        reference.register_buffer(name, torch.tensor(value))
+    tokens = torch.zeros(1, CONTEXT, dtype=torch.int64)
+    inputs = {"encode_image": torch.zeros(1, 3, 16, 16), "encode_text": tokens}
+    traced = torch.jit.trace_module(reference, inputs, check_trace=False)
+    reference.half()  # they share their weights
+    assert {parameter.dtype for parameter in traced.parameters()} == {torch.float16}
+    traced.save(str(tmp_path / "ViT.pt"))
+    reference.float()
+    model = open_model(convert(tmp_path / "ViT.pt", tmp_path / "out", tokenizer=merges))
+    clip = model.parts["clip"].load()
+    assert {weight.dtype for weight in clip.parameters()} == {torch.float32}
+    agree(clip, model.tokenizer().encode(["a red cat", "cat!"]), reference)
+
+
+def test_openclips_folder(tmp_path, merges, same_model):
     reference = OpenAiClip(VOCABULARY, nn.GELU())
     sizes = {"width": WIDTH, "layers": LAYERS}
     config = {
@@ -151,6 +172,15 @@ def test_openclips_folder(tmp_path, merges):
     tokens = torch.zeros(2, CONTEXT, dtype=torch.int64)
     tokens[:, 0], tokens[0, 3], tokens[1, 5] = VOCABULARY - 2, VOCABULARY - 1, VOCABULARY - 1
     agree(found.parts["clip"].load(), tokens, reference)
+    # Pickled, as older repositories have it, with a tokenizer as all of them have one.
+    CLIPTokenizer(vocab=clip_vocabulary(), merges=MERGES).save_pretrained(tmp_path)
+    opened = open_model(tmp_path)
+    old = Path(shutil.copytree(tmp_path, tmp_path.with_name(f"{tmp_path.name}-old")))
+    (old / "open_clip_model.safetensors").unlink()
+    torch.save(reference.state_dict(), old / "open_clip_pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"open_clip_pytorch_model\.bin is pickled"):
+        open_model(old)
+    assert same_model(open_model(convert(old, tmp_path.with_name(f"{tmp_path.name}-converted"))), opened)
     config["model_cfg"]["vision_cfg"]["timm_model_name"] = "vit_medium_patch16"
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match="timm_model_name is 'vit_medium_patch16'"):
@@ -172,7 +202,7 @@ class Transformers:
         return self.model.text_projection(self.model.text_model(tokens).pooler_output)
 
 
-def test_transformers_folder(tmp_path):
+def test_transformers_folder(tmp_path, same_model):
     symbols = clip_vocabulary()
     towers = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
     config = CLIPConfig(
@@ -202,6 +232,19 @@ def test_transformers_folder(tmp_path):
     clip = model.parts["clip"].load()
     agree(clip, model.tokenizer().encode(["a red cat", ""]), Transformers(reference))
     assert clip.logit_scale == reference.logit_scale
+    assert same_model(open_model(convert(tmp_path, tmp_path.with_name(f"{tmp_path.name}-converted"))), model)
+    # A folder may say what its pictures are normalised with.
+    processor = tmp_path / "preprocessor_config.json"
+    processor.write_text(json.dumps({"image_mean": [0.5, 0.25, 0.5], "image_std": [1, 0.5, 0.25]}))
+    told = open_model(tmp_path).parts["clip"].load()
+    assert (told.config.vision.mean, told.config.vision.std) == ((0.5, 0.25, 0.5), (1.0, 0.5, 0.25))
+    assert (
+        told.encode_image(torch.zeros(1, 3, 16, 16)) - clip.encode_image(torch.zeros(1, 3, 16, 16))
+    ).norm() > 1e-3
+    processor.write_text(json.dumps({"image_mean": [0.5], "image_std": [1, 1, 1]}))
+    with pytest.raises(ModelError, match=r"preprocessor_config\.json is damaged"):
+        open_model(tmp_path)
+    processor.unlink()
     broken = json.loads((tmp_path / "config.json").read_text())
     broken["vision_config"]["hidden_act"] = "relu"
     (tmp_path / "config.json").write_text(json.dumps(broken))

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import unclip
+from unclip.checkpoints.files import licence_of
 from unclip.checkpoints.foreign import recognise
 from unclip.checkpoints.manifest import ModelError
 from unclip.checkpoints.opened import open_model
@@ -106,6 +107,21 @@ def test_an_unknown_folder(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(FileNotFoundError, match="no public format"):
         unclip.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlanguage: en\nlicense: mit\n---\nlicense: none\n", "mit"),
+        ("---\nlicense: other\nlicense_name: kandinsky-terms\n---\n", "kandinsky-terms"),
+        ("---\ntags:\n- x\n---\nlicense: mit\n", ""),
+        ("license: mit\n", ""),
+    ],
+)
+def test_the_licence_is_what_the_card_says(tmp_path, card, licence):
+    assert licence_of(tmp_path) == ""
+    (tmp_path / "README.md").write_text(card)
+    assert licence_of(tmp_path) == licence
 
 
 def test_a_hub_id_that_was_not_pulled(tmp_path, monkeypatch):

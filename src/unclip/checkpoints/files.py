@@ -134,10 +134,37 @@ def read_json(path: Path) -> dict[str, Any]:
 def licence_of(folder: Path) -> str:
     """What the model card says of the licence, if there is a card."""
     card = folder / "README.md"
-    found = card.is_file() and re.search(
-        r"(?m)\A---$.*?^license: *(\S+)", card.read_text(errors="replace"), re.S
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    head = re.match(r"---\n(.*?)^---$", text, re.S | re.M)
+    # Of what is no common licence ("other"), the name stands in a field of its own.
+    found = (
+        [re.search(rf"(?m)^{field}: *(\S+)", head[1]) for field in ("license_name", "license")]
+        if head
+        else []
     )
-    return found[1] if found else ""
+    return next((one[1] for one in found if one), "")
+
+
+def normalisation_of(folder: Path) -> tuple[tuple[float, float, float], ...] | None:
+    """Mean and standard deviation of the pictures that a CLIP in transformers' layout reads, where its folder tells.
+
+    Raises `ModelError` for a file that is damaged.
+    """
+    for home in (folder, folder / "feature_extractor", folder / "image_processor"):
+        file = home / "preprocessor_config.json"
+        if not file.is_file():
+            continue
+        data = read_json(file)
+        told = [data.get(name) for name in ("image_mean", "image_std")]
+        if told == [None, None]:
+            return None
+        if not all(
+            isinstance(one, list) and len(one) == 3 and all(isinstance(value, int | float) for value in one)
+            for one in told
+        ):
+            raise ModelError(f"{file} is damaged: image_mean and image_std are not three numbers each")
+        return tuple((float(r), float(g), float(b)) for r, g, b in told)
+    return None
 
 
 def sample_of(file: Path, pieces: int = 16, size: int = 65536) -> bytes:

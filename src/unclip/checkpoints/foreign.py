@@ -16,6 +16,7 @@ from torch import nn
 
 from unclip.checkpoints.files import (
     licence_of,
+    normalisation_of,
     open_weights,
     read_json,
     read_tokenizer,
@@ -249,6 +250,7 @@ def _split_clip(folder: Path, tokenizer: ClipTokenizer, *, vision: bool) -> Clip
         end=tokenizer.end,
         where=str(folder),
         normalize=False,
+        normalisation=normalisation_of(folder),
     )
 
 
@@ -355,6 +357,7 @@ def _transformers_clip(folder: Path) -> Foreign:
         embedding=int(data.get("projection_dim") or 512),
         end=tokenizer.end,
         where=str(folder),
+        normalisation=normalisation_of(folder),
     )
     part = ForeignPart(
         kind="clip", config=config, table=clip_map.TRANSFORMERS, files={"": weight_files(folder)}

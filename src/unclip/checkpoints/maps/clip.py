@@ -107,8 +107,14 @@ def transformers_config(
     end: int | None,
     where: str,
     normalize: bool = True,
+    normalisation: tuple[tuple[float, float, float], ...] | None = None,
 ) -> ClipConfig:
-    """Ours from the configs of transformers' towers. `end` is the tokenizer's, for files that name another (2)."""
+    """Ours from the configs of transformers' towers.
+
+    `end` is the tokenizer's, for files that name another (2); `normalisation` the mean and standard deviation of
+    pictures, OpenAI's where it is None.
+    """
+    mean, std = normalisation or (MEAN, STD)
     options = Options(text, f"{where}, text")
     width = options.take("hidden_size", int, 512)
     options.demand(layer_norm_eps=1e-5, projection_dim=embedding, attention_dropout=0.0)
@@ -141,8 +147,8 @@ def transformers_config(
             heads=options.take("num_attention_heads", int, 12),
             mlp_ratio=options.take("intermediate_size", int, 3072) / width,
             activation=_activation(options),
-            mean=MEAN,
-            std=STD,
+            mean=mean,
+            std=std,
         ),
         text=tower,
         normalize=normalize,
