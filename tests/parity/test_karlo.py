@@ -78,6 +78,28 @@ def test_a_seed_gives_the_same_file(system, karlo_pipeline):
     assert (apart > 0).mean() < 0.2
 
 
+def test_several_pictures_have_their_own_generators_there(system, karlo_pipeline, lifted):
+    """diffusers takes one for each picture of a batch: here every picture has its own seed."""
+    prompts, drawn = ["a red cat", "a dog"], []
+    made = system.generate(
+        prompts,
+        n=1,
+        seed=5,
+        random="diffusers",
+        batch_size=2,
+        callback=lambda at: drawn.append(at.x0),
+        **STEPS,
+    )
+    generators = [torch.Generator().manual_seed(picture.recipe["seed"]) for picture in made]
+    with lifted(karlo_pipeline, ["prior_scheduler", "decoder_scheduler", "super_res_scheduler"]):
+        images = karlo_pipeline(
+            prompts, prior_num_inference_steps=4, generator=generators, output_type="np", **THEIR_STEPS
+        ).images
+    expected = torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1
+    assert (expected[0] - expected[1]).abs().max() > 0.1
+    assert (drawn[-1].clamp(-1, 1) - expected).abs().max() < 1e-5
+
+
 @pytest.mark.parametrize("same_tables", [False, True])
 def test_variations(variation_folder, variation_pipeline, lifted, same_tables):
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)

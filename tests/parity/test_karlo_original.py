@@ -13,10 +13,13 @@ import pytest
 import torch
 from diffusers import PriorTransformer, UNet2DConditionModel, UNet2DModel
 from diffusers.pipelines.deprecated.unclip import UnCLIPTextProjModel
+from safetensors.torch import save_file
 from torch import Tensor
 
 import unclip
+from unclip.checkpoints import convert as converting
 from unclip.checkpoints.convert import convert
+from unclip.checkpoints.files import find_tokenizer, open_weights
 from unclip.checkpoints.manifest import read_manifest
 from unclip.checkpoints.maps import karlo_original
 
@@ -223,20 +226,42 @@ def original(original_parts, tmp_path_factory) -> Path:
     return folder
 
 
-def test_the_converted_folder_draws_as_diffusers_does(
-    original, original_parts, lifted, tmp_path, monkeypatch
-):
-    pipeline, _ = original_parts
+@pytest.fixture
+def small(monkeypatch) -> karlo_original.Sizes:
+    """Karlo came in one size, which stands in for what its files do not tell: that of the small one."""
     full = karlo_original.KARLO
     unets = {"channels": 16, "blocks": 1, "groups": 8, "head_channels": 16}
-    small = karlo_original.Sizes(
+    sizes = karlo_original.Sizes(
         prior=replace(full.prior, embedding=64, context=13, text_width=64, width=32, layers=2, heads=2),
         decoder=replace(full.decoder, **unets, context_width=24, vector_width=64),
         upsampler=replace(
             full.upsampler, net=replace(full.upsampler.net, **unets), low_size=16, high_size=32
         ),
     )
-    monkeypatch.setattr(karlo_original, "KARLO", small)
+    monkeypatch.setattr(karlo_original, "KARLO", sizes)
+    return sizes
+
+
+def test_every_table_goes_back(original, small, tmp_path):
+    """The files from the networks: every weight, bit for bit, but for facts about CLIP and its picture tower."""
+    files = {}
+    for name, start in karlo_original.FILES.items():
+        (file,) = original.glob(f"{start}*")
+        held = torch.load(file)
+        held = held.get("state_dict", held) if isinstance(held, dict) else dict(zip("01", held))
+        save_file(held, files.setdefault(name, tmp_path / f"{name}.safetensors"))
+    found = converting.original_karlo(original, files, find_tokenizer(original))
+    assert set(found.parts) == {"clip", "prior", "decoder", "upsampler"}
+    for part in found.parts.values():
+        back = part.table.to_theirs(part.load().state_dict())
+        with open_weights(part.files) as readers:
+            left = [key for key in readers if any(re.fullmatch(p, key) for p in part.table.ignored)]
+            assert back.keys() == readers.keys() - left
+            assert all(torch.equal(weight, readers[name]()) for name, weight in back.items())
+
+
+def test_the_converted_folder_draws_as_diffusers_does(original, original_parts, lifted, tmp_path, small):
+    pipeline, _ = original_parts
     folder = convert(original, tmp_path / "ours", tokenizer=original / "tokenizer")
     assert read_manifest(folder).licence == "creativeml-openrail-m"
     system = unclip.load(folder, device="cpu")

@@ -1,6 +1,7 @@
 """Priors without a decoder of their own: Kandinsky's against diffusers' pipeline, ECLIPSE's against its formula."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import unclip
+from unclip.checkpoints.convert import convert
 from unclip.checkpoints.foreign import recognise
 from unclip.checkpoints.manifest import ModelError
 from unclip.checkpoints.opened import open_model
@@ -51,23 +53,27 @@ def kandinsky(karlo_parts, request) -> KandinskyPriorPipeline | KandinskyV22Prio
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_kandinskys_prior(kandinsky, karlo_folder, tmp_path):
+def test_kandinskys_prior(kandinsky, karlo_folder, tmp_path, lifted, same_model):
     kandinsky.save_pretrained(tmp_path / "kandinsky")
     system = unclip.load(tmp_path / "kandinsky", device="cpu")
     assert system.prior.config.clip_range == 10.0
     generator = torch.Generator().manual_seed(3)
-    expected = kandinsky(
-        "a red cat", num_inference_steps=4, guidance_scale=3.0, generator=generator
-    ).image_embeds
+    asked = {"num_inference_steps": 4, "guidance_scale": 3.0}
+    expected = kandinsky("a red cat", generator=generator, **asked).image_embeds
     actual = embedding(system, "a red cat", 3, prior_steps=4, prior_guidance=3.0)
     assert expected.std() > 0.1
     # diffusers' last step multiplies by 1.0005: its tables are float32.
     assert (actual - expected).abs().max() < 2e-3 * expected.abs().max()
+    with lifted(kandinsky, ["scheduler"]):
+        exact = kandinsky("a red cat", generator=generator.manual_seed(3), **asked).image_embeds
+    assert (actual - exact).abs().max() < 1e-5
     assert (
         embedding(system, "a red dog", 3, prior_steps=4, prior_guidance=3.0) - expected
     ).abs().max() > 0.05
     mixed = open_model(karlo_folder, parts={"prior": tmp_path / "kandinsky"})
     assert mixed.parts["prior"].config.clip_range == 10.0
+    ours = convert(tmp_path / "kandinsky", tmp_path / "ours")
+    assert same_model(open_model(ours), open_model(tmp_path / "kandinsky"))
     with pytest.raises(ValueError, match="has no decoder"):
         system.generate("a red cat")
 
@@ -123,6 +129,24 @@ def test_eclipse_in_karlos_place(eclipse_prior, karlo_folder):
     expected = eclipse(reference, noise, *text)
     torch.testing.assert_close(embedding(system, "a red cat", 5), expected, atol=1e-5, rtol=0)
     assert (embedding(system, "a red cat", 6) - expected).abs().max() > 1e-3
+
+
+def test_eclipse_is_converted_and_goes_back(eclipse_prior, tmp_path, same_model):
+    reference, folder = eclipse_prior
+    found = recognise(folder)
+    assert found is not None
+    back = found.parts["prior"].table.to_theirs(found.parts["prior"].load().state_dict())
+    theirs = reference.state_dict()
+    # But for the label, which it has not, and the statistics, which it does not use.
+    left = {name for name in theirs if name.startswith(("time_embedding", "clip_"))}
+    assert back.keys() == theirs.keys() - left
+    assert all(torch.equal(weight, theirs[name]) for name, weight in back.items())
+    pickled = tmp_path / "pickled"
+    pickled.mkdir()
+    shutil.copy(folder / "config.json", pickled)
+    held = {name: weight for name, weight in theirs.items() if not name.startswith("time_embedding")}
+    torch.save(held, pickled / "diffusion_pytorch_model.bin")
+    assert same_model(open_model(convert(pickled, tmp_path / "ours")), open_model(folder))
 
 
 def test_eclipse_alone_is_a_part(eclipse_prior):
