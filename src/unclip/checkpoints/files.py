@@ -20,6 +20,7 @@ from unclip.checkpoints.stream import Stream
 from unclip.tokenizers.clip import ClipTokenizer
 
 _VARIANTS = ("", ".fp16")
+RedGreenBlue = tuple[float, float, float]
 
 Readers = dict[str, Callable[[], Tensor]]
 """How to read each weight, by prefix and key."""
@@ -145,26 +146,32 @@ def licence_of(folder: Path) -> str:
     return next((one[1] for one in found if one), "")
 
 
-def normalisation_of(folder: Path) -> tuple[tuple[float, float, float], ...] | None:
+def normalisation_of(folder: Path) -> tuple[RedGreenBlue, RedGreenBlue] | None:
     """Mean and standard deviation of the pictures that a CLIP in transformers' layout reads, where its folder tells.
 
     Raises `ModelError` for a file that is damaged.
     """
     for home in (folder, folder / "feature_extractor", folder / "image_processor"):
         file = home / "preprocessor_config.json"
-        if not file.is_file():
+        data = read_json(file) if file.is_file() else {}
+        told = {name: data[name] for name in ("image_mean", "image_std") if data.get(name) is not None}
+        if not told:
             continue
-        data = read_json(file)
-        told = [data.get(name) for name in ("image_mean", "image_std")]
-        if told == [None, None]:
-            return None
-        if not all(
-            isinstance(one, list) and len(one) == 3 and all(isinstance(value, int | float) for value in one)
-            for one in told
-        ):
+        numbers = [_three(told.get(name)) for name in ("image_mean", "image_std")]
+        if numbers[0] is None or numbers[1] is None:
             raise ModelError(f"{file} is damaged: image_mean and image_std are not three numbers each")
-        return tuple((float(r), float(g), float(b)) for r, g, b in told)
+        return numbers[0], numbers[1]
     return None
+
+
+def _three(values: Any) -> RedGreenBlue | None:
+    if (
+        not isinstance(values, list)
+        or len(values) != 3
+        or not all(isinstance(x, int | float) for x in values)
+    ):
+        return None
+    return float(values[0]), float(values[1]), float(values[2])
 
 
 def sample_of(file: Path, pieces: int = 16, size: int = 65536) -> bytes:

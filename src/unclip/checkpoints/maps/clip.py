@@ -107,7 +107,7 @@ def transformers_config(
     end: int | None,
     where: str,
     normalize: bool = True,
-    normalisation: tuple[tuple[float, float, float], ...] | None = None,
+    normalisation: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None,
 ) -> ClipConfig:
     """Ours from the configs of transformers' towers.
 
