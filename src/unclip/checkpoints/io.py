@@ -202,13 +202,14 @@ def assign(
 
 
 def write_weights(file: Path, weights: Mapping[str, Tensor], storage: Storage = "float32") -> None:
-    """Write a safetensors file and bring it to disk. Weights that share memory are written once for each name.
+    """Write a safetensors file and bring it to disk, from where the weights are: a second copy is made of no others than
+    those that share memory, which are written once for each name.
 
     Raises `OSError` where that fails, such as for want of room.
     """
     if storage not in STORAGES:
         raise ValueError(f"storage {storage!r} is not one of {', '.join(STORAGES)}")
-    tensors = {name: _own(value) for name, value in encode(weights, storage).items()}
+    tensors = _apart(encode(weights, storage))
     # safetensors makes files for their owner alone: let the umask decide, as for every other file.
     file.touch()
     mode = file.stat().st_mode
@@ -242,8 +243,16 @@ def _damage_named(file: Path) -> Iterator[None]:
         raise ModelError(f"{file} is damaged ({error}): get the model again") from error
 
 
-def _own(value: Tensor) -> Tensor:
-    return value.detach().cpu().contiguous().clone()
+def _apart(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights on the CPU, contiguous, no two in the same memory, which safetensors refuses."""
+    found: dict[str, Tensor] = {}
+    memory: set[int] = set()
+    for name, value in weights.items():
+        value = value.detach().cpu().contiguous()
+        address = value.untyped_storage().data_ptr()
+        found[name] = value.clone() if address in memory else value
+        memory.add(address)
+    return found
 
 
 def _some(names: list[str]) -> str:
