@@ -260,6 +260,20 @@ def test_a_newer_version_takes_the_place_of_the_older_when_all_of_it_is_there(en
     assert (newer / "results" / "scores.json").resolve() == (older / "results" / "scores.json").resolve()
 
 
+def test_a_newer_version_needs_room_for_what_is_new(endpoint, monkeypatch):
+    pull(look_up(ID, endpoint=endpoint), endpoint=endpoint)
+    usage = shutil.disk_usage("/")._replace(free=1000)
+    monkeypatch.setattr(pulling.shutil, "disk_usage", lambda path: usage)
+    card = {"README.md": b"---\nlicense: mit\n---\n"}
+    Hub.revisions = {SHA: FILES, NEWER: FILES | card}
+    newer = pull(look_up(ID, endpoint=endpoint), endpoint=endpoint)
+    assert (newer.name, (newer / "README.md").read_bytes()) == (NEWER, card["README.md"])
+    Hub.revisions = {NEWER: FILES, SHA: FILES | {WEIGHTS: bytes(2000)}}
+    remove(ID)
+    with pytest.raises(OSError, match="HF_HOME"):
+        pull(look_up(ID, endpoint=endpoint), endpoint=endpoint)
+
+
 def test_what_is_no_model_yet_can_be_removed(endpoint):
     Hub.failing = WEIGHTS
     with pytest.raises(OSError, match="the same command goes on"):

@@ -31,12 +31,16 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(frozen=True, kw_only=True)
 class Remote:
-    """A repository on the hub: the revision, its licence, and the files that are needed of it with their sizes."""
+    """A repository on the hub: the revision, its licence, and the files that are needed of it with their sizes.
+
+    `blobs` are the names that their contents have in the hub's cache, where revisions share what they have in common.
+    """
 
     hub_id: str
     revision: str
     licence: str
     files: dict[str, int]
+    blobs: dict[str, str]
 
     @property
     def size(self) -> int:
@@ -50,17 +54,20 @@ def look_up(hub_id: str, *, endpoint: str | None = None) -> Remote:
     with _Explained(hub_id):
         info = api.model_info(hub_id)
         tree = api.list_repo_tree(hub_id, recursive=True, revision=info.sha)
-        sizes = {entry.path: entry.size for entry in tree if getattr(entry, "size", None) is not None}
+        entries = {entry.path: entry for entry in tree if getattr(entry, "size", None) is not None}
     card = info.card_data.to_dict() if info.card_data else {}
     licence = card.get("license_name") or card.get("license") or ""
-    wanted = needed(sizes)
+    wanted = needed(entries)
     if not any(name.endswith((".safetensors", *PICKLED)) for name in wanted):
         raise ModelError(f"{hub_id} holds no weights in a format that is known here")
     return Remote(
         hub_id=hub_id,
         revision=info.sha,
         licence=str(licence),
-        files={name: sizes[name] for name in wanted},
+        files={name: entries[name].size for name in wanted},
+        blobs={
+            name: entries[name].lfs.sha256 if entries[name].lfs else entries[name].blob_id for name in wanted
+        },
     )
 
 
@@ -72,8 +79,10 @@ def pull(remote: Remote, *, endpoint: str | None = None) -> Path:
     """
     api, cache = _client(endpoint), hub_cache()
     room = next(folder for folder in [cache, *cache.parents] if folder.exists())
-    folder = home_of(remote.hub_id) / "snapshots" / remote.revision
-    missing = sum(size for name, size in remote.files.items() if not (folder / name).exists())
+    home = home_of(remote.hub_id)
+    missing = sum(
+        size for name, size in remote.files.items() if not (home / "blobs" / remote.blobs[name]).exists()
+    )
     if (free := shutil.disk_usage(room).free) < missing:
         raise OSError(
             f"{remote.hub_id} needs {missing / 1e9:.1f} GB more, {room} has {free / 1e9:.1f} GB left: free some, or set "
@@ -88,12 +97,12 @@ def pull(remote: Remote, *, endpoint: str | None = None) -> Path:
             allow_patterns=sorted(remote.files),
             tqdm_class=_bar(),
         )
-        main = home_of(remote.hub_id) / "refs" / "main"
+        main = home / "refs" / "main"
         main.parent.mkdir(exist_ok=True)
         fresh = main.with_name(f".main.{secrets.token_hex(4)}")
         fresh.write_text(remote.revision, encoding="utf-8")
         fresh.replace(main)
-    return folder
+    return home / "snapshots" / remote.revision
 
 
 def needed(files: Iterable[str]) -> list[str]:
