@@ -101,8 +101,10 @@ def test_several_pictures_have_their_own_generators_there(system, karlo_pipeline
 
 
 @pytest.mark.parametrize("same_tables", [False, True])
-def test_variations(variation_folder, variation_pipeline, lifted, same_tables):
-    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+@pytest.mark.parametrize("size", [(16, 16), (50, 33), (32, 48)])
+def test_variations(variation_folder, variation_pipeline, lifted, same_tables, size):
+    """Of pictures of any form: CLIP's processor resizes them before it crops."""
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     picture = Image.fromarray(pixels)
     generator = torch.Generator().manual_seed(3)
     names = ["decoder_scheduler", "super_res_scheduler"] if same_tables else []

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from unclip.generate.picture import Picture
-from unclip.images.files import MAX_PIXELS, PictureError, centre_crop, flatten, open_picture, resize
+from unclip.images.files import MAX_PIXELS, PictureError, flatten, middle_square, open_picture
 from unclip.images.tensors import to_tensor
 
 PictureLike = Picture | Image.Image | str | os.PathLike[str] | bytes
@@ -27,7 +27,7 @@ class Source(NamedTuple):
 
     def square(self, size: int) -> Float[Tensor, "3 s s"]:
         """Its middle square at `size` pixels a side, in [-1, 1]."""
-        return to_tensor(resize(centre_crop(flatten(self.image)), size))
+        return to_tensor(middle_square(flatten(self.image), size))
 
 
 def read_source(given: PictureLike) -> Source:

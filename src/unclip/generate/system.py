@@ -20,7 +20,7 @@ from unclip.generate.progress import Callback
 from unclip.generate.settings import PriorName, RandomName, Settings, read_settings
 from unclip.generate.sources import PictureLike
 from unclip.generate.stages import read_captions, warn_if_cut
-from unclip.images.files import centre_crop, resize
+from unclip.images.files import middle_square
 from unclip.images.tensors import to_tensor
 from unclip.models.clip import Clip, ClipConfig
 from unclip.models.decoder import Decoder
@@ -306,7 +306,7 @@ class System(Manipulations):
         listed = [images] if isinstance(images, Picture | Image.Image) else list(images)
         pictures = [one.image if isinstance(one, Picture) else one for one in listed]
         size = self.clip.config.vision.size
-        pixels = [to_tensor(resize(centre_crop(picture), size)).to(self.device) for picture in pictures]
+        pixels = [to_tensor(middle_square(picture, size)).to(self.device) for picture in pictures]
         return torch.cat([self.clip.encode_image(one[None]) for one in pixels]).cpu()
 
 

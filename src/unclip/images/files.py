@@ -85,6 +85,20 @@ def centre_crop(image: Image.Image) -> Image.Image:
     return image.crop((left, top, left + side, top + side))
 
 
+def middle_square(image: Image.Image, size: int) -> Image.Image:
+    """The largest square in the middle, at `size` pixels a side: what CLIP's image processors make of a picture.
+
+    They resize all of it, its longer side to whole pixels, and crop: the edges of the square know what lies beyond.
+    """
+    short, long = sorted(image.size)
+    if long > 16 * short:
+        # Resized whole, a long strip would be too large.
+        return resize(centre_crop(image), size)
+    width, height = (int(size * side / short) for side in image.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    return resize(image, (width, height)).crop((left, top, left + size, top + size))
+
+
 def resize(
     image: Image.Image, size: int | tuple[int, int], method: Literal["bicubic", "area", "nearest"] = "bicubic"
 ) -> Image.Image:
