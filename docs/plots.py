@@ -191,7 +191,7 @@ def plot_sweep(rows: Sequence[Report], knob: str) -> Figure:
         axes.plot([row["changed"][knob] for row in rows], [row[key] for row in rows], "o-", color=BLUE)
         # From nothing: else a picture more or less looks like a slope.
         low, high = axes.get_ylim()
-        axes.set_ylim(min(0, low), max(0, high))
+        axes.set_ylim(min(0, low), 1.1 * max(0, high))
         axes.set_title(title)
         axes.set_xlabel(knob.replace("_", " "))
     return figure

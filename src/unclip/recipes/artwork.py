@@ -23,7 +23,7 @@ CONTEXT = 24
 
 
 def sampling() -> Settings:
-    """What the bundled model draws with: the prior's guidance was measured, the rest chosen by looking (docs/log.md)."""
+    """What the bundled model draws with: no other setting was measured to be better (docs/evaluation.md)."""
     return Settings(steps=16, guidance=2.5, prior_steps=12, prior_guidance=1.5, upsampler_steps=4)
 
 
