@@ -28,8 +28,8 @@ def test_a_picture_tells_what_it_was_drawn_with(tiny_system):
     given = {"upsampler_steps": 1, "callback": lambda event: taken.append(event.stage)}
     (slow,) = tiny_system.generate("a red apple", seed=1, steps=9, upsampler_steps=1)
     (fast,) = tiny_system.generate("a red apple", seed=1, fast=True, **given)
-    assert taken.count("decoder") == fast.recipe["steps"] == 3  # the model's own three are fewer than seven
-    assert fast.recipe["guidance_interval"] == [0.5, 20.0]
+    assert taken.count("decoder") == fast.recipe["steps"] == 3  # the model's own three are fewer than six
+    assert fast.recipe["guidance_interval"] == [1.0, 20.0]
     assert slow.recipe["guidance_interval"] is None
     again = tiny_system.redo(fast.recipe)
     assert np.array_equal(np.asarray(again.image), np.asarray(fast.image))

@@ -87,10 +87,10 @@ class Settings:
             self,
             prior_steps=min(self.prior_steps, 10),
             prior_sampler="dpmpp_2m",
-            steps=min(self.steps, 7),
+            steps=min(self.steps, 6),
             sampler="dpmpp_2m",
-            guidance_interval=self.guidance_interval or (0.5, 20.0),
-            upsampler_steps=min(self.upsampler_steps, 3),
+            guidance_interval=self.guidance_interval or (1.0, 20.0),
+            upsampler_steps=min(self.upsampler_steps, 2),
             upsampler_sampler="dpmpp_2m",
         )
 
