@@ -1,10 +1,15 @@
 """With `offload` only the part at work has its weights in memory, and pictures are the same."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 import unclip
+from unclip.generate.offload import returned_when_freed
 from unclip.generate.system import System
 from unclip.models.inference import matrices
 from unclip.models.prior_diffusion import DiffusionPrior
@@ -61,3 +66,19 @@ def test_a_part_outside_of_its_work_is_a_shell_with_its_tables(tiny_folder):
     assert not holds(prior)
     assert not prior.embedding_std.is_meta
     assert system.sizes == [16, 32]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_what_is_freed_between_others_goes_back():
+    def resident() -> float:
+        (line,) = (
+            line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS")
+        )
+        return int(line.split()[1]) / 1024
+
+    with returned_when_freed():
+        blocks = [torch.ones(6 << 18) for _ in range(40)]
+        full = resident()
+        del blocks[::2]
+        assert full - resident() > 100  # of 120 MiB
+    assert len(blocks) == 20

@@ -1,6 +1,8 @@
 """Parts whose weights are in memory only while they work: for machines that cannot hold a whole model."""
 
 import contextlib
+import ctypes
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,19 +22,47 @@ def without_weights(load: Load) -> nn.Module:
     return load(only=NOTHING)
 
 
+# glibc's <malloc.h>: blocks from this size on are the system's own again when they are freed, and so is the heap's end.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_MIB = 1 << 20
+
+
 @contextlib.contextmanager
-def lent(shell: nn.Module, load: Callable[[], nn.Module]) -> Iterator[None]:
-    """Within, `shell` is what `load` gives; after, it is a shell again, which keeps the tables that are no weights."""
-    whole = load()
-    kept = shell.__dict__.copy()
-    kept["_buffers"] = whole.__dict__["_buffers"]
-    shell.__dict__.update(whole.__dict__)
-    del whole
+def returned_when_freed() -> Iterator[None]:
+    """Within, large blocks of memory go back to the system when they are freed, where it can be told to.
+
+    glibc keeps blocks of up to 32 MB for itself, which most weights are: a stage would begin with the memory of the one
+    before it still counted, and weights that are packed would leave holes. It costs the nets' maps their page faults.
+    """
+    _set_thresholds(4 * _MIB, 4 * _MIB)
     try:
         yield
     finally:
-        shell.__dict__.clear()
-        shell.__dict__.update(kept)
+        _set_thresholds(32 * _MIB, 64 * _MIB)
+
+
+def _set_thresholds(alone: int, trimmed: int) -> None:
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            libc = ctypes.CDLL(None)
+            libc.mallopt(_M_MMAP_THRESHOLD, alone)
+            libc.mallopt(_M_TRIM_THRESHOLD, trimmed)
+
+
+@contextlib.contextmanager
+def lent(shell: nn.Module, load: Callable[[], nn.Module]) -> Iterator[None]:
+    """Within, `shell` is what `load` gives; after, it is a shell again, which keeps the tables that are no weights."""
+    with returned_when_freed():
+        whole = load()
+        kept = shell.__dict__.copy()
+        kept["_buffers"] = whole.__dict__["_buffers"]
+        shell.__dict__.update(whole.__dict__)
+        del whole
+        try:
+            yield
+        finally:
+            shell.__dict__.clear()
+            shell.__dict__.update(kept)
 
 
 def load_in_turns(load: Load, prepare: Callable[[nn.Module], nn.Module]) -> nn.Module:
