@@ -2,7 +2,7 @@
 
     python benchmarks/decoders.py --data SHARDS --clip runs/artwork/clip --judge runs/artwork/judge --out runs/decoders
 
-Every trial is the artwork recipe's decoder made smaller, with one thing changed, and is trained with the same number of
+Every trial is the artwork recipe's decoder made smaller and changed (see `trials`), and is trained with the same number of
 floating-point operations (`--teraflop`, counted as benchmarks/flops.py does) in the same order of drawings. A trial that
 is finished in `--out` is not trained again. What is measured of each, with the *true* embeddings and captions of drawings:
 
@@ -118,7 +118,7 @@ def predicting(
 
 
 def trials() -> dict[str, TrainConfig]:
-    """What is compared; the first is what all others differ from in one thing."""
+    """What is compared with the first; but U-Nets, for which there is no Muon, with "AdamW"."""
     start = base()
     uniform = LossConfig(density=UniformTime(), weight="target")
     return {

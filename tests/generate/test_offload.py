@@ -76,9 +76,14 @@ def test_what_is_freed_between_others_goes_back():
         )
         return int(line.split()[1]) / 1024
 
-    with returned_when_freed():
+    def given_back() -> float:
+        """MiB of 120 in every other one of 40 blocks."""
         blocks = [torch.ones(6 << 18) for _ in range(40)]
         full = resident()
         del blocks[::2]
-        assert full - resident() > 100  # of 120 MiB
-    assert len(blocks) == 20
+        return full - resident()
+
+    with returned_when_freed():
+        assert given_back() > 100
+    # After it, what glibc does in a process that has freed large blocks.
+    assert given_back() < 60
