@@ -151,15 +151,6 @@ def everyday(source: Source, count: int) -> Int64[np.ndarray, " n"]:
     return rows[spread(count, len(rows))]
 
 
-def condition_of(
-    objective: DecoderObjective, source: Source, embeddings: Tensor, rows: Int64[np.ndarray, " n"]
-) -> DecoderCondition:
-    """The true embeddings and first captions of drawings."""
-    keep = torch.ones(len(rows), dtype=torch.bool)
-    tokens = objective.clip.tokenizer.encode(source.captions(rows))
-    return DecoderCondition(embeddings[torch.from_numpy(rows)], tokens, keep, keep)
-
-
 def redrawn(network: Decoder, condition: DecoderCondition) -> Float[Tensor, "n 3 h w"]:
     """Pictures of the condition."""
     denoise = decoder_denoiser(network, condition, guidance=2.0)
@@ -174,7 +165,7 @@ def measure(objective: DecoderObjective, network: Decoder, judge: Encoder) -> Me
     """A trained trial."""
     process = network.config.process.build()
     rows = spread(DRAWN, len(objective.held_out))
-    condition = condition_of(objective, objective.held_out, objective.held_out_embeddings, rows)
+    condition = objective.condition(objective.held_out_embeddings, objective.held_out.captions(rows), rows)
     pictures = objective.held_out.pictures(rows)
     context = network.encode(condition)
     error = losses_at_levels(Preconditioned(network, process), pictures, context, COMMON, process)["loss"]
@@ -183,7 +174,7 @@ def measure(objective: DecoderObjective, network: Decoder, judge: Encoder) -> Me
         (objective.train, objective.train_embeddings, everyday(objective.train, DRAWN)),
         (objective.held_out, objective.held_out_embeddings, rows),
     ):
-        drawn = redrawn(network, condition_of(objective, source, embeddings, some))
+        drawn = redrawn(network, objective.condition(embeddings, source.captions(some), some))
         features, real = (judge.pictures(to_uint8(one)) for one in (drawn, source.pictures(some)))
         cosines.append((features * real).sum(1).mean().item())
         distances.append(frechet(real, features))

@@ -60,7 +60,7 @@ class DecoderObjective:
         """The diffusion loss of drawings under dropped conditions."""
         indices = self.train.indices(numbers)
         x0 = self.train.pictures(indices)
-        condition = self._condition(self.train_embeddings, self.train.captions(indices, noise), indices)
+        condition = self.condition(self.train_embeddings, self.train.captions(indices, noise), indices)
         drop = noise.fork("drop").uniform(2)
         config = self.model.config
         condition = condition.drop(drop[:, 0] < config.dropout_image, drop[:, 1] < config.dropout_caption)
@@ -73,9 +73,10 @@ class DecoderObjective:
             diffusion_loss(self.training_denoiser, x0, eps, sigma, context, self.config.loss).mean(), {}
         )
 
-    def _condition(
+    def condition(
         self, embeddings: Float[Tensor, "n d"], captions: list[str], indices: Int64[np.ndarray, " b"]
     ) -> DecoderCondition:
+        """Drawings by their embeddings and captions, nothing dropped."""
         keep = torch.ones(len(indices), dtype=torch.bool, device=self.device)
         tokens = None
         if self.model.caption is not None:
@@ -84,7 +85,7 @@ class DecoderObjective:
 
     def _held_out(self, count: int) -> tuple[Float[Tensor, "b 3 h w"], DecoderCondition]:
         indices = spread(count, len(self.held_out))
-        condition = self._condition(self.held_out_embeddings, self.held_out.captions(indices), indices)
+        condition = self.condition(self.held_out_embeddings, self.held_out.captions(indices), indices)
         return self.held_out.pictures(indices), condition
 
     def validate(self) -> dict[str, float]:
