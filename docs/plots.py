@@ -315,8 +315,11 @@ def _retrieval(report: Report) -> tuple[list[str], list[list[str]]]:
 def _distances(report: Report) -> tuple[list[str], list[list[str]]]:
     keys = ("frechet", "mmd", "precision", "recall", "density", "coverage")
     names = {"generated": "generated", "real": "other real drawings: the floor"}
-    rows = [[names[name], *(f"{row[key]:.4f}" for key in keys)] for name, row in report["distances"].items()]
-    return ["set", "Fréchet", "MMD", *keys[2:]], rows
+    rows = [
+        [names[name], f"{row['count']:.0f}", *(f"{row[key]:.4f}" for key in keys)]
+        for name, row in report["distances"].items()
+    ]
+    return ["set", "pictures", "Fréchet", "MMD", *keys[2:]], rows
 
 
 def _memory(report: Report) -> tuple[list[str], list[list[str]]]:

@@ -16,7 +16,14 @@ from unclip.data.colours import map_colours, measure, recolouring
 from unclip.data.dataset import open_dataset
 
 PACKAGES = Path(__file__).parent / "packages"
-SMALL = {"packages": PACKAGES, "size": 48, "pairs": 100, "augmented": 12, "per_shard": 50}
+SMALL = {
+    "packages": PACKAGES,
+    "size": 48,
+    "pairs": 100,
+    "held_out_pairs": 0,
+    "augmented": 12,
+    "per_shard": 50,
+}
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +92,21 @@ def test_held_out_pairs_are_not_in_train(records):
     assert held
     assert not held & {nouns(r) for r in records["train"] if r["kind"] == "pair"}
     assert all(share("pair", *sorted(pair)) < 0.08 for pair in held)
+
+
+def test_more_held_out_pairs_change_nothing_else(built, records, tmp_path):
+    more = build(tmp_path / "set", workers=1, **{**SMALL, "held_out_pairs": 20})
+    # 4 of each of the five styles, as far as the small fixture holds such pairs.
+    assert more.counts.pop("heldout-pair") == built.counts["heldout-pair"] + 8
+    assert more.counts.items() < built.counts.items()
+    before, after = hashes(built.folder), hashes(more.folder)
+    assert all(
+        after[name] == before[name] for name in before if "pair" not in name and name != "artwork.json"
+    )
+    data = open_dataset(more.folder, split="heldout-pair")
+    keys = {data.info(index).meta["key"] for index in range(len(data))}
+    assert len(keys) == len(data)
+    assert {record["key"] for record in records["heldout-pair"]} < keys
 
 
 def test_metadata(records):

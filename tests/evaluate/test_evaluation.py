@@ -11,7 +11,7 @@ from unclip.data.resident import Resident
 from unclip.data.shapes import Shapes
 from unclip.evaluate.ablations import compare
 from unclip.evaluate.captions_followed import captions_followed
-from unclip.evaluate.evaluation import Drawn, Evaluation, EvaluationConfig, thumbnails
+from unclip.evaluate.evaluation import Drawn, Evaluation, EvaluationConfig, shared, thumbnails
 from unclip.evaluate.features import Encoder
 from unclip.evaluate.pictures import draw_pictures
 from unclip.evaluate.report import evaluate, table
@@ -91,6 +91,23 @@ def test_training_drawings_as_answers_are_found_out(evaluation):
     assert found["seen"]["pixels"]["median"] == 0.0
     assert found["seen"]["pixels"]["copies"] == 1.0
     assert found["unseen"]["pixels"]["median"] == found["unseen"]["pixels"]["held_out_median"]
+
+
+def test_distances_are_of_as_many_as_are_asked_for(system, judge, config, cache):
+    few = Evaluation(system, config(), judge=judge, cache=cache)
+    many = Evaluation(system, config(distance_count=20), judge=judge, cache=cache)
+    assert [len(one.questions.asked) for one in many.asked] == [8, 20]
+    assert many.asked[1].first(8).questions.asked == few.asked[1].questions.asked
+    assert len(many.reference) == 20
+    distances = many.distances(Drawn([one.real for one in many.asked], many.real, None))
+    assert [row["count"] for row in distances.values()] == [20, 20]
+
+
+@pytest.mark.parametrize(
+    ("total", "shares"), [(0, [0, 0, 0]), (9, [3, 3, 3]), (14, [5, 4, 5]), (20, [8, 4, 8]), (99, [30, 4, 9])]
+)
+def test_shares_are_as_even_as_can_be(total, shares):
+    assert shared(total, [30, 4, 9]) == shares
 
 
 def test_ablations_take_the_same_captions_and_seeds(evaluation):

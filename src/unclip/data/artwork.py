@@ -46,6 +46,7 @@ def build(
     seed: int = 0,
     recolours: int = 4,
     pairs: int = 14_000,
+    held_out_pairs: int = 2_000,
     augmented: int = 5_000,
     per_shard: int = 1_000,
     report: Callable[[str], None] = lambda line: None,
@@ -54,8 +55,9 @@ def build(
 
     packages: the node_modules folder that holds the icon sets. size: side of the pictures in pixels. limit: at most so
     many plain drawings, spread over styles, and proportionally fewer of the rest (for tests). workers: processes
-    (default: the cores of this machine). recolours: per drawing that has one dominant colour. report: gets progress
-    lines. Raises FileNotFoundError when packages are missing, FileExistsError when `out` holds shards already.
+    (default: the cores of this machine). recolours: per drawing that has one dominant colour. held_out_pairs: pairs of
+    held-out combinations beyond those among `pairs`, for the evaluation's distances. report: gets progress lines.
+    Raises FileNotFoundError when packages are missing, FileExistsError when `out` holds shards already.
     """
     folder = Path(out)
     everything = drawings.load_drawings(Path(packages), report)
@@ -67,7 +69,7 @@ def build(
         everything.sort(key=lambda d: (digest("limit", d.concept.id, d.tones), d.style))
         everything = sorted(everything[:limit], key=lambda d: (list(drawings.STYLES).index(d.style), d.name))
     part = len(everything) / max(available, 1)
-    pairs, augmented = round(pairs * part), round(augmented * part)
+    pairs, held_out_pairs, augmented = (round(count * part) for count in (pairs, held_out_pairs, augmented))
 
     with _mapper(workers) as parallel:
         palettes: dict[str, Palette] = {}
@@ -90,7 +92,7 @@ def build(
         jobs = [
             *plan.plain(),
             *plan.recolours(checked, recolours),
-            *plan.pairs(pairs, checked),
+            *plan.pairs(pairs, checked, held_out_pairs),
             *plan.augmented(augmented, checked),
         ]
         # One fixed shuffle, so that reading the shards in sequence meets every kind and style.
@@ -100,7 +102,7 @@ def build(
         "format": 1,
         "packages": drawings.versions(Path(packages)),
         "options": {"size": size, "limit": limit, "seed": seed, "recolours": recolours, "pairs": pairs,
-                    "augmented": augmented},
+                    "held_out_pairs": held_out_pairs, "augmented": augmented},
         "counts": counts,
         "kinds": kinds,
     }  # fmt: skip

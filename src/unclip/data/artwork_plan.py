@@ -40,6 +40,9 @@ _DIRECTED = re.compile(
     r"left|right|clock|button|letter|calendar|book|newspaper|number|keycap|flag|hundred|sign|arrow"
 )
 
+#: How many pairs are looked at for each more that is to be held out; about one in twelve is.
+_TRIES = 100
+
 
 def share(*parts: object) -> float:
     """A number in [0, 1) fixed by the parts."""
@@ -232,18 +235,26 @@ class Plan:
             found.setdefault(drawing.style, []).append(drawing)
         return found
 
-    def pairs(self, count: int, checked: dict[str, list[str]]) -> list[Job]:
-        """About `count` pictures of two drawings of one style, beside or above each other."""
+    def pairs(self, count: int, checked: dict[str, list[str]], held_out: int = 0) -> list[Job]:
+        """About `count` pictures of two drawings of one style, beside or above each other, and `held_out` more of
+        held-out combinations, which are some 8% of the first ones too."""
         objects = self.scene_objects()
         jobs: list[Job] = []
         for style, pool in sorted(objects.items()):
             everyday = [d for d in pool if d.concept.label in EVERYDAY] or pool
-            for number in range(count // len(objects)):
+            tried, more = count // len(objects), held_out // len(objects)
+            for number in range(tried + _TRIES * more):
+                if number >= tried and not more:
+                    break
                 draw = _random("pair", self.seed, style, number)
                 first, second = (draw.choice(everyday if draw.random() < 0.35 else pool) for _ in range(2))
                 split = self.pair_split(first, second)
                 if self.called[first.concept.id] & self.called[second.concept.id] or split is None:
                     continue
+                if number >= tried:
+                    if split == "train":
+                        continue
+                    more -= 1
                 jobs.append(self._pair(first, second, split, number, draw, checked))
         return jobs
 

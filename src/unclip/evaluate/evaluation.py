@@ -1,7 +1,7 @@
 """One evaluation: the same questions, real drawings and judge for every model and every setting that is compared."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +46,9 @@ class EvaluationConfig:
     """The splits that retrieval is measured on, at most `retrieval_count` drawings of them."""
     retrieval_count: int = 1000
     count: int = 100
+    distance_count: int = 0
+    """Pictures of unseen captions that distances are measured with, if `count` of each group are fewer: the groups that
+    have more are asked more, as evenly as can be. There are as many held-out drawings to measure to."""
     choices: int = 100
     ablation_count: int = 50
     """Captions of each group that ablations draw, the first of `count`."""
@@ -61,7 +64,7 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         """Raise ValueError for counts that measure nothing."""
         for name, least in (("count", 1), ("choices", 2), ("retrieval_count", 2), ("batch", 1), ("ablation_count", 1),
-            ("manipulated", 1), ("upsampled", 0)):  # fmt: skip
+            ("manipulated", 1), ("upsampled", 0), ("distance_count", 0)):  # fmt: skip
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
 
@@ -76,8 +79,7 @@ class Asked(NamedTuple):
 
     def first(self, count: int) -> "Asked":
         """The first `count` of the questions, and of the drawings to compare with."""
-        questions = Questions(self.questions.asked[:count], self.questions.reference[:count])
-        return Asked(self.group, questions, self.real[:count], self.reference[:count])
+        return Asked(self.group, self.questions.first(count), self.real[:count], self.reference[:count])
 
 
 class Drawn(NamedTuple):
@@ -116,7 +118,7 @@ class Evaluation:
         self.size = system.sizes[0]
         self._residents: dict[str, Resident] = {}
         self.fingerprints: dict[str, str] = {}
-        self.asked = [self._ask(group) for group in config.groups]
+        self.asked = self._ask()
 
     def resident(self, split: str) -> Resident:
         """A split's drawings in memory, at the size of the decoder's pictures."""
@@ -129,9 +131,30 @@ class Evaluation:
             )
         return self._residents[split]
 
-    def _ask(self, group: Group) -> Asked:
-        resident, config = self.resident(group.split), self.config
-        questions = ask(group, resident.samples, count=config.count, choices=config.choices, seed=config.seed)
+    def _ask(self) -> list[Asked]:
+        config, most = self.config, max(self.config.count, self.config.distance_count)
+        found = [
+            ask(
+                group,
+                self.resident(group.split).samples,
+                count=most,
+                choices=config.choices,
+                seed=config.seed,
+            )
+            for group in config.groups
+        ]
+        unseen = [number for number, group in enumerate(config.groups) if not group.seen]
+        shares = shared(config.distance_count, [len(found[number].asked) for number in unseen])
+        counts = [config.count] * len(found)
+        for number, share in zip(unseen, shares):
+            counts[number] = max(config.count, share)
+        return [
+            self._with_drawings(group, questions.first(count))
+            for group, questions, count in zip(config.groups, found, counts)
+        ]
+
+    def _with_drawings(self, group: Group, questions: Questions) -> Asked:
+        resident = self.resident(group.split)
         real = resident.pictures([question.row for question in questions.asked])
         return Asked(group, questions, real, resident.pictures(questions.reference))
 
@@ -207,6 +230,7 @@ class Evaluation:
         bandwidth = median_distance(self.reference)
         return {
             name: {
+                "count": float(len(features)),
                 "frechet": frechet(self.reference, features),
                 "mmd": mmd(self.reference, features, bandwidth),
                 **precision_recall(self.reference, features)._asdict(),
@@ -282,6 +306,14 @@ class Evaluation:
         if self.cache is None:
             return self.judge.pictures(resident.pictures(np.arange(len(resident))))
         return self.judge.training_set(resident, self.fingerprints[self.config.train], self.cache)
+
+
+def shared(total: int, available: Sequence[int]) -> list[int]:
+    """`total` shared as evenly as can be among those who have so much `available`."""
+    shares = [0] * len(available)
+    for rank, number in enumerate(sorted(range(len(available)), key=lambda number: available[number])):
+        shares[number] = min(available[number], -(-(total - sum(shares)) // (len(available) - rank)))
+    return shares
 
 
 def thumbnails(pixels: UInt8[Tensor, "n 3 s s"]) -> Float[Tensor, "n p"]:

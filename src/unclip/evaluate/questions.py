@@ -50,6 +50,10 @@ class Questions(NamedTuple):
     asked: list[Question]
     reference: Int[np.ndarray, " n"]
 
+    def first(self, count: int) -> "Questions":
+        """The first `count` of both."""
+        return Questions(self.asked[:count], self.reference[:count])
+
 
 def ask(group: Group, samples: Sequence[Sample], *, count: int, choices: int, seed: int) -> Questions:
     """At most `count` questions with different captions, each with `choices` - 1 distractors from the same group.

@@ -99,11 +99,11 @@ def table(report: dict[str, Any]) -> str:
     ]
     lines += _block("one word at a time, %", header, rows)
     rows = [
-        [name, f"{row['frechet']:.4f}", f"{1000 * row['mmd']:.2f}",
+        [name, int(row["count"]), f"{row['frechet']:.4f}", f"{1000 * row['mmd']:.2f}",
          *(f"{row[key]:.3f}" for key in ("precision", "recall", "density", "coverage"))]
         for name, row in report["distances"].items()
     ]  # fmt: skip
-    header = ["Fréchet", "MMD x1000", "precision", "recall", "density", "coverage"]
+    header = ["pictures", "Fréchet", "MMD x1000", "precision", "recall", "density", "coverage"]
     lines += _block("against held-out drawings", header, rows)
     keys = (
         "image_to_text_recall_1",

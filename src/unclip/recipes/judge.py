@@ -37,7 +37,8 @@ def clip() -> TrainConfig:
 def artwork() -> EvaluationConfig:
     """Captions of one drawing, of recoloured drawings and of two drawings: seen in training, and their held-out kin.
 
-    500 of each kind, or half of those that a held-out split has: the other half is what distances are measured to.
+    500 of each kind, or half of those that a held-out split has: the other half is what distances are measured to, with
+    so many more unseen pairs that both sides are 2,000.
     """
     return EvaluationConfig(
         groups=(
@@ -50,6 +51,7 @@ def artwork() -> EvaluationConfig:
         ),
         held_out=("val", "heldout-style", "heldout-colour", "heldout-pair"),
         count=500,
+        distance_count=2000,
     )
 
 
