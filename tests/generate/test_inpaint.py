@@ -10,7 +10,7 @@ from PIL import Image
 from unclip.generate.holes import Window, read_hole, window_of
 from unclip.generate.inpaint import fill
 from unclip.generate.known import Known, match_border, membrane
-from unclip.generate.outpaint import plan_tiles
+from unclip.generate.outpaint import mirrored, plan_tiles
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Reporter
 from unclip.generate.sources import read_source
@@ -113,6 +113,22 @@ def test_border_is_matched_inside_only():
     matched = match_border(drawn, Known(kept, mask))
     torch.testing.assert_close(matched, kept, rtol=0, atol=0.05)
     assert torch.equal(match_border(drawn, Known(kept, torch.zeros_like(mask)), reach=4), drawn)
+
+
+def test_matching_does_not_cross_an_edge():
+    """A thing on white goes on in the hole in another colour: it is brought to its own, and the white stays white."""
+    kept = torch.ones(1, 3, 64, 64)
+    kept[..., 20:44] = 0.2
+    mask = torch.ones(1, 1, 64, 64)
+    mask[..., :32, :] = 0
+    drawn = kept.clone()
+    drawn[..., :32, 20:44] = -0.3
+    matched = match_border(drawn, Known(kept, mask), reach=8)
+    white = torch.ones(64, dtype=torch.bool)
+    white[17:47] = False  # the border is a mean of 3 x 3 pixels
+    assert (matched - 1)[..., :32, white].abs().max() < 0.01
+    assert (matched - kept)[..., 31, 22:42].abs().max() < 0.1
+    assert (matched - drawn)[..., 31, 22:42].min() > 0.4
 
 
 def test_a_membrane_is_harmonic_and_keeps_what_is_fixed():
@@ -238,6 +254,28 @@ def test_a_caption_is_drafted_as_a_whole_and_each_square_is_told_its_part(make_p
     assert not any(tile.keep_caption.any() for tile in tiles)
     assert not torch.equal(tiles[0].image_embedding, tiles[1].image_embedding)
     assert not same(made, system.outpaint(square, "a blue cat", right=40, seed=5))
+
+
+def test_without_a_caption_the_draft_shows_what_the_mirrored_picture_means(painter, photo):
+    square = photo.crop((0, 0, 40, 40))
+    made = painter.outpaint(square, right=40, seed=5)
+    wide = Image.new("RGB", (80, 40))
+    wide.paste(square, (0, 0))
+    wide.paste(square.transpose(Image.Transpose.FLIP_LEFT_RIGHT), (40, 0))
+    # The result lies in the middle of the square around it: 20 rows above and below are like its own border.
+    whole = Image.new("RGB", (80, 80))
+    for top in [*range(20), *range(60, 80)]:
+        row = min(max(top - 20, 0), 39)
+        whole.paste(wide.crop((0, row, 80, row + 1)), (0, top))
+    whole.paste(wide, (0, 20))
+    torch.testing.assert_close(made.embedding, painter.embed_image(whole)[0])
+
+
+def test_mirrored_as_often_as_it_takes():
+    row = torch.arange(3.0).expand(3, 2, 3)
+    found = mirrored(row, Window(-1, 0, 12), left=4, top=0, right=3, bottom=0)
+    assert found[0, 0].tolist() == [2, 2, 2, 1, 0, 0, 1, 2, 2, 1, 0, 0]
+    assert found[0, -1].tolist() == found[0, 0].tolist()
 
 
 def test_squares_are_drawn_over_their_draft(make_painter, photo):

@@ -285,7 +285,7 @@ def test_a_system_in_memory_is_the_same_as_on_disk(tiny_system):
     assert not parts["decoder"].training
 
 
-def test_embeddings_are_unit_vectors_and_independent_of_company(tiny_system):
+def test_embeddings_are_unit_vectors_and_independent_of_company(tiny_system, tmp_path):
     text = tiny_system.embed_text(["a red apple", "a blue cat"])
     assert torch.allclose(text.norm(dim=1), torch.ones(2))
     assert torch.equal(tiny_system.embed_text("a blue cat")[0], text[1])
@@ -293,6 +293,9 @@ def test_embeddings_are_unit_vectors_and_independent_of_company(tiny_system):
     image = tiny_system.embed_image(pictures)
     assert image.shape == (2, 16)
     assert torch.equal(tiny_system.embed_image(pictures[1].image)[0], image[1])
+    file = pictures[1].save(tmp_path / "cat.png")
+    assert torch.equal(tiny_system.embed_image([file, str(file)])[0], image[1])
+    assert torch.equal(tiny_system.embed_image(file.read_bytes())[0], image[1])
     assert not image.is_inference()
 
 

@@ -11,6 +11,9 @@ from unclip.diffusion.denoiser import Denoiser
 from unclip.diffusion.guidance import switch
 from unclip.diffusion.inpainting import keep_known
 
+EDGE = 0.15
+"""The difference between neighbouring pixels in [-1, 1] over which a colour is hardly handed on."""
+
 
 class Known(NamedTuple):
     """A picture in [-1, 1], and where it holds: `mask` is 1 there and 0 in the hole."""
@@ -53,25 +56,29 @@ def match_border(
     `reach` pixels.
 
     What is missing at the border to the colours outside is spread over the hole by a membrane, which leaves all edges
-    that were drawn within (Pérez et al. 2003, "Poisson Image Editing").
+    that were drawn within (Pérez et al. 2003, "Poisson Image Editing") and does not cross them: a background stays as it
+    is beside a thing that is brought to another colour.
     """
     hole = 1 - known.mask
     near = _around(hole)
     inside = _around(drawn * hole) / near.clamp(min=1e-6)
     border = known.mask * (near > 0)
-    return drawn + hole * membrane(known.pixels - inside, border, reach)
+    guide = torch.where(border > 0, inside, drawn).where(hole + border > 0, torch.nan)
+    return drawn + hole * membrane(known.pixels - inside, border, reach, guide)
 
 
 def membrane(
     values: Float[Tensor, "b c h w"],
     fixed: Float[Tensor, "b 1 h w"],
     reach: float | None = None,
+    guide: Float[Tensor, "b k h w"] | None = None,
     step: int = 1,
 ) -> Float[Tensor, "b c h w"]:
     """The smooth surface that has the `values` where `fixed` is 1: every other pixel is the mean of its neighbours.
 
-    With a `reach` it falls to 0 so many pixels away from them. Solved from coarse to fine, a pixel being `step` of the
-    finest; nearly exact, as the eye needs it.
+    With a `reach` it falls to 0 so many pixels away from them. With a `guide` neighbours count by how alike the guide is
+    there, so that the surface is not held together across the guide's edges; where that is NaN, there is no surface.
+    Solved from coarse to fine, a pixel being `step` of the finest; nearly exact, as the eye needs it.
     """
     height, width = values.shape[-2:]
     if min(height, width) <= 4:
@@ -80,17 +87,35 @@ def membrane(
         size = (-(-height // 2), -(-width // 2))
         share = F.adaptive_avg_pool2d(fixed, size)
         coarse = F.adaptive_avg_pool2d(values * fixed, size) / share.clamp(min=1e-6)
-        surface = membrane(coarse, (share > 0).to(fixed), reach, 2 * step)
+        smaller = None if guide is None else _mean_of_numbers(guide, size)
+        surface = membrane(coarse, (share > 0).to(fixed), reach, smaller, 2 * step)
         surface = F.interpolate(surface, size=(height, width), mode="bilinear", align_corners=False)
-        rounds = 24
+        rounds = 24 if guide is None else 48  # what came across an edge has to go again
+    weights = [torch.ones_like(fixed)] * 4
+    if guide is not None:
+        unlike = ((other - guide).square().mean(1, keepdim=True) for other in _neighbours(guide))
+        weights = [torch.exp(-each / (2 * EDGE**2)).nan_to_num(0) for each in unlike]
     # u'' = u / reach² on the grid: what falls to 1/e over `reach`.
-    kept = 1.0 if reach is None else 1 / (1 + (step / (2 * reach)) ** 2)
+    pull = 1e-6 if reach is None else 4 * (step / (2 * reach)) ** 2
     for _ in range(rounds):
-        around = F.pad(surface, (1, 1, 1, 1), mode="replicate")
-        across = around[..., 1:-1, :-2] + around[..., 1:-1, 2:]
-        mean = (across + around[..., :-2, 1:-1] + around[..., 2:, 1:-1]) / 4
-        surface = torch.where(fixed > 0, values, kept * mean)
+        around = sum(weight * other for weight, other in zip(weights, _neighbours(surface)))
+        surface = torch.where(fixed > 0, values, around / (sum(weights) + pull))
     return surface
+
+
+def _mean_of_numbers(
+    x: Float[Tensor, "b c h w"], size: tuple[int, int]
+) -> Float[Tensor, "b c h_small w_small"]:
+    """The picture in a smaller size, what is NaN in it left out."""
+    share = F.adaptive_avg_pool2d(1 - x.isnan().to(x), size)
+    return F.adaptive_avg_pool2d(x.nan_to_num(0), size) / share  # 0 / 0 is NaN again
+
+
+def _neighbours(x: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b c h w"]]:
+    """What lies to the left, to the right, above and below each pixel; at the border the pixel itself."""
+    around = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    across, down = around[..., 1:-1, :], around[..., :, 1:-1]
+    return [across[..., :-2], across[..., 2:], down[..., :-2, :], down[..., 2:, :]]
 
 
 def _around(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

@@ -2,13 +2,14 @@
 
 A caption is one of the whole, and asked of every square it would be drawn in each of them anew. So the whole is drafted
 after it first, small, around the given picture; then each square is drawn over its part of the draft, with z_i what CLIP
-sees in that part.
+sees in that part. Without a caption the draft is made after what CLIP sees in the picture mirrored at its sides: more of
+the same, where its own z_i would put one more of it over each border.
 """
 
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,7 +19,7 @@ from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback, Reporter
 from unclip.generate.recipe import Redo, recipe_of
 from unclip.generate.settings import Settings, choose_seed
-from unclip.generate.sources import PictureLike, embed_sources, read_source
+from unclip.generate.sources import PictureLike, read_source
 from unclip.generate.stages import warn_if_cut
 from unclip.generate.system import System
 from unclip.generate.text_to_image import check_size, prior_steps
@@ -58,24 +59,23 @@ def outpaint(
     hole = torch.ones(pixels.shape[-2:], dtype=torch.bool)
     hole[top : top + height, left : left + width] = False
     tiles = plan_tiles(hole, min(width, height))
-    size, drafted = size_for(system, tiles[0].side), prompt is not None
-    steps = len(tiles) * fill_steps(system, settings, size, drafted=drafted)
+    size, rough = size_for(system, tiles[0].side), check_size(system, None)
+    steps = fill_steps(system, settings, rough) + len(tiles) * fill_steps(
+        system, settings, size, drafted=True
+    )
+    steps += 0 if prompt is None else prior_steps(system, settings)
+    reporter = Reporter(callback, steps, 1)
+    whole = window_around(pixels.shape[-1], pixels.shape[-2])
     if prompt is None:
-        reporter = Reporter(callback, steps, 1)
-        wish, draft = Wish(embed_sources(system, [source]), None, None), None
+        around = to_image(mirrored(to_tensor(source.image), whole, **sides))
+        wish = Wish(system.embed_image(around).to(system.device), None, None)
     else:
-        rough = check_size(system, None)
-        steps += prior_steps(system, settings) + fill_steps(system, settings, rough)
-        reporter = Reporter(callback, steps, 1)
         wish = read_wish(system, prompt, negative, seed, settings, reporter)
-        whole = window_around(pixels.shape[-1], pixels.shape[-2])
-        own = derive(seed, "draft")
-        draft = fill(system, pixels, hole, whole, wish, own, settings, reporter, size=rough)
+    own = derive(seed, "draft")
+    draft = fill(system, pixels, hole, whole, wish, own, settings, reporter, size=rough)
     for index, tile in enumerate(tiles):
-        own, within, square = derive(seed, "tile", index), wish, None
-        if draft is not None:
-            square = tile.cut(torch.where(hole, draft, pixels))
-            within = _wish_within(system, wish, square)
+        own, square = derive(seed, "tile", index), tile.cut(torch.where(hole, draft, pixels))
+        within = _wish_within(system, wish, square)
         pixels = fill(system, pixels, hole, tile, within, own, settings, reporter, size=size, draft=square)
         hole[tile.top : tile.top + tile.side, tile.left : tile.left + tile.side] = False
     recipe = recipe_of(
@@ -91,6 +91,22 @@ def outpaint(
         **{name: amount for name, amount in sides.items() if amount},
     )
     return picture_of(pixels, wish, recipe)
+
+
+def mirrored(
+    pixels: Float[Tensor, "3 h w"], window: Window, *, left: int, top: int, right: int, bottom: int
+) -> Float[Tensor, "3 s s"]:
+    """The window of a picture that is mirrored, as often as it takes, on so many pixels at its sides; what lies beyond
+    them is like its border."""
+    height, width = pixels.shape[-2:]
+    rows = _mirrored(torch.arange(window.top, window.top + window.side), top, height, bottom)
+    columns = _mirrored(torch.arange(window.left, window.left + window.side), left, width, right)
+    return pixels[:, rows[:, None], columns]
+
+
+def _mirrored(there: Int[Tensor, " s"], before: int, length: int, after: int) -> Int[Tensor, " s"]:
+    there = (there.clamp(0, before + length + after - 1) - before) % (2 * length)
+    return torch.minimum(there, 2 * length - 1 - there)
 
 
 def _wish_within(system: System, wish: Wish, square: Float[Tensor, "3 s s"]) -> Wish:

@@ -18,10 +18,8 @@ from unclip.generate.offload import lent, load_in_turns, without_weights
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback
 from unclip.generate.settings import PriorName, RandomName, Settings, read_settings
-from unclip.generate.sources import PictureLike
+from unclip.generate.sources import PictureLike, read_source
 from unclip.generate.stages import read_captions, warn_if_cut
-from unclip.images.files import middle_square
-from unclip.images.tensors import to_tensor
 from unclip.models.clip import Clip, ClipConfig
 from unclip.models.decoder import Decoder
 from unclip.models.inference import pack
@@ -299,14 +297,18 @@ class System(Manipulations):
         return read_captions(self.clip, self.tokenizer, listed, self.device).encoding.embedding.cpu()
 
     @torch.no_grad()
-    def embed_image(
-        self, images: Picture | Image.Image | Sequence[Picture | Image.Image]
-    ) -> Float[Tensor, "b d"]:
-        """The CLIP image embeddings z_i, on the CPU; pictures are cropped to their middle square and resized."""
-        listed = [images] if isinstance(images, Picture | Image.Image) else list(images)
-        pictures = [one.image if isinstance(one, Picture) else one for one in listed]
+    def embed_image(self, images: PictureLike | Sequence[PictureLike]) -> Float[Tensor, "b d"]:
+        """The CLIP image embeddings z_i, on the CPU; pictures are cropped to their middle square and resized.
+
+        Raises `FileNotFoundError` for a missing file and `PictureError` for what is no still picture.
+        """
+        listed = (
+            [images]
+            if isinstance(images, Picture | Image.Image | str | os.PathLike | bytes)
+            else list(images)
+        )
         size = self.clip.config.vision.size
-        pixels = [to_tensor(middle_square(picture, size)).to(self.device) for picture in pictures]
+        pixels = [read_source(one).square(size).to(self.device) for one in listed]
         return torch.cat([self.clip.encode_image(one[None]) for one in pixels]).cpu()
 
 
