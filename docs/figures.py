@@ -229,9 +229,9 @@ def figures(model: unclip.System) -> list[Figure]:
                     ),
                 )
                 for name, box, caption in (
-                    ("face", "0,0,256,128", "a smiling face with sunglasses, noto style"),
+                    ("face", "16,56,240,150", "a smiling face with sunglasses, noto style"),
                     ("car", "0,0,256,150", "a red truck, flat style"),
-                    ("tree", "0,0,256,170", "an orange tree, noto style"),
+                    ("tree", "0,0,256,190", "a palm tree, noto style"),
                 )
             ),
         ),
@@ -249,7 +249,11 @@ def figures(model: unclip.System) -> list[Figure]:
                         ),
                     )
                     for label, name, asked in (
-                        ("with a caption", "fox", '"a fox to the left of a red car, flat style" --right 256'),
+                        (
+                            "with a caption",
+                            "apple",
+                            '"a red apple to the left of a green apple, noto style" --right 256',
+                        ),
                         ("more of the same", "tree", "--left 128 --right 128"),
                     )
                 ),

@@ -95,12 +95,12 @@ def test_training_drawings_as_answers_are_found_out(evaluation):
 
 def test_distances_are_of_as_many_as_are_asked_for(system, judge, config, cache):
     few = Evaluation(system, config(), judge=judge, cache=cache)
-    many = Evaluation(system, config(distance_count=20), judge=judge, cache=cache)
-    assert [len(one.questions.asked) for one in many.asked] == [8, 20]
+    many = Evaluation(system, config(distance_multiple=3), judge=judge, cache=cache)
+    assert [len(one.questions.asked) for one in many.asked] == [8, 24]
     assert many.asked[1].first(8).questions.asked == few.asked[1].questions.asked
-    assert len(many.reference) == 20
+    assert len(many.reference) == 24
     distances = many.distances(Drawn([one.real for one in many.asked], many.real, None))
-    assert [row["count"] for row in distances.values()] == [20, 20]
+    assert [row["count"] for row in distances.values()] == [24, 24]
 
 
 @pytest.mark.parametrize(

@@ -46,9 +46,9 @@ class EvaluationConfig:
     """The splits that retrieval is measured on, at most `retrieval_count` drawings of them."""
     retrieval_count: int = 1000
     count: int = 100
-    distance_count: int = 0
-    """Pictures of unseen captions that distances are measured with, if `count` of each group are fewer: the groups that
-    have more are asked more, as evenly as can be. There are as many held-out drawings to measure to."""
+    distance_multiple: int = 0
+    """Distances are measured with so many times `count` pictures of unseen captions, if `count` of each group are fewer:
+    groups that have more are asked more, as evenly as can be. There are as many held-out drawings to measure to."""
     choices: int = 100
     ablation_count: int = 50
     """Captions of each group that ablations draw, the first of `count`."""
@@ -64,7 +64,7 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         """Raise ValueError for counts that measure nothing."""
         for name, least in (("count", 1), ("choices", 2), ("retrieval_count", 2), ("batch", 1), ("ablation_count", 1),
-            ("manipulated", 1), ("upsampled", 0), ("distance_count", 0)):  # fmt: skip
+            ("manipulated", 1), ("upsampled", 0), ("distance_multiple", 0)):  # fmt: skip
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
 
@@ -132,7 +132,9 @@ class Evaluation:
         return self._residents[split]
 
     def _ask(self) -> list[Asked]:
-        config, most = self.config, max(self.config.count, self.config.distance_count)
+        config = self.config
+        wanted = config.distance_multiple * config.count
+        most = max(config.count, wanted)
         found = [
             ask(
                 group,
@@ -144,7 +146,7 @@ class Evaluation:
             for group in config.groups
         ]
         unseen = [number for number, group in enumerate(config.groups) if not group.seen]
-        shares = shared(config.distance_count, [len(found[number].asked) for number in unseen])
+        shares = shared(wanted, [len(found[number].asked) for number in unseen])
         counts = [config.count] * len(found)
         for number, share in zip(unseen, shares):
             counts[number] = max(config.count, share)

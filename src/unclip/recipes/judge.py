@@ -51,7 +51,7 @@ def artwork() -> EvaluationConfig:
         ),
         held_out=("val", "heldout-style", "heldout-colour", "heldout-pair"),
         count=500,
-        distance_count=2000,
+        distance_multiple=4,
     )
 
 
