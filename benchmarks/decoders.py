@@ -77,10 +77,16 @@ def base() -> TrainConfig:
     return replace(config, model=model, batch=64)
 
 
+def with_model(config: TrainConfig, **changes: Any) -> TrainConfig:
+    """The same with another decoder."""
+    assert isinstance(config.model, DecoderConfig)
+    return replace(config, model=replace(config.model, **changes))
+
+
 def with_net(config: TrainConfig, **changes: Any) -> TrainConfig:
     """The same with other sizes of its net."""
     assert isinstance(config.model, DecoderConfig)
-    return replace(config, model=replace(config.model, net=replace(config.model.net, **changes)))
+    return with_model(config, net=replace(config.model.net, **changes))
 
 
 def with_unet(config: TrainConfig, attention_levels: tuple[int, ...], **sizes: Any) -> TrainConfig:
@@ -98,7 +104,7 @@ def with_unet(config: TrainConfig, attention_levels: tuple[int, ...], **sizes: A
         label_scale=1000.0,
         **sizes,
     )
-    return replace(with_adamw(config), model=replace(config.model, net=net))
+    return with_model(with_adamw(config), net=net)
 
 
 def with_adamw(config: TrainConfig) -> TrainConfig:
@@ -114,7 +120,7 @@ def predicting(
     config = with_net(config, label_scale=scale)
     assert isinstance(config.model, DecoderConfig)
     process = configs.from_dict(ProcessConfig, {"parametrization": parametrization, "schedule": name})
-    return replace(config, model=replace(config.model, process=process), loss=loss)
+    return replace(with_model(config, process=process), loss=loss)
 
 
 def trials() -> dict[str, TrainConfig]:
@@ -136,6 +142,9 @@ def trials() -> dict[str, TrainConfig]:
         "eps, cosine": predicting(start, "eps", COSINE, uniform),
         "karras": predicting(start, "karras", ("edm", 1000.0), LossConfig(density=LogNormal(), weight="edm")),
         "x0, min-SNR": replace(start, loss=replace(COMMON, weight="min_snr")),
+        "uncertainty weighting": with_model(start, uncertainty=True),
+        "told how drawings were moved": with_model(start, augmentation=5),
+        "average over 500 steps, not 100": replace(start, ema_decay=0.998),
     }
 
 

@@ -11,6 +11,7 @@ from unclip.diffusion.losses import (
     LogitNormal,
     LogNormal,
     LossConfig,
+    Uncertainty,
     UniformTime,
     diffusion_loss,
     learned_variance_bound,
@@ -259,3 +260,20 @@ def test_bins_of_the_discretized_likelihood_fill_the_line(std: float, mean: floa
     inner = (cdf(values + 1 / 255) - cdf(values - 1 / 255))[1:-1]
     seen = inner > 1e-8
     assert torch.allclose((-nll).exp()[1:-1][seen], inner[seen], rtol=1e-5)
+
+
+def test_uncertainty_learns_the_loss_to_be_expected() -> None:
+    """With u = log E[loss | sigma] the gradient is 0, so every level weighs 1 / E[loss]."""
+    torch.manual_seed(0)
+    uncertainty = Uncertainty()
+    sigma = torch.linspace(-3, 3, 64).exp()
+    expected = 0.01 + 0.5 * sigma / (1 + sigma)
+    torch.testing.assert_close(uncertainty(expected, sigma), expected)
+    optimizer = torch.optim.Adam(uncertainty.parameters(), lr=0.03)
+    for _ in range(1500):
+        optimizer.zero_grad()
+        uncertainty(expected * (0.5 + torch.rand(64)), sigma).mean().backward()
+        optimizer.step()
+    loss = expected.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(uncertainty(loss, sigma).sum(), loss)
+    torch.testing.assert_close(gradient * expected, torch.ones(64), rtol=0, atol=0.3)

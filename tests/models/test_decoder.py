@@ -215,6 +215,20 @@ def test_a_decoder_may_read_no_captions(net):
     torch.testing.assert_close(draw(decoder, replace(given, tokens=None)), draw(decoder, given))
 
 
+@pytest.mark.parametrize("net", NETS)
+def test_how_a_picture_was_moved_starts_without_effect_and_is_nothing_in_sampling(net):
+    torch.manual_seed(0)
+    decoder, plain = Decoder(config(net, augmentation=5)), condition()
+    moved = replace(plain, augmentation=torch.randn(3, 5))
+    assert torch.equal(decoder.encode(moved).vector, decoder.encode(plain).vector)
+    decoder = build(net, augmentation=5)
+    assert not torch.allclose(decoder.encode(moved).vector, decoder.encode(plain).vector)
+    still = replace(plain, augmentation=torch.zeros(3, 5))
+    assert torch.equal(decoder.encode(still).vector, decoder.encode(plain).vector)
+    with pytest.raises(ValueError, match="not told how pictures were moved"):
+        build(net).encode(moved)
+
+
 def test_the_papers_numbers_are_the_defaults():
     defaults = DecoderConfig(net=UnetConfig())
     assert (defaults.dropout_image, defaults.dropout_caption, defaults.image_tokens) == (0.1, 0.5, 4)

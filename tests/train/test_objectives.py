@@ -91,6 +91,36 @@ def test_the_decoder_loses_its_conditions_as_often_as_the_paper_says(small, begi
     assert (image & caption).float().mean().item() == pytest.approx(0.05, abs=0.031)
 
 
+def test_the_decoder_is_told_how_its_pictures_were_moved(small, begin, monkeypatch):
+    objective = begin(small("decoder", "model.augmentation=2")).objective
+    samples = objective.train.resident.samples
+    for number, sample in enumerate(samples):
+        sample.meta["augment"] = [float(number), 1.0]
+    numbers = np.arange(6)
+
+    def encode(condition):
+        raise Seen(condition.augmentation)
+
+    monkeypatch.setattr(objective.model, "encode", encode)
+    with pytest.raises(Seen) as seen:
+        objective.loss(numbers, Noise(numbers.tolist()))
+    rows = objective.train.indices(numbers)
+    assert seen.value.args[0].tolist() == [[float(row), 1.0] for row in rows]
+    del samples[rows[0]].meta["augment"]
+    assert objective.train.augmentations(rows[:1], 2).tolist() == [[0.0, 0.0]]
+    with pytest.raises(ValueError, match="tell 2 numbers of an augmentation, the decoder reads 5"):
+        objective.train.augmentations(rows, 5)
+
+
+def test_the_expected_loss_is_learned_beside(small, begin):
+    objective = begin(small("decoder", "model.uncertainty=true")).objective
+    numbers = np.arange(4)
+    found = objective.loss(numbers, Noise(numbers.tolist()))
+    torch.testing.assert_close(found.loss.detach(), found.metrics["unweighted"])
+    found.loss.backward()
+    assert objective.model.uncertainty.bias.grad.item() == pytest.approx(1 - found.loss.item(), abs=1e-5)
+
+
 def test_the_prior_loses_a_tenth_of_its_captions(small, begin):
     objective = begin(small("prior")).objective
     numbers = np.arange(800)

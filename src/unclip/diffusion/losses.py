@@ -4,12 +4,13 @@ Algorithm 1 of DDPM (arXiv 2006.11239) is: draw x0, t and eps; take a gradient s
 is drawn as a sigma by a density, eps is what the parametrisation makes it, and the square is weighted.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from unclip.diffusion.denoiser import per_sample
 from unclip.diffusion.parametrization import Parametrization, Preconditioned, Process, flow_time
@@ -111,6 +112,27 @@ def loss_weight(sigma: Float[Tensor, " b"], row: Parametrization, config: LossCo
             return out * (sigma**2 + row.sigma_data**2) / (sigma * row.sigma_data) ** 2
         case "min_snr":
             return out * sigma.pow(-2).clamp(max=config.min_snr_gamma)
+
+
+class Uncertainty(nn.Module):
+    """u(sigma), learned to be the logarithm of the loss that is expected at a noise level.
+
+    The loss becomes loss / exp(u) + u, so that every level counts alike however well it is solved already (Kendall et
+    al. 2018; EDM2, arXiv 2312.02696).
+    """
+
+    def __init__(self, frequencies: int = 8):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2 * frequencies))
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def forward(self, loss: Float[Tensor, " b"], sigma: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """The loss of each sample, weighed."""
+        # Waves of ln sigma, the longest of 16: noise levels lie between exp(-6) and exp(5).
+        waves = torch.arange(1, len(self.weight) // 2 + 1, device=loss.device) * (math.pi / 8)
+        angles = sigma.log().to(loss)[:, None] * waves
+        u = (torch.cat([angles.cos(), angles.sin()], dim=1) * self.weight).sum(1) + self.bias
+        return loss * (-u).exp() + u
 
 
 def diffusion_loss(

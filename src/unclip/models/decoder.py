@@ -12,6 +12,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from unclip.diffusion.losses import Uncertainty
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.models.clip import TextConfig
 from unclip.models.clip_caption import CaptionContext, ClipCaption
@@ -57,18 +58,25 @@ class DecoderConfig:
     dropout_caption: float = 0.5
     dropout_hint: float = 0.5
     """The share of samples in training whose hint is empty: everything is to be drawn."""
+    augmentation: int = 0
+    """Numbers that tell how a drawing was moved before it was learned, added to the time embedding; all 0 in sampling
+    (Karras et al. 2022, appendix F.2)."""
+    uncertainty: bool = False
+    """Whether the expected loss at each noise level is learned beside, for the loss to be divided by."""
     process: ProcessConfig = ProcessConfig(parametrization="eps", schedule="cosine", learned_variance=True)
 
 
 @dataclass(frozen=True, eq=False)
 class DecoderCondition:
-    """What to draw. `keep_*` are False where a condition is dropped; `hint` is [masked picture, mask], mask 1 = kept."""
+    """What to draw. `keep_*` are False where a condition is dropped; `hint` is [masked picture, mask], mask 1 = kept.
+    `augmentation` tells how a picture was moved; without it, not at all."""
 
     image_embedding: Float[Tensor, "b d"]
     tokens: Int[Tensor, "b n"] | None
     keep_image: Bool[Tensor, " b"]
     keep_caption: Bool[Tensor, " b"]
     hint: Float[Tensor, "b 4 h w"] | None = None
+    augmentation: Float[Tensor, "b a"] | None = None
 
     def null(self) -> "DecoderCondition":
         """The same batch without embedding and caption; a hint stays."""
@@ -142,6 +150,11 @@ class Decoder(nn.Module):
         self.image_vector = nn.Linear(config.embedding, vector_width)
         self.image_tokens = nn.Linear(config.embedding, config.image_tokens * context_width)
         self.null_image = nn.Parameter(torch.zeros(config.embedding))
+        self.augmentation: nn.Linear | None = None
+        if config.augmentation:
+            self.augmentation = nn.Linear(config.augmentation, vector_width, bias=False)
+            nn.init.zeros_(self.augmentation.weight)
+        self.uncertainty = Uncertainty() if config.uncertainty else None
         self.caption: CaptionEncoder | ClipCaption | None = None
         self.caption_project: nn.Linear | None = None
         caption = config.caption
@@ -171,6 +184,10 @@ class Decoder(nn.Module):
         z = torch.where(condition.keep_image[:, None], z, self.null_image)
         tokens = rearrange(self.image_tokens(z), "b (k f) -> b k f", k=self.config.image_tokens)
         vector = self.image_vector(z)
+        if condition.augmentation is not None:
+            if self.augmentation is None:
+                raise ValueError("this decoder is not told how pictures were moved: its augmentation is 0")
+            vector = vector + self.augmentation(condition.augmentation)
         if self.caption is None:
             return self._read(DecoderContext(vector, tokens, condition.hint))
         if condition.tokens is None:

@@ -102,6 +102,18 @@ class Source:
         draws = noise.fork("caption").uniform().tolist()
         return [sample.captions[int(draw * len(sample.captions))] for sample, draw in zip(samples, draws)]
 
+    def augmentations(self, indices: Int64[np.ndarray, " b"], count: int) -> Float[Tensor, "b a"]:
+        """The `count` numbers with which a picture's metadata tell how it was moved (`augment`); 0 without them.
+
+        Raises ValueError where there are others than so many.
+        """
+        told = [self.resident.samples[index].meta.get("augment") or [0.0] * count for index in indices]
+        if other := next((each for each in told if len(each) != count), None):
+            raise ValueError(
+                f"the data tell {len(other)} numbers of an augmentation, the decoder reads {count}"
+            )
+        return torch.tensor(told, device=self.device)
+
     def all_captions(self) -> list[str]:
         """Every caption of every picture."""
         return [caption for sample in self.resident.samples for caption in sample.captions]

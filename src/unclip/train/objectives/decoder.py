@@ -66,12 +66,16 @@ class DecoderObjective:
         condition = condition.drop(drop[:, 0] < config.dropout_image, drop[:, 1] < config.dropout_caption)
         if config.inpainting:
             condition = replace(condition, hint=random_hint(x0, noise.fork("hint"), config.dropout_hint))
+        if config.augmentation:
+            moved = self.train.augmentations(indices, config.augmentation)
+            condition = replace(condition, augmentation=moved)
         sigma = self.config.loss.density.sigma(noise.fork("sigma").uniform(), self.process)
         eps = noise.fork("eps").normal(*x0.shape[1:])
         context = self.model.encode(condition)
-        return Losses(
-            diffusion_loss(self.training_denoiser, x0, eps, sigma, context, self.config.loss).mean(), {}
-        )
+        loss = diffusion_loss(self.training_denoiser, x0, eps, sigma, context, self.config.loss)
+        if self.model.uncertainty is None:
+            return Losses(loss.mean(), {})
+        return Losses(self.model.uncertainty(loss, sigma).mean(), {"unweighted": loss.detach().mean()})
 
     def condition(
         self, embeddings: Float[Tensor, "n d"], captions: list[str], indices: Int64[np.ndarray, " b"]
