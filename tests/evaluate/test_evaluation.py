@@ -140,7 +140,11 @@ def test_pictures_are_kept_and_found_again(system, tmp_path):
     fresh = draw_pictures(system, asked, system.defaults, batch=1)
     assert torch.equal(fresh.pixels, second.pixels)
     again = draw_pictures(system, asked, system.defaults, folder=tmp_path)
-    assert again.seconds is None
+    assert (again.seconds or 0) > 0
+    (times,) = tmp_path.rglob("times.json")
+    assert json.loads(times.read_text()) == {"pictures": 3, "seconds": pytest.approx(3 * again.seconds)}
+    times.write_text("[1,")
+    assert draw_pictures(system, asked, system.defaults, folder=tmp_path).seconds is None
 
 
 def test_other_settings_and_damaged_files_are_drawn_anew(system, tmp_path):

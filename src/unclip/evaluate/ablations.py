@@ -15,8 +15,8 @@ Changes = list[dict[str, Any]]
 class Row:
     """One setting's results: what was changed, and what the judge says of the pictures.
 
-    `followed` is the share of captions followed over all groups. `seconds` a picture counts only drawing, and is None
-    where the pictures were there already.
+    `followed` is the share of captions followed over all groups. `seconds` a picture counts only drawing, when the
+    pictures were drawn, and is None where that is not known.
     """
 
     changed: dict[str, Any]

@@ -17,14 +17,14 @@ from unclip.generate.progress import Reporter
 from unclip.generate.settings import Settings
 from unclip.generate.system import System
 from unclip.generate.text_to_image import Order, check_size, draw
-from unclip.images import PictureError, to_tensor, to_uint8
+from unclip.images import PictureError, to_tensor, to_uint8, write_atomically
 
 Report = Callable[[int, int], object]
 """Called with how many pictures are done, and of how many."""
 
 
 class Pictures(NamedTuple):
-    """Pixels, and the mean seconds that a picture took; None where all were there already."""
+    """Pixels, and the mean seconds that a picture took, when they were drawn; None where that is not known."""
 
     pixels: UInt8[Tensor, "n 3 s s"]
     seconds: float | None
@@ -76,21 +76,44 @@ def draw_pictures(
             found[number] = picture
     missing = [number for number in range(len(asked)) if number not in found]
     report(len(found), len(asked))
-    seconds = 0.0
+    times = Times.read(home)
     for start in range(0, len(missing), batch):
         numbers = missing[start : start + batch]
         orders = [Order(asked[number][0], None, asked[number][1]) for number in numbers]
         started = time.monotonic()
         made = draw(system, orders, settings, size, Reporter(None, 1, len(orders)))
-        seconds += time.monotonic() - started
+        times = Times(times.pictures + len(numbers), times.seconds + time.monotonic() - started)
         for number, picture in zip(numbers, made):
             found[number] = to_uint8(to_tensor(picture.image))
             if (file := files[number]) is not None:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 picture.save(file, force=True)
+        times.write(home)
         report(len(found), len(asked))
     pixels = torch.stack([found[number] for number in range(len(asked))])
-    return Pictures(pixels, seconds / len(missing) if missing else None)
+    return Pictures(pixels, times.seconds / times.pictures if times.pictures else None)
+
+
+class Times(NamedTuple):
+    """How many pictures of a folder were timed, and their seconds in all: kept there, for those who only read them."""
+
+    pictures: int = 0
+    seconds: float = 0.0
+
+    FILE = "times.json"
+
+    @classmethod
+    def read(cls, folder: Path | None) -> "Times":
+        """What the folder tells; nothing where it has none, or a damaged one."""
+        try:
+            return cls(**json.loads((folder / cls.FILE).read_text())) if folder else cls()
+        except (OSError, ValueError, TypeError):
+            return cls()
+
+    def write(self, folder: Path | None) -> None:
+        """Keep them in the folder, if there is one."""
+        if folder is not None:
+            write_atomically(folder / self.FILE, json.dumps(self._asdict()).encode(), force=True)
 
 
 def name_of(system: System, settings: Settings, size: int) -> str:
