@@ -33,7 +33,7 @@ def test_report(unclip, model, tmp_path):
     code, text, err = unclip(*common, *small, "--json", "--quiet")
     assert (code, err) == (0, "")
     again = json.loads(text)
-    assert again["seconds_a_picture"] is None
+    assert again["seconds_a_picture"] > 0
     assert again["captions_followed"] == report["captions_followed"]
     assert again["distances"] == report["distances"]
 

@@ -101,6 +101,12 @@ def test_distances_are_of_as_many_as_are_asked_for(system, judge, config, cache)
     assert len(many.reference) == 24
     distances = many.distances(Drawn([one.real for one in many.asked], many.real, None))
     assert [row["count"] for row in distances.values()] == [24, 24]
+    # Of 48 captions half are the reference's: they may be asked too, and are not compared with themselves.
+    most = Evaluation(system, config(count=40), judge=judge, cache=cache)
+    assert [len(one.questions.asked) for one in most.asked] == [40, 40]
+    distances = most.distances(Drawn([one.real for one in most.asked], most.real, None))
+    assert [row["count"] for row in distances.values()] == [24, 24]
+    assert distances["real"]["frechet"] > 1e-4
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,12 @@ def test_asked_and_reference_are_different_drawings():
 
 def test_a_small_group_asks_what_it_can():
     found = ask(GROUP, samples(9), count=20, choices=10, seed=0)
-    assert (len(found.asked), len(found.reference)) == (4, 4)
+    assert (len(found.asked), len(found.reference)) == (9, 4)
+    rows = [question.row for question in found.asked]
+    assert rows[4:8] == found.reference.tolist()
+    assert len(set(rows)) == 9
+    few = ask(GROUP, samples(9), count=6, choices=10, seed=0)
+    assert ([question.row for question in few.asked], len(few.reference)) == (rows[:6], 4)
     assert all(len(question.distractors) == 8 for question in found.asked)
 
 
@@ -46,7 +51,7 @@ def test_distractors_are_different_captions_of_others():
 def test_a_caption_is_asked_once():
     doubled = [Sample(f"k{i}", (f"thing {i % 4}",)) for i in range(40)]
     found = ask(GROUP, doubled, count=10, choices=3, seed=0)
-    assert len({question.caption for question in found.asked}) == len(found.asked) == 2
+    assert len({question.caption for question in found.asked}) == len(found.asked) == 4
 
 
 def test_kinds_are_kept_apart():

@@ -146,7 +146,7 @@ class Evaluation:
             for group in config.groups
         ]
         unseen = [number for number, group in enumerate(config.groups) if not group.seen]
-        shares = shared(wanted, [len(found[number].asked) for number in unseen])
+        shares = shared(wanted, [len(found[number].reference) for number in unseen])
         counts = [config.count] * len(found)
         for number, share in zip(unseen, shares):
             counts[number] = max(config.count, share)
@@ -227,8 +227,10 @@ class Evaluation:
 
     def distances(self, drawn: Drawn) -> dict[str, dict[str, float]]:
         """Generated pictures of the unseen groups against held-out drawings, and real against real as the floor."""
-        generated = torch.cat([drawn.features[number] for number in self.unseen])
-        real = torch.cat([self.real[number] for number in self.unseen])
+        # Further questions are of the reference's own drawings.
+        counts = {number: len(self.asked[number].reference) for number in self.unseen}
+        generated = torch.cat([drawn.features[number][:count] for number, count in counts.items()])
+        real = torch.cat([self.real[number][:count] for number, count in counts.items()])
         bandwidth = median_distance(self.reference)
         return {
             name: {

@@ -42,9 +42,10 @@ class Question(NamedTuple):
 
 
 class Questions(NamedTuple):
-    """A group's questions, and as many other drawings of the group to compare pictures with.
+    """A group's questions, and other drawings of the group to compare pictures with.
 
-    Both were drawn alike: the asked drawings differ from the reference only by chance.
+    Both were drawn alike: the first asked drawings, as many as the reference has, differ from it only by chance. Where
+    the group has no more, further ones are of the reference itself.
     """
 
     asked: list[Question]
@@ -56,7 +57,8 @@ class Questions(NamedTuple):
 
 
 def ask(group: Group, samples: Sequence[Sample], *, count: int, choices: int, seed: int) -> Questions:
-    """At most `count` questions with different captions, each with `choices` - 1 distractors from the same group.
+    """At most `count` questions with different captions, each with `choices` - 1 distractors from the same group; and a
+    reference of at most as many drawings and at most half of the group's.
 
     Drawings are picked with the probabilities of their weights, as in training. Raises ValueError for an empty group.
     """
@@ -71,8 +73,9 @@ def ask(group: Group, samples: Sequence[Sample], *, count: int, choices: int, se
             f"the split {group.split!r} has {len(pool)} captions for the group {group.name!r}: at least 2 are needed"
         )
     # By turns, so that neither half has the heavier drawings.
-    count = min(count, len(pool) // 2)
-    asked, reference = pool[0 : 2 * count : 2], pool[1 : 2 * count : 2]
+    half = min(count, len(pool) // 2)
+    asked, reference = pool[0 : 2 * half : 2], pool[1 : 2 * half : 2]
+    asked += (reference + pool[2 * half :])[: count - half]
     everything = [samples[index].captions[0] for index in pool]
     questions = [
         Question(

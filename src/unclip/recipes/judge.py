@@ -37,8 +37,8 @@ def clip() -> TrainConfig:
 def artwork() -> EvaluationConfig:
     """Captions of one drawing, of recoloured drawings and of two drawings: seen in training, and their held-out kin.
 
-    500 of each kind, or half of those that a held-out split has: the other half is what distances are measured to, with
-    so many more unseen pairs that both sides are 2,000.
+    500 of each kind, or all that a held-out split has. Distances are measured from one half of each to the other, with so
+    many more unseen pairs that both sides are 2,000.
     """
     return EvaluationConfig(
         groups=(
