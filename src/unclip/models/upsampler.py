@@ -30,9 +30,8 @@ class UpsamplerConfig:
     [-1, 1]; a net with a `vector_width` is told how much there was. `seam_level` is the same for squares of `seam_patch`
     of its pixels, each a little too bright or dark and slanting, as a decoder of patches leaves them. `crop_fraction`
     is the side of a training crop over the side of the picture. With `residual` the net predicts the difference from
-    the resized small picture, which only
-    makes sense for a process that predicts x0. With `last_step` there is a second net of the same shape for the last
-    step of sampling (Karlo's was fine-tuned with perceptual and adversarial losses).
+    the resized small picture, which only makes sense for a process that predicts x0. With `last_step` there is a second
+    net of the same shape for the last step of sampling (Karlo's was fine-tuned with perceptual and adversarial losses).
     """
 
     kind: Literal["upsampler"] = "upsampler"
