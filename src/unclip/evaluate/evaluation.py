@@ -139,7 +139,7 @@ class Evaluation:
             ask(
                 group,
                 self.resident(group.split).samples,
-                count=most,
+                count=config.count if group.seen else most,
                 choices=config.choices,
                 seed=config.seed,
             )
