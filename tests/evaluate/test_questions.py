@@ -54,6 +54,22 @@ def test_a_caption_is_asked_once():
     assert len({question.caption for question in found.asked}) == len(found.asked) == 4
 
 
+def test_too_few_drawings_are_asked_again_by_captions_that_name_their_style():
+    few = [
+        Sample(
+            f"k{i}", (f"a {name}, 3d style", f"a {name}", f"{name}, fluent 3d style"), 1.0, {"style": "3d"}
+        )
+        for i, name in enumerate(("cat", "dog", "owl", "bee"))
+    ]
+    plain = [question.caption for question in ask(GROUP, few, count=4, choices=2, seed=0).asked]
+    found = ask(GROUP, few, count=7, choices=2, seed=0)
+    captions = [question.caption for question in found.asked]
+    assert captions[:4] == plain
+    assert captions[4:] == [f"{one.split()[1][:-1]}, fluent 3d style" for one in plain[:3]]
+    assert [question.row for question in found.asked[4:]] == [question.row for question in found.asked[:3]]
+    assert len(ask(GROUP, few, count=50, choices=2, seed=0).asked) == 8
+
+
 def test_kinds_are_kept_apart():
     found = ask(Group(name="pairs", split="train", kinds=("pair",)), samples(40), count=10, choices=5, seed=0)
     assert all(question.sample.meta["kind"] == "pair" for question in found.asked)
