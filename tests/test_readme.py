@@ -29,6 +29,15 @@ def test_the_tree_is_up_to_date() -> None:
     assert script["updated"](README) == README, "run `python docs/tree.py`"
 
 
+def test_the_first_table_is_what_was_measured() -> None:
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    followed = page.partition("## Captions followed")[2].partition("\n| one word")[0]
+    measured = re.findall(r"^\| [^|]+ \| \d+ \| .* \| ([\d.]+) \| [\d.]+ \|$", followed, flags=re.MULTILINE)
+    shown = README.partition("| captions followed")[2].partition("<sub>")[0]
+    assert re.findall(r"\| ([\d.]+)(?= \|)", shown) == measured, "docs/evaluation.md has other figures"
+    assert len(measured) == 6
+
+
 @pytest.mark.parametrize("command", commands())
 def test_commands_parse(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = shlex.split(command)[1:]

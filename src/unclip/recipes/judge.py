@@ -37,8 +37,8 @@ def clip() -> TrainConfig:
 def artwork() -> EvaluationConfig:
     """Captions of one drawing, of recoloured drawings and of two drawings: seen in training, and their held-out kin.
 
-    500 of each kind, or all that a held-out split has. Distances are measured from one half of each to the other, with so
-    many more unseen pairs that both sides are 2,000.
+    500 of each kind; where a held-out split has fewer drawings, some are asked for twice, by two captions. Distances are
+    measured from one half of each split to the other, with so many more unseen pairs that both sides are 2,000.
     """
     return EvaluationConfig(
         groups=(
