@@ -3,11 +3,16 @@
 from unclip.data.captions import STYLE_PHRASES
 from unclip.data.colours import PALETTE
 from unclip.data.sample import Sample
-from unclip.evaluate.attributes import alternatives
+from unclip.evaluate.attributes import alternatives as alternatives_of
 
 
 def sample(caption: str, **meta: object) -> Sample:
     return Sample("key", (caption,), 1.0, meta)
+
+
+def alternatives(given: Sample) -> dict[str, tuple[str, ...]]:
+    """Of its first caption."""
+    return alternatives_of(given, given.captions[0])
 
 
 def test_styles():
@@ -43,3 +48,13 @@ def test_binding_needs_two_different_colours():
 def test_other_data_sets_have_none():
     assert alternatives(sample("a photo of a cat")) == {}
     assert alternatives(sample("a small red circle", style="shapes", kind="plain")) == {}
+
+
+def test_another_caption_is_asked_as_it_is():
+    given = Sample(
+        "key", ("an owl, noto style", "a night bird, noto style", "an owl"), 1.0, {"style": "noto"}
+    )
+    found = alternatives_of(given, "a night bird, noto style")
+    assert found["style"][0] == "a night bird, noto style"
+    assert "a night bird, 3d style" in found["style"]
+    assert alternatives_of(given, "an owl") == {}

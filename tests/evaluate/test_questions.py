@@ -54,19 +54,22 @@ def test_a_caption_is_asked_once():
     assert len({question.caption for question in found.asked}) == len(found.asked) == 4
 
 
-def test_too_few_drawings_are_asked_again_by_captions_that_name_their_style():
+def test_too_few_drawings_are_asked_a_second_time_by_a_caption_that_names_their_style():
     few = [
         Sample(
-            f"k{i}", (f"a {name}, 3d style", f"a {name}", f"{name}, fluent 3d style"), 1.0, {"style": "3d"}
+            f"k{i}",
+            (f"a {name}, 3d style", f"a {name}", f"{name}, fluent 3d style", f"the {name}, 3d style", f"{name}, 3d style"),
+            1.0,
+            {"style": "3d"},
         )
         for i, name in enumerate(("cat", "dog", "owl", "bee"))
-    ]
-    plain = [question.caption for question in ask(GROUP, few, count=4, choices=2, seed=0).asked]
-    found = ask(GROUP, few, count=7, choices=2, seed=0)
-    captions = [question.caption for question in found.asked]
-    assert captions[:4] == plain
-    assert captions[4:] == [f"{one.split()[1][:-1]}, fluent 3d style" for one in plain[:3]]
-    assert [question.row for question in found.asked[4:]] == [question.row for question in found.asked[:3]]
+    ]  # fmt: skip
+    plain = ask(GROUP, few, count=4, choices=2, seed=0).asked
+    found = ask(GROUP, few, count=7, choices=2, seed=0).asked
+    assert found[:4] == plain
+    assert [one.caption for one in found[4:]] == [one.caption.replace("a ", "the ") for one in plain[:3]]
+    assert [one.row for one in found[4:]] == [one.row for one in plain[:3]]
+    assert len({one.seed for one in found}) == 7
     assert len(ask(GROUP, few, count=50, choices=2, seed=0).asked) == 8
 
 

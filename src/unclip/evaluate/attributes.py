@@ -11,23 +11,28 @@ from unclip.data.sample import Sample
 _BETWEEN = {"left": " to the left of ", "above": " above "}
 
 
-def alternatives(sample: Sample) -> dict[str, tuple[str, ...]]:
-    """For each respect that a drawing's first caption names: that caption, then those that differ in it alone.
+def style_ending(sample: Sample) -> str | None:
+    """How the captions end that name a drawing's style plainly: ", 3d style". None where it has no style of the artwork's."""
+    phrases = STYLE_PHRASES.get(sample.meta.get("style", ""))
+    return None if phrases is None else f", {phrases[0]}"
+
+
+def alternatives(sample: Sample, caption: str) -> dict[str, tuple[str, ...]]:
+    """For each respect that a drawing's caption names: that caption, then those that differ in it alone.
 
     `style` and `colour` have all other styles and colours as alternatives; `arrangement` the two things changed over;
     `binding` their two colours changed over. Empty for a drawing that is not of the artwork set.
     """
-    caption, meta = sample.captions[0], sample.meta
-    phrases = STYLE_PHRASES.get(meta.get("style", ""))
-    if phrases is None or not caption.endswith(f", {phrases[0]}"):
+    meta, ending = sample.meta, style_ending(sample)
+    if ending is None or not caption.endswith(ending):
         return {}
-    what = caption.removesuffix(f", {phrases[0]}")
-    styles = [other[0] for other in STYLE_PHRASES.values() if other is not phrases]
-    found = {"style": [f"{what}, {style}" for style in styles]}
+    what, style = caption.removesuffix(ending), ending.removeprefix(", ")
+    styles = [phrases[0] for phrases in STYLE_PHRASES.values() if phrases[0] != style]
+    found = {"style": [f"{what}, {other}" for other in styles]}
     if meta.get("kind") == "pair":
-        found |= _of_pair(what, meta["relation"], phrases[0])
+        found |= _of_pair(what, meta["relation"], style)
     elif meta.get("recoloured"):
-        found |= _of_colour(what, phrases[0])
+        found |= _of_colour(what, style)
     return {name: (caption, *others) for name, others in found.items()}
 
 

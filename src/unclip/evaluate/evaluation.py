@@ -216,7 +216,7 @@ class Evaluation:
         """By group and respect (style, colour, arrangement, binding): the share that is right in it."""
         found: dict[str, dict[str, Followed]] = {}
         for one, features, real in zip(self.asked, drawn.features, self.real):
-            options = [alternatives(question.sample) for question in one.questions.asked]
+            options = [alternatives(question.sample, question.caption) for question in one.questions.asked]
             names = dict.fromkeys(name for each in options for name in each)
             for name in names:
                 rows = [row for row, each in enumerate(options) if name in each]

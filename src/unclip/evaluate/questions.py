@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from unclip.data.captions import STYLE_PHRASES
 from unclip.data.sample import Sample
+from unclip.evaluate.attributes import style_ending
 from unclip.rng import Noise, derive
 
 
@@ -42,7 +42,7 @@ class Questions(NamedTuple):
     """A group's questions, and other drawings of the group to compare pictures with.
 
     Both were drawn alike: the first asked drawings, as many as the reference has, differ from it only by chance. Where
-    the group has no more, further ones are of the reference itself, and then again of all with other captions.
+    the group has no more, further ones are of the reference itself, and then of all a second time, by another caption.
     """
 
     asked: list[Question]
@@ -57,9 +57,9 @@ def ask(group: Group, samples: Sequence[Sample], *, count: int, choices: int, se
     """At most `count` questions with different captions, each with `choices` - 1 distractors from the same group; and a
     reference of at most as many drawings and at most half of the group's.
 
-    A drawing's first caption is asked: the plain one. Where there are fewer drawings than `count`, so are its other
-    captions, if they name its style as the first does. Drawings are picked with the probabilities of their weights, as
-    in training. Raises ValueError for a group of fewer than two captions.
+    A drawing's first caption is asked: the plain one. Where there are fewer drawings than `count`, so is a second one
+    that names the style as plainly, where it has one. Drawings are picked with the probabilities of their weights, as in
+    training. Raises ValueError for a group of fewer than two captions.
     """
     pool = [
         i for i, sample in enumerate(samples) if not group.kinds or sample.meta.get("kind") in group.kinds
@@ -76,21 +76,20 @@ def ask(group: Group, samples: Sequence[Sample], *, count: int, choices: int, se
     asked, reference = pool[0 : 2 * half : 2], pool[1 : 2 * half : 2]
     asked += (reference + pool[2 * half :])[: count - half]
     everything = [samples[index].captions[0] for index in pool]
-    captions = [(index, samples[index].captions[0]) for index in asked]
-    if len(asked) < count:
-        known = {caption.lower() for caption in everything}
-        captions += [(index, other) for index in asked for other in _others_with_style(samples[index], known)]
-    questions = [
-        Question(
-            row=index,
-            sample=samples[index],
-            caption=caption,
-            seed=derive(seed, "picture", group.name, samples[index].key) & 0xFFFFFFFF,
-            distractors=_distractors(samples[index], everything, choices - 1, seed),
+
+    def question(index: int, caption: str, *turn: str) -> Question:
+        sample = samples[index]
+        own = derive(seed, "picture", group.name, sample.key, *turn) & 0xFFFFFFFF
+        return Question(
+            index, sample, caption, own, distractors=_distractors(sample, everything, choices - 1, seed)
         )
-        for index, caption in captions[:count]
-    ]
-    return Questions(questions, np.array(reference, dtype=np.int64))
+
+    questions = [question(index, samples[index].captions[0]) for index in asked]
+    if len(questions) < count:
+        known = {caption.lower() for caption in everything}
+        second = [(index, _second_caption(samples[index], known)) for index in asked]
+        questions += [question(index, caption, "again") for index, caption in second if caption is not None]
+    return Questions(questions[:count], np.array(reference, dtype=np.int64))
 
 
 def weighted_order(pool: Sequence[int], samples: Sequence[Sample], seed: int) -> list[int]:
@@ -109,14 +108,14 @@ def _first_of_each_caption(pool: Sequence[int], samples: Sequence[Sample]) -> li
     return list(first.values())
 
 
-def _others_with_style(sample: Sample, known: set[str]) -> list[str]:
-    """A drawing's captions that name its style, without those that are `known`, which grow by them."""
-    phrases, found = STYLE_PHRASES.get(sample.meta.get("style", ""), ()), []
+def _second_caption(sample: Sample, known: set[str]) -> str | None:
+    """Another caption of a drawing that names its style plainly and is not `known`, which it is from then on."""
+    ending = style_ending(sample)
     for caption in sample.captions[1:]:
-        if caption.lower() not in known and any(phrase in caption for phrase in phrases):
+        if ending is not None and caption.endswith(ending) and caption.lower() not in known:
             known.add(caption.lower())
-            found.append(caption)
-    return found
+            return caption
+    return None
 
 
 def _distractors(sample: Sample, captions: Sequence[str], count: int, seed: int) -> tuple[str, ...]:
