@@ -11,9 +11,10 @@ from unclip.data.resident import Resident
 from unclip.data.shapes import Shapes
 from unclip.evaluate.ablations import compare
 from unclip.evaluate.captions_followed import captions_followed
-from unclip.evaluate.evaluation import Drawn, Evaluation, EvaluationConfig, shared, thumbnails
+from unclip.evaluate.evaluation import Asked, Drawn, Evaluation, EvaluationConfig, shared, thumbnails
 from unclip.evaluate.features import Encoder
 from unclip.evaluate.pictures import draw_pictures
+from unclip.evaluate.questions import Questions
 from unclip.evaluate.report import evaluate, table
 from unclip.images import from_uint8
 
@@ -91,6 +92,20 @@ def test_training_drawings_as_answers_are_found_out(evaluation):
     assert found["seen"]["pixels"]["median"] == 0.0
     assert found["seen"]["pixels"]["copies"] == 1.0
     assert found["unseen"]["pixels"]["median"] == found["unseen"]["pixels"]["held_out_median"]
+
+
+def test_a_drawing_asked_twice_is_one_of_the_held_out_once(system, judge, config, cache):
+    def with_more(times: int) -> Evaluation:
+        made = Evaluation(system, config(), judge=judge, cache=cache)
+        seen, (group, questions, real, reference) = made.asked
+        asked = questions.asked + times * questions.asked[:1]
+        again = torch.cat([real, *times * [real[:1]]])
+        made.asked = [seen, Asked(group, Questions(asked, questions.reference), again, reference)]
+        return made
+
+    plain = with_more(0)
+    drawn = Drawn([one.real for one in plain.asked], plain.real, None)
+    assert with_more(20).memorisation(drawn) == plain.memorisation(drawn)
 
 
 def test_distances_are_of_as_many_as_are_asked_for(system, judge, config, cache):

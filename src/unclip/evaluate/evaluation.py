@@ -276,8 +276,10 @@ class Evaluation:
 
     def memorisation(self, drawn: Drawn) -> dict[str, dict[str, dict[str, Any]]]:
         """For captions seen and unseen in training, by the judge's features and by pixels."""
-        held_out = torch.cat([self.asked[number].real for number in self.unseen])
-        held_out_features = torch.cat([self.real[number] for number in self.unseen])
+        # Each once: who is asked a second time comes last.
+        once = {n: len({question.row for question in self.asked[n].questions.asked}) for n in self.unseen}
+        held_out = torch.cat([self.asked[number].real[:count] for number, count in once.items()])
+        held_out_features = torch.cat([self.real[number][:count] for number, count in once.items()])
         sets = {
             "seen": [number for number, one in enumerate(self.asked) if one.group.seen],
             "unseen": [number for number, one in enumerate(self.asked) if not one.group.seen],
