@@ -37,10 +37,10 @@ from unclip.evaluate.distances import frechet
 from unclip.evaluate.features import Encoder
 from unclip.generate.stages import decode, decoder_denoiser
 from unclip.images import to_uint8
-from unclip.models.clip import ClipConfig
-from unclip.models.decoder import Decoder, DecoderCondition, DecoderConfig
-from unclip.models.patch_transformer import PatchTransformerConfig
-from unclip.models.unet import UnetConfig
+from unclip.networks.clip import ClipConfig
+from unclip.networks.decoder import Decoder, DecoderCondition, DecoderConfig
+from unclip.networks.patch_transformer import PatchTransformerConfig
+from unclip.networks.unet import UnetConfig
 from unclip.train.config import TrainConfig
 from unclip.train.loop import train
 from unclip.train.objectives.decoder import DecoderObjective

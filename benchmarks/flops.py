@@ -20,11 +20,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unclip import recipes
 from unclip.data.degradation import choose_crops, training_pair
-from unclip.models.clip import Clip, ClipConfig
-from unclip.models.decoder import Decoder, DecoderCondition, DecoderConfig
-from unclip.models.prior_autoregressive import AutoregressivePrior, AutoregressivePriorConfig
-from unclip.models.prior_diffusion import DiffusionPrior, DiffusionPriorConfig, PriorCondition
-from unclip.models.upsampler import Upsampler, UpsamplerConfig
+from unclip.networks.clip import Clip, ClipConfig
+from unclip.networks.decoder import Decoder, DecoderCondition, DecoderConfig
+from unclip.networks.prior_autoregressive import AutoregressivePrior, AutoregressivePriorConfig
+from unclip.networks.prior_diffusion import DiffusionPrior, DiffusionPriorConfig, PriorCondition
+from unclip.networks.upsampler import Upsampler, UpsamplerConfig
 from unclip.rng import Noise
 from unclip.train.config import TrainConfig
 

@@ -15,11 +15,11 @@ import torch
 from torch import nn
 
 from unclip.diffusion.parametrization import ProcessConfig
-from unclip.models.clip import Clip, ClipConfig, TextConfig, VisionConfig
-from unclip.models.decoder import CaptionConfig, Decoder, DecoderConfig
-from unclip.models.patch_transformer import PatchTransformerConfig
-from unclip.models.prior_diffusion import DiffusionPrior, DiffusionPriorConfig
-from unclip.models.unet import UnetConfig
+from unclip.networks.clip import Clip, ClipConfig, TextConfig, VisionConfig
+from unclip.networks.decoder import CaptionConfig, Decoder, DecoderConfig
+from unclip.networks.patch_transformer import PatchTransformerConfig
+from unclip.networks.prior_diffusion import DiffusionPrior, DiffusionPriorConfig
+from unclip.networks.unet import UnetConfig
 from unclip.tokenizers.clip import ClipTokenizer
 
 

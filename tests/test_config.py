@@ -9,12 +9,12 @@ import pytest
 from unclip import config as configs
 from unclip.config import ConfigError
 from unclip.diffusion.parametrization import ProcessConfig
-from unclip.models.clip import ClipConfig, TextConfig, VisionConfig
-from unclip.models.decoder import CaptionConfig, DecoderConfig
-from unclip.models.patch_transformer import PatchTransformerConfig
-from unclip.models.prior_autoregressive import AutoregressivePriorConfig, CaptionEncoderConfig
-from unclip.models.prior_diffusion import DiffusionPriorConfig
-from unclip.models.unet import UnetConfig
+from unclip.networks.clip import ClipConfig, TextConfig, VisionConfig
+from unclip.networks.decoder import CaptionConfig, DecoderConfig
+from unclip.networks.patch_transformer import PatchTransformerConfig
+from unclip.networks.prior_autoregressive import AutoregressivePriorConfig, CaptionEncoderConfig
+from unclip.networks.prior_diffusion import DiffusionPriorConfig
+from unclip.networks.unet import UnetConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from unclip.models.decoder import Decoder, DecoderConfig
-from unclip.models.unet import UnetConfig
+from unclip.networks.decoder import Decoder, DecoderConfig
+from unclip.networks.unet import UnetConfig
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 

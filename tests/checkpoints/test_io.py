@@ -19,8 +19,8 @@ from unclip.checkpoints.io import build, load_model, load_part, save_model
 from unclip.checkpoints.manifest import ModelError, describe, read_manifest, verify
 from unclip.checkpoints.pack import pack
 from unclip.checkpoints.quantize import dequantize, encode, quantize
-from unclip.models.clip import Clip, ClipConfig, TextConfig, VisionConfig
-from unclip.models.inference import matrices
+from unclip.networks.clip import Clip, ClipConfig, TextConfig, VisionConfig
+from unclip.networks.inference import matrices
 
 CONFIG = ClipConfig(
     embedding=16,

@@ -14,12 +14,12 @@ from unclip.checkpoints.pack import pack
 from unclip.checkpoints.quantize import dequantize, quantize
 from unclip.checkpoints.space import describe, differ, sketch
 from unclip.diffusion.parametrization import ProcessConfig
-from unclip.models.clip import Clip, ClipConfig, TextConfig, VisionConfig
-from unclip.models.decoder import CaptionConfig, DecoderConfig
-from unclip.models.prior_autoregressive import AutoregressivePriorConfig
-from unclip.models.prior_diffusion import DiffusionPrior, DiffusionPriorConfig
-from unclip.models.unet import UnetConfig
-from unclip.models.upsampler import UpsamplerConfig
+from unclip.networks.clip import Clip, ClipConfig, TextConfig, VisionConfig
+from unclip.networks.decoder import CaptionConfig, DecoderConfig
+from unclip.networks.prior_autoregressive import AutoregressivePriorConfig
+from unclip.networks.prior_diffusion import DiffusionPrior, DiffusionPriorConfig
+from unclip.networks.unet import UnetConfig
+from unclip.networks.upsampler import UpsamplerConfig
 
 CLIP = ClipConfig(
     embedding=16,

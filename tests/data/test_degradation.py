@@ -18,8 +18,8 @@ from unclip.data.degradation import (
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.images import to_uint8
 from unclip.images.tensors import jpeg
-from unclip.models.unet import UnetConfig
-from unclip.models.upsampler import UpsamplerCondition, UpsamplerConfig, resize_up
+from unclip.networks.unet import UnetConfig
+from unclip.networks.upsampler import UpsamplerCondition, UpsamplerConfig, resize_up
 from unclip.rng import Noise
 
 CONFIG = UpsamplerConfig(

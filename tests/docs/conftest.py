@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from unclip.checkpoints.io import save_model
-from unclip.models.patch_transformer import PatchTransformerConfig
-from unclip.models.unet import UnetConfig
-from unclip.models.upsampler import Upsampler, UpsamplerConfig
+from unclip.networks.patch_transformer import PatchTransformerConfig
+from unclip.networks.unet import UnetConfig
+from unclip.networks.upsampler import Upsampler, UpsamplerConfig
 from unclip.tokenizers.clip import ClipTokenizer
 
 ROOT = Path(__file__).parent.parent.parent

@@ -12,7 +12,7 @@ from unclip.evaluate.evaluation import EvaluationConfig
 from unclip.evaluate.features import Encoder
 from unclip.evaluate.questions import Group
 from unclip.generate.system import System
-from unclip.models.patch_transformer import PatchTransformerConfig
+from unclip.networks.patch_transformer import PatchTransformerConfig
 from unclip.tokenizers.clip import ClipTokenizer
 
 DEFAULTS = {"steps": 2, "prior_steps": 2, "candidates": 1, "guidance": 1.0}

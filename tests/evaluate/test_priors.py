@@ -6,7 +6,7 @@ from torch import nn
 from unclip.evaluate.ablations import compare, priors
 from unclip.evaluate.evaluation import Evaluation
 from unclip.generate.system import System
-from unclip.models.prior_autoregressive import AutoregressivePrior, AutoregressivePriorConfig
+from unclip.networks.prior_autoregressive import AutoregressivePrior, AutoregressivePriorConfig
 
 
 def test_both_priors_are_compared(system, judge, config, cache):

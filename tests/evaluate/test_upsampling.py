@@ -15,8 +15,8 @@ from unclip.evaluate.perceptual import perceptual_distance
 from unclip.evaluate.upsampling import spread, upsampling
 from unclip.generate.system import System
 from unclip.images import from_uint8
-from unclip.models.unet import UnetConfig
-from unclip.models.upsampler import Upsampler, UpsamplerCondition, UpsamplerConfig
+from unclip.networks.unet import UnetConfig
+from unclip.networks.upsampler import Upsampler, UpsamplerCondition, UpsamplerConfig
 
 
 class Bicubic(Upsampler):

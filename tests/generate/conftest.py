@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from unclip.checkpoints.io import save_model
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.generate.system import System
-from unclip.models.decoder import Decoder, DecoderContext
-from unclip.models.patch_transformer import PatchTransformerConfig
-from unclip.models.unet import UnetConfig
-from unclip.models.upsampler import Upsampler, UpsamplerConfig
+from unclip.networks.decoder import Decoder, DecoderContext
+from unclip.networks.patch_transformer import PatchTransformerConfig
+from unclip.networks.unet import UnetConfig
+from unclip.networks.upsampler import Upsampler, UpsamplerConfig
 from unclip.tokenizers.clip import ClipTokenizer
 
 DEFAULTS = {"steps": 3, "prior_steps": 3, "upsampler_steps": 2, "candidates": 2, "guidance": 2.0}

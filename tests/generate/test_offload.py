@@ -11,8 +11,8 @@ from torch import nn
 import unclip
 from unclip.generate.offload import returned_when_freed
 from unclip.generate.system import System
-from unclip.models.inference import matrices
-from unclip.models.prior_diffusion import DiffusionPrior
+from unclip.networks.inference import matrices
+from unclip.networks.prior_diffusion import DiffusionPrior
 from unclip.nn.packed import PackedConv2d, PackedLinear
 
 

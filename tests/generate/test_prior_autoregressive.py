@@ -7,7 +7,7 @@ from torch import nn
 from unclip.generate.progress import Progress
 from unclip.generate.stages import choose, read_captions, sample_prior_autoregressive
 from unclip.generate.system import System
-from unclip.models.prior_autoregressive import AutoregressivePrior, AutoregressivePriorConfig, dot_product
+from unclip.networks.prior_autoregressive import AutoregressivePrior, AutoregressivePriorConfig, dot_product
 
 PROMPT, DIMENSIONS = "a red apple", 5
 

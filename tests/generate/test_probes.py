@@ -86,7 +86,7 @@ def test_typographic_probe(tiny_system, drawing):
 
 
 def test_the_prior_knows_its_components(drawing):
-    from unclip.models.embedding_codes import EmbeddingCodes
+    from unclip.networks.embedding_codes import EmbeddingCodes
 
     torch.manual_seed(0)
     embeddings = torch.randn(64, 6)

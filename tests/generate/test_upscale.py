@@ -6,9 +6,9 @@ from PIL import Image
 
 from unclip.generate.system import System
 from unclip.generate.upscale import plan, upscale
-from unclip.models.tiling import reach
-from unclip.models.unet import UnetConfig
-from unclip.models.upsampler import Upsampler, UpsamplerConfig
+from unclip.networks.tiling import reach
+from unclip.networks.unet import UnetConfig
+from unclip.networks.upsampler import Upsampler, UpsamplerConfig
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from unclip.checkpoints.manifest import ModelError
 from unclip.checkpoints.maps import clip as clip_map
 from unclip.checkpoints.maps.clip import MEAN, STD
 from unclip.checkpoints.opened import open_model
-from unclip.models.clip import Clip
+from unclip.networks.clip import Clip
 
 WIDTH, LAYERS, CONTEXT = 64, 2, 77
 MERGES = [("c", "a"), ("ca", "t</w>"), ("r", "e"), ("re", "d</w>")]

@@ -27,10 +27,10 @@ from unclip.checkpoints.io import build
 from unclip.checkpoints.keymap import Table
 from unclip.checkpoints.maps import clip as clip_map
 from unclip.checkpoints.maps import karlo, karlo_original
-from unclip.models.clip import Clip
-from unclip.models.decoder import Decoder
-from unclip.models.prior_diffusion import DiffusionPrior
-from unclip.models.upsampler import Upsampler
+from unclip.networks.clip import Clip
+from unclip.networks.decoder import Decoder
+from unclip.networks.prior_diffusion import DiffusionPrior
+from unclip.networks.upsampler import Upsampler
 
 PRIOR = {
     "_class_name": "PriorTransformer",

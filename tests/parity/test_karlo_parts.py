@@ -6,9 +6,9 @@ from torch import Tensor
 
 from unclip.checkpoints.files import open_weights
 from unclip.checkpoints.foreign import Foreign, recognise
-from unclip.models.decoder import DecoderCondition
-from unclip.models.prior_diffusion import PriorCondition
-from unclip.models.upsampler import UpsamplerCondition
+from unclip.networks.decoder import DecoderCondition
+from unclip.networks.prior_diffusion import PriorCondition
+from unclip.networks.upsampler import UpsamplerCondition
 
 PROMPTS = ["a red cat", "a dog, a red dog and many more dogs than it reads", ""]
 

@@ -7,8 +7,8 @@ import torch
 import unclip
 from unclip.generate.offload import InTurn
 from unclip.generate.system import System
-from unclip.models.inference import pack
-from unclip.models.upsampler import Upsampler
+from unclip.networks.inference import pack
+from unclip.networks.upsampler import Upsampler
 from unclip.nn.packed import can_pack
 
 STEPS = {"prior_steps": 3, "steps": 3, "upsampler_steps": 3}

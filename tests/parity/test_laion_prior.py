@@ -20,8 +20,8 @@ from unclip.checkpoints.opened import open_model
 from unclip.checkpoints.pull import kind_of_folder, needed
 from unclip.diffusion.samplers import sample
 from unclip.generate.stages import prior_condition, read_captions
-from unclip.models.prior_diffusion import PriorCondition
-from unclip.models.prior_laion import LaionPrior, LaionPriorConfig
+from unclip.networks.prior_diffusion import PriorCondition
+from unclip.networks.prior_laion import LaionPrior, LaionPriorConfig
 
 HERE = Path(__file__).parent
 

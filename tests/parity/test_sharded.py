@@ -16,8 +16,8 @@ from unclip.checkpoints.foreign import recognise
 from unclip.checkpoints.manifest import ModelError
 from unclip.checkpoints.maps import clip as clip_map
 from unclip.checkpoints.opened import open_model
-from unclip.models.clip import Clip
-from unclip.models.prior_diffusion import DiffusionPrior
+from unclip.networks.clip import Clip
+from unclip.networks.prior_diffusion import DiffusionPrior
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from diffusers import UNet2DConditionModel, UNet2DModel
 from torch import Tensor
 
 from unclip.checkpoints.maps.unet import TABLE
-from unclip.models.unet import Unet, UnetConfig
+from unclip.networks.unet import Unet, UnetConfig
 
 LEVELS: dict[str, Any] = {"multiples": (1, 2, 3, 4), "channels": 16, "groups": 8}
 CHANNELS = (16, 32, 48, 64)

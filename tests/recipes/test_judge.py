@@ -4,7 +4,7 @@ import pytest
 
 from unclip import recipes
 from unclip.data.artwork_plan import SPLITS
-from unclip.models.clip import Clip, ClipConfig
+from unclip.networks.clip import Clip, ClipConfig
 from unclip.recipes import judge
 
 

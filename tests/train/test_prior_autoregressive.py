@@ -10,8 +10,8 @@ import torch
 from unclip import recipes
 from unclip.checkpoints.io import load_model
 from unclip.config import override
-from unclip.models.embedding_codes import dimensions_for
-from unclip.models.prior_autoregressive import AutoregressivePrior
+from unclip.networks.embedding_codes import dimensions_for
+from unclip.networks.prior_autoregressive import AutoregressivePrior
 from unclip.rng import Noise
 from unclip.train.loop import train
 

@@ -31,7 +31,7 @@ from unclip.checkpoints.maps import clip as clip_map
 from unclip.checkpoints.maps import karlo, laion
 from unclip.checkpoints.registry import classes
 from unclip.checkpoints.space import OPENAI_L, OPENCLIP_BIG_G
-from unclip.models.clip import ClipConfig
+from unclip.networks.clip import ClipConfig
 from unclip.tokenizers.clip import ClipTokenizer
 
 # What UnCLIPPipeline samples with.

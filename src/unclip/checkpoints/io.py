@@ -28,7 +28,7 @@ from unclip.checkpoints.registry import classes, kind_of, read_config
 from unclip.checkpoints.space import PROJECTION, sketch
 from unclip.checkpoints.stream import Stream
 from unclip.config import to_dict
-from unclip.models.inference import matrices
+from unclip.networks.inference import matrices
 
 Network = TypeVar("Network", bound=nn.Module)
 

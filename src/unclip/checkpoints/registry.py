@@ -18,14 +18,14 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "clip": Kind("unclip.models.clip", "ClipConfig", "Clip"),
-    "prior_diffusion": Kind("unclip.models.prior_diffusion", "DiffusionPriorConfig", "DiffusionPrior"),
-    "prior_laion": Kind("unclip.models.prior_laion", "LaionPriorConfig", "LaionPrior"),
+    "clip": Kind("unclip.networks.clip", "ClipConfig", "Clip"),
+    "prior_diffusion": Kind("unclip.networks.prior_diffusion", "DiffusionPriorConfig", "DiffusionPrior"),
+    "prior_laion": Kind("unclip.networks.prior_laion", "LaionPriorConfig", "LaionPrior"),
     "prior_autoregressive": Kind(
-        "unclip.models.prior_autoregressive", "AutoregressivePriorConfig", "AutoregressivePrior"
+        "unclip.networks.prior_autoregressive", "AutoregressivePriorConfig", "AutoregressivePrior"
     ),
-    "decoder": Kind("unclip.models.decoder", "DecoderConfig", "Decoder"),
-    "upsampler": Kind("unclip.models.upsampler", "UpsamplerConfig", "Upsampler"),
+    "decoder": Kind("unclip.networks.decoder", "DecoderConfig", "Decoder"),
+    "upsampler": Kind("unclip.networks.upsampler", "UpsamplerConfig", "Upsampler"),
 }
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unclip.images.tensors import from_uint8, jpeg, to_uint8
-from unclip.models.upsampler import UpsamplerCondition, UpsamplerConfig, resize_up
+from unclip.networks.upsampler import UpsamplerCondition, UpsamplerConfig, resize_up
 from unclip.rng import Noise
 
 MARGIN = 8

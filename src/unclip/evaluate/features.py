@@ -17,7 +17,7 @@ from unclip.checkpoints.manifest import read_manifest
 from unclip.data.resident import Resident
 from unclip.generate.system import System
 from unclip.images import from_uint8
-from unclip.models.clip import Clip
+from unclip.networks.clip import Clip
 from unclip.tokenizers.clip import ClipTokenizer
 
 

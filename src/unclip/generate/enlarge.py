@@ -10,8 +10,8 @@ from unclip.generate.progress import Reporter
 from unclip.generate.settings import Settings
 from unclip.generate.stages import Seeds, upsample
 from unclip.generate.system import System
-from unclip.models.tiling import in_tiles
-from unclip.models.upsampler import Upsampler
+from unclip.networks.tiling import in_tiles
+from unclip.networks.upsampler import Upsampler
 
 TILE = 256
 """The side of the pieces in which a large picture is computed, in pixels of the net: of one with patches, in patches."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from unclip.models.upsampler import Upsampler
+from unclip.networks.upsampler import Upsampler
 
 NOTHING = "\n"
 """A prefix that no weight's name has: loading what begins with it loads nothing."""

@@ -16,7 +16,7 @@ from unclip.generate.settings import Settings, choose_seed
 from unclip.generate.sources import PictureLike, embed_sources, read_source
 from unclip.generate.system import System
 from unclip.generate.text_to_image import MAX_PICTURES, check_batch_size, check_count, check_size
-from unclip.models.embedding_codes import principal_components
+from unclip.networks.embedding_codes import principal_components
 
 
 class Basis(NamedTuple):

@@ -22,11 +22,11 @@ from unclip.diffusion.paths import start
 from unclip.diffusion.samplers import SAMPLERS
 from unclip.generate.known import Known
 from unclip.generate.settings import Settings
-from unclip.models.clip import Clip, TextEncoding
-from unclip.models.decoder import Decoder, DecoderCondition
-from unclip.models.prior_autoregressive import AutoregressivePrior
-from unclip.models.prior_diffusion import EmbeddingDiffusion, PriorCondition, nearest
-from unclip.models.upsampler import Upsampler
+from unclip.networks.clip import Clip, TextEncoding
+from unclip.networks.decoder import Decoder, DecoderCondition
+from unclip.networks.prior_autoregressive import AutoregressivePrior
+from unclip.networks.prior_diffusion import EmbeddingDiffusion, PriorCondition, nearest
+from unclip.networks.upsampler import Upsampler
 from unclip.rng import Noise, TorchNoise, derive
 from unclip.tokenizers.clip import ClipTokenizer
 

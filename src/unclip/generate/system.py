@@ -20,13 +20,13 @@ from unclip.generate.progress import Callback
 from unclip.generate.settings import PriorName, RandomName, Settings, read_settings
 from unclip.generate.sources import PictureLike, read_source
 from unclip.generate.stages import read_captions, warn_if_cut
-from unclip.models.clip import Clip, ClipConfig
-from unclip.models.decoder import Decoder
-from unclip.models.inference import pack
-from unclip.models.prior_autoregressive import AutoregressivePrior
-from unclip.models.prior_diffusion import EmbeddingDiffusion
-from unclip.models.unet import Unet, UnetConfig
-from unclip.models.upsampler import Upsampler
+from unclip.networks.clip import Clip, ClipConfig
+from unclip.networks.decoder import Decoder
+from unclip.networks.inference import pack
+from unclip.networks.prior_autoregressive import AutoregressivePrior
+from unclip.networks.prior_diffusion import EmbeddingDiffusion
+from unclip.networks.unet import Unet, UnetConfig
+from unclip.networks.upsampler import Upsampler
 from unclip.tokenizers.clip import ClipTokenizer
 
 Part = TypeVar("Part", bound=nn.Module)

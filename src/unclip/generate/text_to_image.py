@@ -27,7 +27,7 @@ from unclip.generate.stages import (
 )
 from unclip.generate.system import System
 from unclip.images.tensors import to_image
-from unclip.models.prior_autoregressive import AutoregressivePrior
+from unclip.networks.prior_autoregressive import AutoregressivePrior
 
 MAX_PICTURES = 10_000
 

@@ -17,7 +17,7 @@ from unclip.generate.sources import PictureLike, read_source
 from unclip.generate.system import System
 from unclip.images.files import MAX_PIXELS, resize
 from unclip.images.tensors import to_image, to_tensor
-from unclip.models.upsampler import Upsampler
+from unclip.networks.upsampler import Upsampler
 
 
 def upscale(

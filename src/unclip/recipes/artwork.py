@@ -8,13 +8,13 @@ The second upsampler learns from drawings of its own size: `unclip data artwork 
 from unclip.diffusion.losses import LogitNormal, LogNormal, LossConfig, UniformTime
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.generate.settings import Settings
-from unclip.models.clip import ClipConfig, TextConfig, VisionConfig
-from unclip.models.decoder import CaptionConfig, DecoderConfig
-from unclip.models.patch_transformer import PatchTransformerConfig
-from unclip.models.prior_autoregressive import AutoregressivePriorConfig
-from unclip.models.prior_diffusion import DiffusionPriorConfig
-from unclip.models.unet import UnetConfig
-from unclip.models.upsampler import UpsamplerConfig
+from unclip.networks.clip import ClipConfig, TextConfig, VisionConfig
+from unclip.networks.decoder import CaptionConfig, DecoderConfig
+from unclip.networks.patch_transformer import PatchTransformerConfig
+from unclip.networks.prior_autoregressive import AutoregressivePriorConfig
+from unclip.networks.prior_diffusion import DiffusionPriorConfig
+from unclip.networks.unet import UnetConfig
+from unclip.networks.upsampler import UpsamplerConfig
 from unclip.train.config import DataConfig, TrainConfig
 from unclip.train.optim import OptimizerConfig
 

@@ -9,12 +9,12 @@ minimisation; and the prior and the text tower share one context length, since t
 from unclip.diffusion.losses import LossConfig, UniformTime
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.generate.settings import Settings
-from unclip.models.clip import ClipConfig, TextConfig, VisionConfig
-from unclip.models.decoder import CaptionConfig, DecoderConfig
-from unclip.models.prior_autoregressive import AutoregressivePriorConfig, CaptionEncoderConfig
-from unclip.models.prior_diffusion import DiffusionPriorConfig
-from unclip.models.unet import UnetConfig
-from unclip.models.upsampler import UpsamplerConfig
+from unclip.networks.clip import ClipConfig, TextConfig, VisionConfig
+from unclip.networks.decoder import CaptionConfig, DecoderConfig
+from unclip.networks.prior_autoregressive import AutoregressivePriorConfig, CaptionEncoderConfig
+from unclip.networks.prior_diffusion import DiffusionPriorConfig
+from unclip.networks.unet import UnetConfig
+from unclip.networks.upsampler import UpsamplerConfig
 from unclip.train.config import DataConfig, TrainConfig
 from unclip.train.optim import OptimizerConfig
 

@@ -6,7 +6,7 @@ unclip evaluate --recipe artwork --model runs/artwork/model --data SHARDS --judg
 
 from unclip.evaluate.evaluation import EvaluationConfig
 from unclip.evaluate.questions import Group
-from unclip.models.clip import ClipConfig, TextConfig, VisionConfig
+from unclip.networks.clip import ClipConfig, TextConfig, VisionConfig
 from unclip.train.config import DataConfig, TrainConfig
 from unclip.train.optim import OptimizerConfig
 

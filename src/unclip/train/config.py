@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from unclip.diffusion.losses import LossConfig
-from unclip.models.clip import ClipConfig
-from unclip.models.decoder import DecoderConfig
-from unclip.models.prior_autoregressive import AutoregressivePriorConfig
-from unclip.models.prior_diffusion import DiffusionPriorConfig
-from unclip.models.upsampler import UpsamplerConfig
+from unclip.networks.clip import ClipConfig
+from unclip.networks.decoder import DecoderConfig
+from unclip.networks.prior_autoregressive import AutoregressivePriorConfig
+from unclip.networks.prior_diffusion import DiffusionPriorConfig
+from unclip.networks.upsampler import UpsamplerConfig
 from unclip.train.optim import OptimizerConfig
 
 Stage = Literal["clip", "prior", "decoder", "upsampler", "upsampler_1024", "prior_autoregressive"]

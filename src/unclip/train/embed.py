@@ -12,7 +12,7 @@ from unclip.checkpoints.io import load_part
 from unclip.checkpoints.manifest import Space, read_manifest
 from unclip.checkpoints.space import PROJECTION, sketch
 from unclip.images import write_atomically
-from unclip.models.clip import Clip
+from unclip.networks.clip import Clip
 from unclip.tokenizers.clip import ClipTokenizer
 from unclip.train.config import TrainConfig
 from unclip.train.source import Source

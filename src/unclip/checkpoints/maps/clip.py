@@ -8,8 +8,8 @@ from torch import Tensor
 from unclip.checkpoints.keymap import TRANSPOSED, Row, Table, absent, renamed, row, stacked, within
 from unclip.checkpoints.manifest import ModelError
 from unclip.checkpoints.maps.options import Options
-from unclip.models.clip import ClipConfig, TextConfig, VisionConfig
-from unclip.models.decoder import CaptionConfig
+from unclip.networks.clip import ClipConfig, TextConfig, VisionConfig
+from unclip.networks.decoder import CaptionConfig
 from unclip.nn.transformer import Activation
 
 # OpenAI's preprocessing, which every public ViT CLIP keeps.

@@ -23,10 +23,10 @@ from unclip.checkpoints.maps import clip as clip_map
 from unclip.checkpoints.maps import unet as unet_map
 from unclip.checkpoints.maps.options import Options
 from unclip.diffusion.parametrization import ProcessConfig
-from unclip.models.clip import ClipConfig
-from unclip.models.decoder import DecoderConfig
-from unclip.models.prior_diffusion import DiffusionPriorConfig
-from unclip.models.upsampler import UpsamplerConfig
+from unclip.networks.clip import ClipConfig
+from unclip.networks.decoder import DecoderConfig
+from unclip.networks.prior_diffusion import DiffusionPriorConfig
+from unclip.networks.upsampler import UpsamplerConfig
 
 _PRIOR_BLOCK = [
     *renamed({"norm_1": "norm1", "norm_2": "norm3", "mlp.0": "ff.net.0.proj", "mlp.2": "ff.net.2"}),

@@ -19,11 +19,11 @@ from unclip.checkpoints.keymap import (
 )
 from unclip.checkpoints.maps.clip import caption_by, openai_table
 from unclip.diffusion.parametrization import ProcessConfig
-from unclip.models.clip import ClipConfig
-from unclip.models.decoder import DecoderConfig
-from unclip.models.prior_diffusion import DiffusionPriorConfig
-from unclip.models.unet import UnetConfig
-from unclip.models.upsampler import UpsamplerConfig
+from unclip.networks.clip import ClipConfig
+from unclip.networks.decoder import DecoderConfig
+from unclip.networks.prior_diffusion import DiffusionPriorConfig
+from unclip.networks.unet import UnetConfig
+from unclip.networks.upsampler import UpsamplerConfig
 
 # What each file's name begins with; `{}` of the public ones are steps.
 FILES = {

@@ -10,7 +10,7 @@ from typing import Any
 from unclip.checkpoints.keymap import Form, Table, absent, row, with_leading, within
 from unclip.checkpoints.maps.options import Options
 from unclip.diffusion.parametrization import ProcessConfig
-from unclip.models.prior_laion import LaionPriorConfig
+from unclip.networks.prior_laion import LaionPriorConfig
 
 CONFIG = "prior_config.json"
 RELAX = 128.0

@@ -6,7 +6,7 @@ from typing import Any
 from unclip.checkpoints.keymap import Row, Table, renamed, row, stacked, within
 from unclip.checkpoints.manifest import ModelError
 from unclip.checkpoints.maps.options import Options
-from unclip.models.unet import UnetConfig
+from unclip.networks.unet import UnetConfig
 
 _RESBLOCK = renamed(
     {"norm1": "norm1", "conv1": "conv1", "embedding": "time_emb_proj", "norm2": "norm2", "conv2": "conv2"}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from unclip.models.prior_diffusion import PriorCondition
+from unclip.networks.prior_diffusion import PriorCondition
 from unclip.train.config import TrainConfig
 from unclip.train.embed import ClipRun
 from unclip.train.source import Source

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unclip.config import from_dict, to_dict
 from unclip.evaluate.retrieval import fitting_captions, retrieval
-from unclip.models.clip import Clip, ClipConfig
+from unclip.networks.clip import Clip, ClipConfig
 from unclip.rng import Noise
 from unclip.tokenizers.clip import ClipTokenizer
 from unclip.train.config import TrainConfig

@@ -14,7 +14,7 @@ from unclip.diffusion.parametrization import Preconditioned
 from unclip.diffusion.samplers import sample
 from unclip.generate.stages import decode, decoder_denoiser
 from unclip.images import grid, to_image
-from unclip.models.decoder import CaptionConfig, Decoder, DecoderCondition, DecoderConfig
+from unclip.networks.decoder import CaptionConfig, Decoder, DecoderCondition, DecoderConfig
 from unclip.rng import Noise
 from unclip.train.config import TrainConfig
 from unclip.train.embed import ClipRun

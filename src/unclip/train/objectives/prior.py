@@ -11,7 +11,7 @@ from torch import nn
 from unclip.diffusion.losses import diffusion_loss
 from unclip.diffusion.parametrization import Preconditioned
 from unclip.diffusion.samplers import sample
-from unclip.models.prior_diffusion import DiffusionPrior, DiffusionPriorConfig
+from unclip.networks.prior_diffusion import DiffusionPrior, DiffusionPriorConfig
 from unclip.rng import Noise
 from unclip.train.config import TrainConfig
 from unclip.train.objective import Losses, compiled

@@ -11,14 +11,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from unclip.models.embedding_codes import dimensions_for
-from unclip.models.prior_autoregressive import (
+from unclip.networks.embedding_codes import dimensions_for
+from unclip.networks.prior_autoregressive import (
     AutoregressivePrior,
     AutoregressivePriorConfig,
     Predicted,
     dot_product,
 )
-from unclip.models.prior_diffusion import PriorCondition
+from unclip.networks.prior_diffusion import PriorCondition
 from unclip.rng import Noise
 from unclip.train.config import TrainConfig
 from unclip.train.objective import Losses, compiled

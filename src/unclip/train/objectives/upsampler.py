@@ -12,7 +12,7 @@ from unclip.diffusion.parametrization import Preconditioned
 from unclip.diffusion.samplers import sample
 from unclip.generate.stages import upsample
 from unclip.images import grid, to_image
-from unclip.models.upsampler import Upsampler, UpsamplerCondition, UpsamplerConfig, resize_up
+from unclip.networks.upsampler import Upsampler, UpsamplerCondition, UpsamplerConfig, resize_up
 from unclip.rng import Noise
 from unclip.train.config import TrainConfig
 from unclip.train.objective import Losses, compiled

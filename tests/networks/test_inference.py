@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from unclip.models.inference import matrices, pack
-from unclip.models.unet import Unet, UnetConfig
+from unclip.networks.inference import matrices, pack
+from unclip.networks.unet import Unet, UnetConfig
 from unclip.nn.packed import PackedConv2d, PackedLinear, PackedResBlock, can_pack
 
 CONFIG = UnetConfig(

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from unclip.diffusion.parametrization import ProcessConfig
-from unclip.models.tiling import TiledUnet, in_tiles, reach
-from unclip.models.unet import Unet, UnetConfig
-from unclip.models.upsampler import Upsampler, UpsamplerConfig
+from unclip.networks.tiling import TiledUnet, in_tiles, reach
+from unclip.networks.unet import Unet, UnetConfig
+from unclip.networks.upsampler import Upsampler, UpsamplerConfig
 
 
 def config(**more) -> UnetConfig:

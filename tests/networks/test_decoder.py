@@ -7,9 +7,9 @@ import torch
 
 from unclip.diffusion.parametrization import Preconditioned, ProcessConfig
 from unclip.diffusion.samplers import euler, sample
-from unclip.models.decoder import CaptionConfig, Decoder, DecoderCondition, DecoderConfig
-from unclip.models.patch_transformer import PatchTransformer, PatchTransformerConfig
-from unclip.models.unet import Unet, UnetConfig
+from unclip.networks.decoder import CaptionConfig, Decoder, DecoderCondition, DecoderConfig
+from unclip.networks.patch_transformer import PatchTransformer, PatchTransformerConfig
+from unclip.networks.unet import Unet, UnetConfig
 
 END = 11
 NETS = {

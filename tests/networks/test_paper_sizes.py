@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from unclip import config as configs
-from unclip.models.clip import Clip
-from unclip.models.decoder import Decoder
-from unclip.models.prior_autoregressive import AutoregressivePrior
-from unclip.models.prior_diffusion import DiffusionPrior
-from unclip.models.upsampler import Upsampler
+from unclip.networks.clip import Clip
+from unclip.networks.decoder import Decoder
+from unclip.networks.prior_autoregressive import AutoregressivePrior
+from unclip.networks.prior_diffusion import DiffusionPrior
+from unclip.networks.upsampler import Upsampler
 from unclip.recipes import dalle2
 from unclip.train.config import TrainConfig
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unclip.models.embedding_codes import (
+from unclip.networks.embedding_codes import (
     EmbeddingCodes,
     dimensions_for,
     nearest_level,

@@ -12,8 +12,8 @@ from unclip import config as configs
 from unclip.data.degradation import training_pair
 from unclip.diffusion.parametrization import Preconditioned, ProcessConfig
 from unclip.diffusion.samplers import euler
-from unclip.models.unet import UnetConfig
-from unclip.models.upsampler import (
+from unclip.networks.unet import UnetConfig
+from unclip.networks.upsampler import (
     Upsampler,
     UpsamplerCondition,
     UpsamplerConfig,

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from unclip.diffusion.denoiser import Step
-from unclip.models.embedding_codes import EmbeddingCodes, nearest_level, quantile_levels
-from unclip.models.prior_diffusion import PriorCondition, nearest
+from unclip.networks.embedding_codes import EmbeddingCodes, nearest_level, quantile_levels
+from unclip.networks.prior_diffusion import PriorCondition, nearest
 from unclip.nn.transformer import Activation, KeyValues, Transformer
 from unclip.rng import Noise
 

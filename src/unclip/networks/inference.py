@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from unclip.models.unet import Unet
+from unclip.networks.unet import Unet
 from unclip.nn.packed import PackedConv2d, PackedLinear, PackedResBlock, can_pack
 from unclip.nn.resblock import ResBlock
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from unclip.checkpoints.io import load_model, save_model
-from unclip.models.prior_autoregressive import (
+from unclip.networks.prior_autoregressive import (
     AutoregressivePrior,
     AutoregressivePriorConfig,
     CaptionEncoderConfig,
@@ -16,7 +16,7 @@ from unclip.models.prior_autoregressive import (
     draw,
     draw_top,
 )
-from unclip.models.prior_diffusion import DiffusionPrior, DiffusionPriorConfig, PriorCondition
+from unclip.networks.prior_diffusion import DiffusionPrior, DiffusionPriorConfig, PriorCondition
 from unclip.rng import Noise
 
 ROWS, CONTEXT, EMBEDDING, TEXT = 3, 5, 8, 6

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unclip.diffusion.parametrization import ProcessConfig
-from unclip.models.unet import Unet, UnetConfig
+from unclip.networks.unet import Unet, UnetConfig
 from unclip.nn.embeddings import LabelEmbedding
 
 

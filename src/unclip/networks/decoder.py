@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from unclip.diffusion.losses import Uncertainty
 from unclip.diffusion.parametrization import ProcessConfig
-from unclip.models.clip import TextConfig
-from unclip.models.clip_caption import CaptionContext, ClipCaption
-from unclip.models.patch_transformer import PatchTransformer, PatchTransformerConfig
-from unclip.models.unet import Unet, UnetConfig
+from unclip.networks.clip import TextConfig
+from unclip.networks.clip_caption import CaptionContext, ClipCaption
+from unclip.networks.patch_transformer import PatchTransformer, PatchTransformerConfig
+from unclip.networks.unet import Unet, UnetConfig
 from unclip.nn.attention import Readings
 from unclip.nn.transformer import Activation, Transformer
 

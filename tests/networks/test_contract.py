@@ -11,18 +11,18 @@ from torch import Tensor, nn
 
 from unclip import config as configs
 from unclip.diffusion.parametrization import ProcessConfig
-from unclip.models.clip import Clip, ClipConfig, TextConfig, VisionConfig
-from unclip.models.decoder import CaptionConfig, Decoder, DecoderCondition, DecoderConfig
-from unclip.models.patch_transformer import PatchTransformerConfig
-from unclip.models.prior_diffusion import (
+from unclip.networks.clip import Clip, ClipConfig, TextConfig, VisionConfig
+from unclip.networks.decoder import CaptionConfig, Decoder, DecoderCondition, DecoderConfig
+from unclip.networks.patch_transformer import PatchTransformerConfig
+from unclip.networks.prior_diffusion import (
     DiffusionPrior,
     DiffusionPriorConfig,
     EmbeddingDiffusion,
     PriorCondition,
 )
-from unclip.models.prior_laion import LaionPrior, LaionPriorConfig
-from unclip.models.unet import UnetConfig
-from unclip.models.upsampler import Upsampler, UpsamplerConfig
+from unclip.networks.prior_laion import LaionPrior, LaionPriorConfig
+from unclip.networks.unet import UnetConfig
+from unclip.networks.upsampler import Upsampler, UpsamplerConfig
 
 BATCH = 3
 TEXT = {"vocabulary": 12, "context": 5, "end": 11}

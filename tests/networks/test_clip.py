@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from unclip.models.clip import Clip, ClipConfig, TextConfig, VisionConfig
+from unclip.networks.clip import Clip, ClipConfig, TextConfig, VisionConfig
 
 END = 19
 CONFIG = ClipConfig(

@@ -9,7 +9,7 @@ from torch.nn.functional import cosine_similarity
 from unclip.diffusion.losses import LossConfig, UniformTime, diffusion_loss
 from unclip.diffusion.parametrization import Preconditioned
 from unclip.diffusion.samplers import sample
-from unclip.models.prior_diffusion import DiffusionPrior, DiffusionPriorConfig, PriorCondition, nearest
+from unclip.networks.prior_diffusion import DiffusionPrior, DiffusionPriorConfig, PriorCondition, nearest
 from unclip.rng import Noise
 
 CONFIG = DiffusionPriorConfig(embedding=6, context=4, text_width=5, width=16, layers=2, heads=2)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unclip.diffusion.parametrization import ProcessConfig
-from unclip.models.prior_diffusion import EmbeddingDiffusion, PriorCondition
+from unclip.networks.prior_diffusion import EmbeddingDiffusion, PriorCondition
 from unclip.nn.rotary_transformer import RotaryTransformer
 
 

@@ -6,8 +6,8 @@ from itertools import pairwise
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unclip.models.unet import Unet, UnetConfig
-from unclip.models.upsampler import Upsampler
+from unclip.networks.unet import Unet, UnetConfig
+from unclip.networks.upsampler import Upsampler
 
 
 def reach(config: UnetConfig) -> int:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from unclip.models.clip import TextConfig, TextTower
+from unclip.networks.clip import TextConfig, TextTower
 
 
 class CaptionContext(NamedTuple):

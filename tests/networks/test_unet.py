@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from unclip import config as configs
-from unclip.models.unet import Unet, UnetConfig
+from unclip.networks.unet import Unet, UnetConfig
 
 SWITCHES = {
     "plain": UnetConfig(channels=8, multiples=(1, 2), blocks=1, groups=4),

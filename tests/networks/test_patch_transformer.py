@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from torch import nn
 
-from unclip.models.patch_transformer import (
+from unclip.networks.patch_transformer import (
     HeadNorm,
     ModulatedAttention,
     PatchTransformer,
