@@ -5,17 +5,124 @@ declares `kind: Literal["..."] = "..."`, which is written to the JSON and checke
 """
 
 import dataclasses
+import functools
 import json
+import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 T = TypeVar("T")
 
 
 class ConfigError(ValueError):
     """A configuration that does not fit its dataclass; the message names the key and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Param:
+    """Description and range of a field, for help texts, validation (`check`) and JSON Schema.
+
+    Used as `steps: Annotated[int, Param("sampler steps", ge=1, le=1000)]`. `aliases` are further names that are
+    accepted for a choice and not shown.
+    """
+
+    help: str
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    choices: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    metavar: str | None = None
+
+    def problem(self, value: Any) -> str | None:
+        """What is wrong with a value of the right type; None if nothing is."""
+        if isinstance(value, float) and not math.isfinite(value):
+            return "give a finite number"
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            low = (self.ge is not None and value < self.ge) or (self.gt is not None and value <= self.gt)
+            if low or (self.le is not None and value > self.le):
+                return f"give {self.range}"
+        if self.choices and isinstance(value, str) and value not in (*self.choices, *self.aliases):
+            return f"choose from {', '.join(self.choices)}"
+        return None
+
+    @property
+    def range(self) -> str:
+        """The range in words, such as "a number from 1 to 1000"."""
+        if self.ge is not None and self.le is not None:
+            return f"a number from {self.ge:g} to {self.le:g}"
+        low = (
+            f"{self.ge:g} or more"
+            if self.ge is not None
+            else f"more than {self.gt:g}"
+            if self.gt is not None
+            else ""
+        )
+        return " and ".join(filter(None, [low, f"at most {self.le:g}" if self.le is not None else ""]))
+
+    def __get_pydantic_json_schema__(
+        self, core: Any, handler: Callable[[Any], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Adds description, range and choices where pydantic generates a JSON Schema (`unclip.generate.schema`)."""
+        schema = handler(core)
+        names = {"minimum": self.ge, "exclusiveMinimum": self.gt, "maximum": self.le}
+        limits: dict[str, Any] = {name: value for name, value in names.items() if value is not None}
+        if self.choices:
+            limits["enum"] = list(self.choices)
+        for part in schema.get("anyOf", [schema]):
+            if part.get("type") != "null":
+                part.update(limits)
+        return {**schema, "description": self.help}
+
+
+def parameters(cls: type) -> dict[str, Param]:
+    """The `Param` of every field that has one."""
+    return {
+        name: param
+        for name, hint in typing.get_type_hints(cls, include_extras=True).items()
+        if (param := _param_of(hint)) is not None
+    }
+
+
+def check(config: Any, error: type[ValueError] = ConfigError) -> None:
+    """Check a frozen dataclass against its annotations: types, ranges and choices. For use in `__post_init__`.
+
+    An int in a float field becomes a float, a list in a tuple field a tuple. Raises `error` naming field and remedy.
+    """
+    cls = type(config)
+    ranges = _cached_parameters(cls)
+    for name, hint in _cached_hints(cls).items():
+        value = getattr(config, name)
+        try:
+            read = _read(hint, value, name)
+        except ConfigError as wrong:
+            raise error(str(wrong)) from None
+        if read is not value:
+            object.__setattr__(config, name, read)
+        if name not in ranges or read is None:
+            continue
+        for item in read if isinstance(read, tuple) else (read,):
+            if (problem := ranges[name].problem(item)) is not None:
+                raise error(f"{name} is {item!r}: {problem}")
+
+
+@functools.cache
+def _cached_parameters(cls: type) -> dict[str, Param]:
+    return parameters(cls)
+
+
+@functools.cache
+def _cached_hints(cls: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def _param_of(hint: Any) -> Param | None:
+    if get_origin(hint) is Annotated:
+        return next((extra for extra in get_args(hint)[1:] if isinstance(extra, Param)), None)
+    return None
 
 
 def to_dict(config: Any) -> Any:
@@ -29,11 +136,16 @@ def to_dict(config: Any) -> Any:
     return config
 
 
-def from_dict(cls: type[T], data: Any, where: str = "") -> T:
+def from_dict(cls: type[T], data: Any, where: str = "", *, error: type[ValueError] | None = None) -> T:
     """Build `cls` from plain JSON data.
 
-    Raises `ConfigError` for an unknown key, a missing key or a value of another type, and names it.
+    Raises `ConfigError`, or `error`, for an unknown key, a missing key or a value of another type, and names it.
     """
+    if error is not None:
+        try:
+            return from_dict(cls, data, where)
+        except ConfigError as wrong:
+            raise error(str(wrong)) from None
     where = where or cls.__name__
     if not isinstance(data, Mapping):
         raise ConfigError(f"{where}: expected an object with keys, got {data!r}")
@@ -93,6 +205,8 @@ def _read(hint: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"{where}: {value!r} is not one of {', '.join(map(repr, arguments))}")
         return value
     if dataclasses.is_dataclass(hint):
+        if isinstance(value, typing.cast(type, hint)):
+            return value
         return from_dict(typing.cast(type, hint), value, where)
     if origin is tuple:
         return _read_tuple(arguments, value, where)
@@ -112,6 +226,8 @@ def _read_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
         return None
     candidates = [argument for argument in arguments if argument is not type(None)]
     kinds = {kind: cls for cls in candidates if dataclasses.is_dataclass(cls) for kind in _kind_of(cls)}
+    if any(dataclasses.is_dataclass(cls) and isinstance(value, cls) for cls in candidates):
+        return value
     if kinds and isinstance(value, Mapping):
         kind = value.get("kind")
         if kind in kinds:

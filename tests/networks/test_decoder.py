@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unclip.diffusion.parametrization import Preconditioned, ProcessConfig
-from unclip.diffusion.samplers import euler, sample
+from unclip.diffusion.samplers import ddim, sample
 from unclip.networks.decoder import CaptionConfig, Decoder, DecoderCondition, DecoderConfig
 from unclip.networks.patch_transformer import PatchTransformer, PatchTransformerConfig
 from unclip.networks.unet import Unet, UnetConfig
@@ -176,7 +176,7 @@ def test_encoding_once_is_encoding_at_every_step(net):
     grid, (x, _) = process.grid(4), inputs()
     once = Preconditioned(decoder, process).bind(decoder.encode(given))
     each = Preconditioned(lambda x, label, c: decoder(x, label, decoder.encode(c)), process).bind(given)
-    assert torch.equal(sample(euler(once, 20_000 * x, grid)), sample(euler(each, 20_000 * x, grid)))
+    assert torch.equal(sample(ddim(once, 20_000 * x, grid)), sample(ddim(each, 20_000 * x, grid)))
 
 
 @both

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from unclip import config as configs
 from unclip.data.degradation import training_pair
 from unclip.diffusion.parametrization import Preconditioned, ProcessConfig
-from unclip.diffusion.samplers import euler
+from unclip.diffusion.samplers import ddim
 from unclip.networks.unet import UnetConfig
 from unclip.networks.upsampler import (
     Upsampler,
@@ -148,6 +148,6 @@ def test_it_learns_to_sharpen_and_samples_in_four_steps():
     sigmas = process.grid(4)
     x = Noise(range(8)).normal(3, 64, 64) * (1 + sigmas[0] ** 2).sqrt().float()
     with torch.no_grad():
-        for last in euler(denoiser.bind(condition), x, sigmas):
+        for last in ddim(denoiser.bind(condition), x, sigmas):
             x = last.x
     assert F.mse_loss(x, truth) < 0.85 * F.mse_loss(condition.low, truth)

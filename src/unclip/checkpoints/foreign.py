@@ -37,14 +37,14 @@ from unclip.tokenizers.clip import ClipTokenizer
 # What UnCLIPPipeline samples with.
 KARLO_DEFAULTS: dict[str, Any] = {
     "prior_steps": 25,
-    "prior_sampler": "ancestral",
+    "prior_sampler": "ddpm",
     "prior_guidance": 4.0,
     "candidates": 1,
     "steps": 25,
-    "sampler": "ancestral",
+    "sampler": "ddpm",
     "guidance": 8.0,
     "upsampler_steps": 7,
-    "upsampler_sampler": "ancestral",
+    "upsampler_sampler": "ddpm",
 }
 PRIOR_DEFAULTS = {name: value for name, value in KARLO_DEFAULTS.items() if name.startswith("prior_")} | {
     "candidates": 1
@@ -325,7 +325,7 @@ def laion_prior(folder: Path, data: Mapping[str, Any], file: Path) -> Foreign:
         parts={"prior": part},
         tokenizer=None,
         # Beyond 1.9 it was trained with dropped captions; the package's own sampling guides only when asked to.
-        defaults={"prior_steps": 64, "prior_sampler": "ancestral", "prior_guidance": 1.0, "candidates": 2},
+        defaults={"prior_steps": 64, "prior_sampler": "ddpm", "prior_guidance": 1.0, "candidates": 2},
         space=laion.space(data),
     )
 
@@ -344,7 +344,7 @@ def _eclipse(folder: Path, config: Mapping[str, Any]) -> Foreign:
         parts={"prior": part},
         tokenizer=None,
         # It answers at once, and was trained without dropping captions.
-        defaults={"prior_steps": 1, "prior_sampler": "ancestral", "prior_guidance": 1.0, "candidates": 1},
+        defaults={"prior_steps": 1, "prior_sampler": "ddpm", "prior_guidance": 1.0, "candidates": 1},
     )
 
 

@@ -65,7 +65,7 @@ def candidates(system: System) -> Changes:
 
 def samplers(system: System) -> Changes:
     """The decoder's steps by sampler: how few do? Heun's method calls the decoder twice a step."""
-    names, steps = ("euler", "heun", "dpmpp_2m"), (5, 10, 20, 50)
+    names, steps = ("ddim", "heun", "dpmpp_2m"), (5, 10, 20, 50)
     return [{"sampler": name, "steps": count} for name in names for count in steps]
 
 

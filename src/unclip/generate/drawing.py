@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unclip.diffusion.paths import start
-from unclip.diffusion.samplers import euler
+from unclip.diffusion.samplers import ddim
 from unclip.generate.enlarge import enlarge, enlarge_steps
 from unclip.generate.inversion import inversion_grid, path_steps
 from unclip.generate.picture import Picture
@@ -78,7 +78,7 @@ def decode_drawings(
         if given:
             grid = inversion_grid(decoder.config.process.build(), settings.steps)
             x = start(torch.stack(given).to(system.device), grid[0])
-            sampler = euler(denoise, x, grid, noise=Noise(own).fork("decoder"), eta=eta)
+            sampler = ddim(denoise, x, grid, noise=Noise(own).fork("decoder"), eta=eta)
         else:
             sampler = decode(
                 decoder,

@@ -38,11 +38,11 @@ def inversion_settings(defaults: Settings, knobs: Knobs) -> Settings:
     Guidance makes the path harder to walk back: what is gained in vividness is lost in likeness. Raises `ValueError`
     for another sampler, because only DDIM can be walked backwards.
     """
-    if knobs.get("sampler") not in (None, "euler"):
+    if knobs.get("sampler") not in (None, "ddim"):
         raise ValueError(
-            f"sampler {knobs.get('sampler')!r} cannot be inverted: leave it out, or give 'euler'"
+            f"sampler {knobs.get('sampler')!r} cannot be inverted: leave it out, or give 'ddim'"
         )
-    return defaults.with_given(**{"steps": STEPS, "guidance": 1.0, **_given(knobs), "sampler": "euler"})
+    return defaults.with_given(**{"steps": STEPS, "guidance": 1.0, **_given(knobs), "sampler": "ddim"})
 
 
 def drawing_settings(defaults: Settings, knobs: Knobs, *, inverted: bool) -> Settings:

@@ -45,7 +45,7 @@ class Settings:
     upsampler_steps: int = 5
     upsampler_sampler: str = "dpmpp_2m"
     second_upsampler_steps: int = 15
-    second_upsampler_sampler: str = "euler"
+    second_upsampler_sampler: str = "ddim"
     random: RandomName = "unclip"
 
     def __post_init__(self) -> None:

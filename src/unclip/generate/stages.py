@@ -86,7 +86,7 @@ def walk(
     process: Process,
 ) -> Iterator[Step]:
     """The named sampler; DDPM's takes the variance that the model learned, if it learned one."""
-    learned = sampler == "ancestral" and process.parametrization.learned_variance
+    learned = sampler == "ddpm" and process.parametrization.learned_variance
     variance = {"variance": "learned"} if learned else {}
     return SAMPLERS[sampler](denoise, x, grid, noise=noise, **variance)
 

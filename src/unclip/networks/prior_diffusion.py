@@ -101,7 +101,7 @@ class EmbeddingDiffusion(nn.Module):
         noise: NoiseSource,
         *,
         steps: int = 64,
-        sampler: str = "ancestral",
+        sampler: str = "ddpm",
         guidance: float = 1.0,
         null: PriorCondition | None = None,
     ) -> Iterator[Step]:
@@ -129,7 +129,7 @@ class EmbeddingDiffusion(nn.Module):
         *,
         candidates: int = 2,
         steps: int = 64,
-        sampler: str = "ancestral",
+        sampler: str = "ddpm",
         guidance: float = 1.0,
         null: PriorCondition | None = None,
     ) -> Float[Tensor, "b d"]:

@@ -32,14 +32,14 @@ def sampling() -> Settings:
     """
     return Settings(
         prior_steps=64,
-        prior_sampler="ancestral",
+        prior_sampler="ddpm",
         steps=250,
-        sampler="ancestral",
+        sampler="ddpm",
         guidance=1.25,
         upsampler_steps=27,
-        upsampler_sampler="euler",
+        upsampler_sampler="ddim",
         second_upsampler_steps=15,
-        second_upsampler_sampler="euler",
+        second_upsampler_sampler="ddim",
     )
 
 
