@@ -273,7 +273,7 @@ def distance(cache: Path, name: str, item: str) -> str:
     for side in ("old", "new"):
         folder = cache / side / "out" / name
         files = sorted(file for file in folder.iterdir() if file.suffix in PICTURES)
-        pixels.append(np.asarray(frames(files[index])[frame], dtype=np.int16))
+        pixels.append(np.asarray(frames(files[index])[frame].convert("RGBA"), dtype=np.int16))
     before, after = pixels
     if before.shape != after.shape:
         return f"has the shape {after.shape}, not {before.shape}"
