@@ -125,8 +125,6 @@ def extended(
 
 def check_extension(width: int, height: int, sides: Mapping[str, int]) -> None:
     """Raise `RequestError` for a picture that cannot be extended so far."""
-    if not any(sides.values()):
-        raise RequestError("nothing is to be added: give left, top, right or bottom in pixels")
     if min(width, height) < MIN_SIDE:
         raise RequestError(f"the picture is {width}x{height}, too small to extend: give {MIN_SIDE} pixels or more")
     total = (width + sides["left"] + sides["right"]) * (height + sides["top"] + sides["bottom"])

@@ -16,15 +16,12 @@ if TYPE_CHECKING:
     from unclip.generate.session import Session
     from unclip.generate.sources import Source
 
-FRAMES = 7
-
-
 @dataclass(frozen=True, kw_only=True)
 class Interpolate(Request):
     """Pictures on the way from one to another."""
 
     kind: Literal["interpolate"] = "interpolate"
-    frames: Frames = None
+    frames: Frames = 7
     thetas: Thetas = None
     noise: Annotated[
         Literal["inverted", "fixed"],
@@ -46,7 +43,7 @@ class Interpolate(Request):
 
     def run(self, session: "Session", sources: "Sequence[Source]") -> "Iterator[Image]":
         """One picture per position on the path."""
-        thetas = path_thetas(self.thetas, self.frames or FRAMES)
+        thetas = path_thetas(self.thetas, self.frames)
         size, inverted = session.size(self.size), self.noise == "inverted"
         session.begin(
             once=2 * session.inversion_steps if inverted else 0,

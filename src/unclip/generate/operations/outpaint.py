@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from unclip import stages
 from unclip.config import Param
+from unclip.errors import RequestError
 from unclip.generate.prompted import read_condition
 from unclip.generate.request import Negative, Request, Sources, check_prompt, given_text, prior_needs
 from unclip.stages.sampling import Sampling
@@ -48,7 +49,7 @@ class Outpaint(Request):
         if self.prompt is not None:
             check_prompt(self.prompt)
         if not any(self.sides.values()):
-            stages.windows.check_extension(stages.windows.MIN_SIDE, stages.windows.MIN_SIDE, self.sides)
+            raise RequestError("nothing is to be added: give left, top, right or bottom in pixels")
 
     @property
     def sides(self) -> dict[str, int]:

@@ -13,12 +13,16 @@ Thetas = Annotated[
 ]
 
 
-def path_thetas(thetas: tuple[float, ...] | None, frames: int, maximum: float = 1.0) -> tuple[float, ...]:
+def path_thetas(
+    thetas: tuple[float, ...] | None, frames: int | None, maximum: float = 1.0
+) -> tuple[float, ...]:
     """Positions of the pictures: `thetas`, or `frames` evenly spaced ones from 0 to `maximum`.
 
     Raises `RequestError` for no positions.
     """
     if thetas is None:
+        if frames is None:
+            raise RequestError("the path has no pictures: give frames, or thetas")
         return tuple(round(maximum * k / (frames - 1), 6) for k in range(frames))
     if not 1 <= len(thetas) <= MAX_PICTURES:
         raise RequestError(f"thetas has {len(thetas)} values: give 1 to {MAX_PICTURES}")

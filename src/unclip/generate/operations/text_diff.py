@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from unclip.generate.session import Session
     from unclip.generate.sources import Source
 
-FRAMES = 5
-
-
 @dataclass(frozen=True, kw_only=True)
 class TextDiff(Request):
     """Pictures led from what one caption says to what another says."""
@@ -29,7 +26,7 @@ class TextDiff(Request):
     maximum: Annotated[
         float, Param("end of the path, 0 to 1; the paper's lie between 0.25 and 0.5", ge=0, le=1)
     ] = 0.5
-    frames: Frames = None
+    frames: Frames = 5
     thetas: Thetas = None
     size: Size = None
 
@@ -50,7 +47,7 @@ class TextDiff(Request):
 
     def run(self, session: "Session", sources: "Sequence[Source]") -> "Iterator[Image]":
         """One picture per position on the path."""
-        thetas = path_thetas(self.thetas, self.frames or FRAMES, self.maximum)
+        thetas = path_thetas(self.thetas, self.frames, self.maximum)
         size = session.size(self.size)
         session.begin(
             once=session.inversion_steps,

@@ -28,6 +28,13 @@ class Upscale(Request):
     sources: ClassVar[Sources] = Sources(("picture",), 1)
     composite: ClassVar[bool] = True
 
+    def resolve(self, defaults: Sampling) -> Sampling:
+        """Sampling in which settings of one upsampler serve all of them."""
+        given = self.sampling
+        if len(given.upsamplers) == 1:
+            given = replace(given, upsamplers=given.upsamplers * max(2, len(defaults.upsamplers)))
+        return given.over(defaults)
+
     def needs(self, sampling: Sampling) -> tuple[str, ...]:
         """Upsamplers."""
         return ("upsampler",)
