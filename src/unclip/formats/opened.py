@@ -19,7 +19,10 @@ class OpenPart:
 class OpenModel:
     def __init__(self, m):
         self.name, self.digest, self.licence, self.tokenizer = m.name, m.weights, m.licence, m.tokenizer
-        self.parts = {n: OpenPart(p.model, "upsampler" if n.startswith("upsampler") else n, p.config, p.load) for n, p in m.parts.items()}
+        self.parts = {
+            n: OpenPart(p.model, "upsampler" if n.startswith("upsampler") else n, p.config, p.load)
+            for n, p in m.parts.items()
+        }
         self.defaults = read_sampling(m.defaults).over(DEFAULTS)
         clip = m.parts.get("clip")
         self.space = lambda: EmbeddingSpace.of(clip.config)

@@ -97,6 +97,16 @@ class Model:
         return self.parts.digest
 
     @property
+    def device(self) -> torch.device:
+        """Device of the model."""
+        return self.parts.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number type that the networks compute in."""
+        return self.parts.dtype
+
+    @property
     def defaults(self) -> Sampling:
         """Sampling settings that suit the model."""
         return self.parts.defaults

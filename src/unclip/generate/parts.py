@@ -131,9 +131,8 @@ class Parts:
             inside = chosen if _computes_in(config, chosen) else torch.float32
             return Part(role_of(name), config, inside, functools.partial(nn.Module.eval, network))
 
-        clip = networks.get("clip")
-        config = getattr(clip, "config", None)
-        space = EmbeddingSpace.of(config) if isinstance(config, ClipConfig) else EmbeddingSpace()
+        config = getattr(networks.get("clip"), "config", None)
+        space = EmbeddingSpace.of(config) if isinstance(config, ClipConfig) else EmbeddingSpace(width=0)
         return cls(
             {name: part(name, network) for name, network in networks.items()},
             lambda: tokenizer,

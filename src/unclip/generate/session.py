@@ -111,7 +111,9 @@ class Session:
 
     def batches(self, count: int) -> list[range]:
         """Indices of `count` pictures, in batches."""
-        return [range(first, min(first + self.batch_size, count)) for first in range(0, count, self.batch_size)]
+        return [
+            range(first, min(first + self.batch_size, count)) for first in range(0, count, self.batch_size)
+        ]
 
     def begin(self, *, once: int = 0, each: int, pictures: int, batched: bool = True) -> None:
         """Start counting steps: `once` for the whole call, `each` per batch (or per picture)."""

@@ -77,7 +77,9 @@ class UnclipConditioner:
         elif tokens is None:
             tokens = torch.zeros(len(rows), config.caption.context, dtype=torch.int64, device=rows.device)
         return DecoderCondition(
-            image_embedding=torch.zeros(len(rows), config.embedding, device=rows.device) if z_i is None else z_i,
+            image_embedding=torch.zeros(len(rows), config.embedding, device=rows.device)
+            if z_i is None
+            else z_i,
             tokens=tokens,
             keep_image=yes if keep_image else ~yes,
             keep_caption=yes if keep_caption else ~yes,
