@@ -84,7 +84,7 @@ def test_converting_nothing(unclip, tmp_path):
     assert "there is no model" in err
     code, out, err = unclip("convert", tmp_path, "-o", tmp_path / "out")
     assert (code, out) == (1, "")
-    assert "no public format" in err
+    assert "no known public format" in err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -15,7 +15,6 @@ from torch.overrides import TorchFunctionMode
 from unclip.checkpoints.manifest import (
     FileEntry,
     Manifest,
-    ModelError,
     PartEntry,
     Space,
     check_size,
@@ -25,10 +24,12 @@ from unclip.checkpoints.manifest import (
 )
 from unclip.checkpoints.quantize import STORAGES, Storage, decode, encode, plain_names
 from unclip.checkpoints.registry import classes, kind_of, read_config
-from unclip.checkpoints.space import PROJECTION, sketch
 from unclip.checkpoints.stream import Stream
 from unclip.config import to_dict
+from unclip.errors import ModelError
 from unclip.networks.inference import matrices
+from unclip.stages.sampling import Sampling, read_sampling
+from unclip.stages.space import PROJECTION, fingerprint_of
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -39,7 +40,7 @@ def save_model(
     *,
     name: str,
     tokenizer: str | None = None,
-    defaults: Mapping[str, Any] | None = None,
+    defaults: Sampling | Mapping[str, Any] | None = None,
     description: str = "",
     licence: str = "",
     space: Space | None = None,
@@ -48,10 +49,12 @@ def save_model(
 ) -> Path:
     """Write a model folder, whole or not at all.
 
-    `parts` are networks of registered kinds with their `config`; `tokenizer` is the JSON text of one; `space` is the
-    embedding space where no CLIP is among the parts. Raises
-    `FileExistsError` unless `force`, and `ValueError` for an unregistered part or a weight that is not finite.
+    `parts` are networks of registered kinds with their `config`; `tokenizer` is the JSON text of one; `defaults` are
+    sampling settings, or their JSON (nested, or the flat names of version 0.1); `space` is the embedding space, where no
+    CLIP is among the parts. Raises `FileExistsError` unless `force`, and `ValueError` for an unregistered part or a weight
+    that is not finite.
     """
+    settings = defaults if isinstance(defaults, Sampling) else read_sampling(defaults or {})
 
     def fill(fresh: Path) -> Manifest:
         entries = {}
@@ -71,11 +74,16 @@ def save_model(
             licence=licence,
             parts=entries,
             tokenizer=tokens,
-            defaults=dict(defaults or {}),
-            space=Space(sketch=sketch(parts["clip"].get_parameter(PROJECTION))) if "clip" in parts else space,
+            defaults=settings,
+            space=space_of(parts["clip"]) if "clip" in parts else space,
         )
 
     return write_folder(Path(folder), fill, force=force)
+
+
+def space_of(clip: nn.Module) -> Space:
+    """Identity of a CLIP's embedding space, as `model.json` stores it."""
+    return Space(fingerprint=fingerprint_of(clip.get_parameter(PROJECTION)))
 
 
 def load_model(

@@ -14,7 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from unclip.checkpoints.manifest import ModelError
+from unclip.errors import ModelError
 
 
 class Form(NamedTuple):

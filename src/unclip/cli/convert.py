@@ -41,9 +41,9 @@ def add(verbs) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from unclip.checkpoints.convert import convert
-    from unclip.checkpoints.hub import resolve
     from unclip.checkpoints.manifest import describe
+    from unclip.formats.convert import convert
+    from unclip.formats.registry import resolve
 
     source = arguments.source if arguments.source.exists() else resolve(str(arguments.source))
     folder = convert(

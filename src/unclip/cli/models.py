@@ -1,6 +1,8 @@
 """`unclip models`: which models there are here, and those of the hub: pulled, checked, removed."""
 
 import argparse
+from collections.abc import Iterator
+from typing import Any
 
 from unclip.cli import console, options
 
@@ -39,11 +41,12 @@ def add(verbs) -> None:
 def run_list(arguments: argparse.Namespace) -> None:
     from unclip.checkpoints.hub import bundled
     from unclip.checkpoints.manifest import describe
-    from unclip.checkpoints.pull import cached, kind_of_folder, size_of
+    from unclip.formats.pull import cached, size_of
+    from unclip.formats.registry import format_name
 
     found = {name: {**describe(folder), "folder": str(folder)} for name, folder in bundled().items()}
     for hub_id, folder in cached().items():
-        kind = kind_of_folder(folder)
+        kind = format_name(folder)
         found[hub_id] = {"name": hub_id, "description": kind, "bytes": size_of(folder), "folder": str(folder)}
     if arguments.json:
         console.result_json(found)
@@ -56,11 +59,11 @@ def run_list(arguments: argparse.Namespace) -> None:
 
 
 def run_show(arguments: argparse.Namespace) -> None:
-    from unclip.checkpoints.hub import resolve
     from unclip.checkpoints.manifest import MANIFEST, describe
+    from unclip.formats.registry import resolve
 
     folder = resolve(arguments.model)
-    described = describe(folder) if (folder / MANIFEST).is_file() else _describe_foreign(arguments.model)
+    described = describe(folder) if (folder / MANIFEST).is_file() else _describe_public(arguments.model)
     description = {**described, "folder": str(folder)}
     if arguments.json:
         console.result_json(description)
@@ -69,7 +72,7 @@ def run_show(arguments: argparse.Namespace) -> None:
 
 
 def run_pull(arguments: argparse.Namespace) -> None:
-    from unclip.checkpoints.pull import PICKLED, look_up, pull
+    from unclip.formats.pull import PICKLED, look_up, pull
 
     remote = look_up(arguments.model)
     console.tell(
@@ -88,9 +91,10 @@ def run_pull(arguments: argparse.Namespace) -> None:
 
 
 def run_verify(arguments: argparse.Namespace) -> None:
-    from unclip.checkpoints.hub import pulled, resolve
+    from unclip.checkpoints.hub import pulled
     from unclip.checkpoints.manifest import MANIFEST, verify
-    from unclip.checkpoints.pull import verify_pulled
+    from unclip.formats.pull import verify_pulled
+    from unclip.formats.registry import resolve
 
     folder = resolve(arguments.model)
     if (folder / MANIFEST).is_file():
@@ -105,35 +109,49 @@ def run_verify(arguments: argparse.Namespace) -> None:
 
 
 def run_remove(arguments: argparse.Namespace) -> None:
-    from unclip.checkpoints.pull import remove
+    from unclip.formats.pull import remove
 
     console.result(f"{arguments.model}: removed, {remove(arguments.model) / 1e6:.1f} MB")
 
 
-def _describe_foreign(model: str) -> dict:
-    from unclip.checkpoints.hub import resolve
-    from unclip.checkpoints.opened import open_model
-    from unclip.checkpoints.pull import size_of
+def _describe_public(model: str) -> dict:
+    from unclip.checkpoints.manifest import without_none
+    from unclip.formats.opened import open_model
+    from unclip.formats.pull import size_of
+    from unclip.formats.registry import resolve
 
     opened = open_model(model)
     return {
         "name": opened.name,
         "description": "in a public format",
         "licence": opened.licence,
-        "weights": opened.weights,
+        "digest": opened.digest,
         "bytes": size_of(resolve(model)),
         "parts": {name: {"kind": part.config.kind} for name, part in opened.parts.items()},
-        "defaults": dict(opened.defaults),
+        "defaults": without_none(opened.defaults),
     }
 
 
 def _print(description: dict) -> None:
-    for key in ("name", "description", "licence", "weights", "folder"):
+    for key in ("name", "description", "licence", "digest", "folder"):
         if description[key]:
             console.result(f"{key:<12} {description[key]}")
     console.result(f"{'size':<12} {description['bytes'] / 1e6:.1f} MB")
     for name, part in description["parts"].items():
         size = f"{part['bytes'] / 1e6:6.1f} MB  {part['storage']}  " if "bytes" in part else ""
         console.result(f"  {name:<10} {size}{part['kind']}")
-    for name, value in description["defaults"].items():
+    for name, value in _flat(description["defaults"]):
         console.result(f"  default {name} = {value}")
+
+
+def _flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and value of each nested setting."""
+    if not isinstance(settings, dict | list):
+        yield prefix.removesuffix("."), settings
+        return
+    items = settings.items() if isinstance(settings, dict) else enumerate(settings)
+    if isinstance(settings, list) and not any(isinstance(value, dict) for value in settings):
+        yield prefix.removesuffix("."), settings
+        return
+    for name, value in items:
+        yield from _flat(value, f"{prefix}{name}.")

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, TypedDict, get_args
 from unclip.config import from_dict
 from unclip.diffusion.samplers import SAMPLERS
 from unclip.rng import derive, draw_seed
+from unclip.stages.sampling import FLAT_NAMES, Sampling
 
 PriorName = Literal["diffusion", "autoregressive", "text", "none"]
 """Where z_i comes from: one of the two priors, the text embedding in its place, or nowhere (figure 8 of the paper)."""
@@ -119,6 +120,20 @@ class Knobs(PathKnobs, total=False):
     """The settings that a call may change; None keeps the model's own."""
 
     steps: int | None
+
+
+def settings_of(sampling: Sampling) -> Settings:
+    """Flat settings from nested ones, of which none is missing."""
+    flat: dict[str, Any] = {}
+    for name, (first, *rest) in FLAT_NAMES.items():
+        node: Any = sampling
+        if first == "upsamplers":
+            node, rest = sampling.upsampler(int(rest[0])), rest[1:]
+        else:
+            node = getattr(sampling, first)
+        flat[name] = getattr(node, rest[0]) if rest else node
+    del flat["fast"]
+    return Settings(**flat)
 
 
 def read_settings(data: Mapping[str, Any]) -> Settings:

@@ -12,12 +12,12 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from unclip.checkpoints.opened import open_model
+from unclip.formats.opened import open_model
 from unclip.generate.manipulations import Manipulations
 from unclip.generate.offload import lent, load_in_turns, without_weights
 from unclip.generate.picture import Picture
 from unclip.generate.progress import Callback
-from unclip.generate.settings import PriorName, RandomName, Settings, read_settings
+from unclip.generate.settings import PriorName, RandomName, Settings, settings_of
 from unclip.generate.sources import PictureLike, read_source
 from unclip.generate.stages import read_captions, warn_if_cut
 from unclip.networks.clip import Clip, ClipConfig
@@ -85,8 +85,8 @@ class System(Manipulations):
             },
             opened.tokenizer,
             name=opened.name,
-            weights=opened.weights,
-            defaults=read_settings(opened.defaults),
+            weights=opened.digest,
+            defaults=settings_of(opened.defaults),
             device=target,
             dtype=wanted,
             offload=offload,

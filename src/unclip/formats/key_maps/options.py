@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from unclip.checkpoints.manifest import ModelError
+from unclip.errors import ModelError
 
 
 class Options:

@@ -1,6 +1,6 @@
 """Pickled weights as safetensors: a program of its own, so that whatever a file does happens in a process that ends.
 
-    python -m unclip.checkpoints.unpickle FILE OUT.safetensors [FILE OUT.safetensors ...]
+    python -m unclip.formats.unpickle FILE OUT.safetensors [FILE OUT.safetensors ...]
 
 Only tensors and plain values are read (`weights_only`): a file that asks for anything else is refused. What is kept are
 the tensors, named by the keys that lead to them; wrappers around a `state_dict` are taken off.

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from unclip.checkpoints.keymap import Row, Table, renamed, row, stacked, within
-from unclip.checkpoints.manifest import ModelError
-from unclip.checkpoints.maps.options import Options
+from unclip.errors import ModelError
+from unclip.formats.key_maps.options import Options
 from unclip.networks.unet import UnetConfig
 
 _RESBLOCK = renamed(

@@ -15,11 +15,12 @@ from typing import Any, ClassVar
 import pytest
 from huggingface_hub import constants
 
-from unclip.checkpoints import pull as pulling
-from unclip.checkpoints.hub import hub_cache, pulled, resolve
-from unclip.checkpoints.manifest import ModelError
-from unclip.checkpoints.pull import cached, look_up, needed, pull, remove, verify_pulled
+from unclip.checkpoints.hub import hub_cache, pulled
 from unclip.cli.main import main
+from unclip.errors import ModelError
+from unclip.formats import pull as pulling
+from unclip.formats.pull import cached, look_up, needed, pull, remove, verify_pulled
+from unclip.formats.registry import resolve
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 NEWER = SHA[::-1]

@@ -5,15 +5,24 @@ caption and multiply attention by dot products, relative bias and all, by 128 ("
 """
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from unclip.checkpoints.keymap import Form, Table, absent, row, with_leading, within
-from unclip.checkpoints.maps.options import Options
 from unclip.diffusion.parametrization import ProcessConfig
+from unclip.errors import ModelError
+from unclip.formats.folder import licence_of, read_json
+from unclip.formats.key_maps.options import Options
+from unclip.formats.public import FOLDER, PublicModel, PublicPart, Reader
+from unclip.formats.weights import open_weights
 from unclip.networks.prior_laion import LaionPriorConfig
+from unclip.stages.sampling import PriorSampling, Sampling
 
 CONFIG = "prior_config.json"
 RELAX = 128.0
+
+# Since version 1.9 it was trained with dropped captions; the package's own sampling guides only on request.
+DEFAULTS = Sampling(prior=PriorSampling(steps=64, sampler="ddpm", guidance=1.0, candidates=2))
 
 _RELAXED = Form(lambda parts: parts[0] * RELAX, lambda ours: [ours / RELAX])
 _ATTENTION = [
@@ -73,7 +82,7 @@ def table(config: LaionPriorConfig) -> Table:
     )
 
 
-def space(data: Mapping[str, Any]) -> str:
+def space_name(data: Mapping[str, Any]) -> str:
     """The name of the embedding space: the JSON tells which CLIP gave the embeddings, if it tells."""
     clip = data.get("prior", data).get("clip") or {}
     makers = {"openai": "OpenAI CLIP", "open_clip": "OpenCLIP"}
@@ -125,3 +134,42 @@ def read_config(data: Mapping[str, Any], keys: Collection[str], where: str) -> L
             parametrization="x0", schedule="cosine", steps=prior.take("timesteps", int, 1000)
         ),
     )
+
+
+def open_folder(folder: Path, reader: Reader = FOLDER) -> PublicModel:
+    """The prior of a repository, or of its folder `prior`; without CLIP or tokenizer.
+
+    The layout of pickled weights is known only to a reader that unpickles them.
+    """
+    home = next(home for home in (folder, folder / "prior") if (home / CONFIG).is_file())
+    data, file = read_json(home / CONFIG), find_weights(home)
+    if reader.unpickle is not None:
+        (file,) = reader.safe([file])
+    keys: list[str] = []
+    if file.suffix == ".safetensors":
+        with open_weights({"": (file,)}) as readers:
+            keys = list(readers)
+    config = read_config(data, keys, str(folder))
+    part = PublicPart(kind="prior_laion", config=config, table=table(config), files={"": (file,)})
+    return PublicModel(
+        format="laion",
+        folder=folder,
+        licence=licence_of(folder),
+        parts={"prior": part},
+        tokenizer=None,
+        defaults=DEFAULTS,
+        space=space_name(data),
+    )
+
+
+def find_weights(home: Path) -> Path:
+    """The weights of LAION's prior, of which a folder may have several. Raises `ModelError` where that cannot be told."""
+    found = sorted(file for file in home.iterdir() if file.suffix in (".safetensors", ".pth", ".pt"))
+    for stem in ("latest", "best"):
+        for file in found:
+            if file.stem == stem:
+                return file
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise ModelError(f"{home} should hold one file of weights beside {CONFIG}, it has {names}")
+    return found[0]

@@ -5,7 +5,6 @@ Files lie in the hub's cache, where other programs find them too. Nothing here r
 
 import errno
 import hashlib
-import json
 import re
 import secrets
 import shutil
@@ -14,8 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unclip.checkpoints.hub import HUB_ID, OPENCLIP_STEMS, STEMS, home_of, hub_cache, pulled
-from unclip.checkpoints.manifest import MANIFEST, ModelError, sha256_of
+from unclip.checkpoints.hub import HUB_ID, home_of, hub_cache, pulled
+from unclip.checkpoints.manifest import sha256_of
+from unclip.errors import ModelError
+from unclip.formats.folder import OPENCLIP_STEMS, STEMS
+from unclip.formats.registry import format_name, recognise
 
 _TEXT = re.compile(r"(.*/)?([^/]+\.json|merges\.txt|README\.md|LICEN[CS]E[^/]*)")
 # Both orders of variant and shard are in use.
@@ -144,27 +146,9 @@ def cached() -> dict[str, Path]:
     for home in sorted(hub_cache().glob("models--*--*")):
         hub_id = home.name.removeprefix("models--").replace("--", "/", 1)
         folder = pulled(hub_id)
-        if folder is not None and kind_of_folder(folder):
+        if folder is not None and format_name(folder):
             found[hub_id] = folder
     return found
-
-
-def kind_of_folder(folder: Path) -> str:
-    """What a folder holds, from its configs alone; "" for nothing that is known here."""
-    if (folder / MANIFEST).is_file():
-        return "unclip"
-    pipeline = str(_field(folder / "model_index.json", "_class_name"))
-    if pipeline.startswith("UnCLIP"):
-        return "karlo"
-    if pipeline in ("KandinskyPriorPipeline", "KandinskyV22PriorPipeline"):
-        return "kandinsky prior"
-    if _field(folder / "config.json", "_class_name") == "PriorTransformer":
-        return "eclipse prior"
-    if any((home / "prior_config.json").is_file() for home in (folder, folder / "prior")):
-        return "laion prior"
-    if (folder / "open_clip_config.json").is_file():
-        return "openclip"
-    return "clip" if _field(folder / "config.json", "model_type") == "clip" else ""
 
 
 def size_of(folder: Path) -> int:
@@ -178,9 +162,6 @@ def verify_pulled(hub_id: str) -> int:
     Raises `ModelError` naming the first bad one, or one that the model lacks, `FileNotFoundError` where the model was
     not pulled.
     """
-    # Imports torch, which only this one needs.
-    from unclip.checkpoints.foreign import recognise
-
     folder = pulled(hub_id) if HUB_ID.fullmatch(hub_id) else None
     if folder is None:
         raise FileNotFoundError(f"{hub_id} was not pulled: pulled are {', '.join(cached()) or 'none'}")
@@ -197,7 +178,7 @@ def verify_pulled(hub_id: str) -> int:
             )
         count += 1
     # Another program may have left out what a broken-off download had not got to.
-    if kind_of_folder(folder) not in ("", "unclip"):
+    if format_name(folder) not in ("", "unclip"):
         recognise(folder)
     return count
 
@@ -216,13 +197,6 @@ def remove(hub_id: str) -> int:
 def _git_hash(file: Path) -> str:
     data = file.read_bytes()
     return hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
-
-
-def _field(path: Path, name: str) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8")).get(name)
-    except (OSError, ValueError, AttributeError):
-        return None
 
 
 def _client(endpoint: str | None) -> Any:

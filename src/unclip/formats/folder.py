@@ -1,29 +1,20 @@
-"""What lies in public folders: weights whole or in shards, tokenizers, configs, the card with the licence.
+"""Files of public model folders, read without torch: weights whole or in shards, JSON, licence, preprocessing."""
 
-Only safetensors are opened; where there are none, pickled weights are named, for `unclip convert`.
-"""
-
-import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from torch import Tensor
+from unclip.checkpoints.manifest import PLAIN_NAME
+from unclip.errors import ModelError
 
-from unclip.checkpoints.hub import STEMS
-from unclip.checkpoints.manifest import PLAIN_NAME, ModelError
-from unclip.checkpoints.stream import Stream
-from unclip.tokenizers.clip import ClipTokenizer
-
+STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
+"""Names of weight files in diffusers' and transformers' folders, without shard, variant and suffix."""
+OPENCLIP_STEMS = ("open_clip_model", "open_clip_pytorch_model")
 _VARIANTS = ("", ".fp16")
 RedGreenBlue = tuple[float, float, float]
-
-Readers = dict[str, Callable[[], Tensor]]
-"""How to read each weight, by prefix and key."""
 
 
 def weight_files(folder: Path, stems: Sequence[str] = STEMS) -> tuple[Path, ...]:
@@ -55,68 +46,6 @@ def _shards(index: Path) -> tuple[Path, ...]:
                 f"{index.parent / name} is missing, which {index.name} names: get the model again"
             )
     return tuple(index.parent / name for name in names)
-
-
-@contextlib.contextmanager
-def open_weights(files: Mapping[str, Sequence[Path]]) -> Iterator[Readers]:
-    """How to read each weight of some safetensors files: each prefix stands before the keys of its files.
-
-    Raises `ModelError` for a bad file, and for a weight that two files hold.
-    """
-    readers: Readers = {}
-    homes: dict[str, Path] = {}
-    for prefix, file in ((prefix, file) for prefix, several in files.items() for file in several):
-        if file.suffix != ".safetensors":
-            raise ModelError(f"{file} is pickled, which can hide programs: `unclip convert` reads it safely")
-        try:
-            stored = Stream(file)
-        except FileNotFoundError:
-            raise ModelError(f"{file} is missing: get the model again") from None
-        except SafetensorError as error:
-            raise ModelError(f"{file} is damaged ({error}): get the model again") from error
-        for key in stored.names:
-            if prefix + key in homes:
-                raise ModelError(f"{file} holds the weight {key}, and so does {homes[prefix + key]}")
-            homes[prefix + key] = file
-            readers[prefix + key] = lambda stored=stored, key=key: stored.get_tensor(key)
-    yield readers
-
-
-def read_tokenizer(folder: Path, *, context: int | None = None) -> ClipTokenizer:
-    """CLIP's tokenizer from `tokenizer.json`, or from `vocab.json` and `merges.txt`.
-
-    Unlike the tokenizers of some of these folders it pads with zeros and never takes a "!" of the prompt, which has the
-    number 0 there, for padding. Raises `ModelError` where files are missing or damaged.
-    """
-    settings = folder / "tokenizer_config.json"
-    if context is None:
-        length = read_json(settings).get("model_max_length") if settings.is_file() else None
-        # Files without a limit say 10^30.
-        context = length if isinstance(length, int) and 2 <= length <= 4096 else 77
-    try:
-        if (folder / "vocab.json").is_file():
-            vocabulary = read_json(folder / "vocab.json")
-            lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
-            merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
-        else:
-            model = read_json(folder / "tokenizer.json")["model"]
-            vocabulary = model["vocab"]
-            merges = [tuple(one.split(" ") if isinstance(one, str) else one) for one in model["merges"]]
-        return ClipTokenizer.from_merges(
-            vocabulary, [(left, right) for left, right in merges], context=context
-        )
-    except FileNotFoundError as error:
-        raise ModelError(f"{error.filename} is missing: get the model again") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"{folder}: the tokenizer's files are damaged ({error}): get the model again"
-        ) from error
-
-
-def find_tokenizer(folder: Path) -> ClipTokenizer:
-    """The tokenizer in a folder, or in the folder `tokenizer` inside of it."""
-    inner = folder / "tokenizer"
-    return read_tokenizer(inner if inner.is_dir() else folder)
 
 
 def read_json(path: Path) -> dict[str, Any]:

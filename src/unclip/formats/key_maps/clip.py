@@ -6,11 +6,12 @@ from typing import Any
 from torch import Tensor
 
 from unclip.checkpoints.keymap import TRANSPOSED, Row, Table, absent, renamed, row, stacked, within
-from unclip.checkpoints.manifest import ModelError
-from unclip.checkpoints.maps.options import Options
+from unclip.errors import ModelError
+from unclip.formats.key_maps.options import Options
 from unclip.networks.clip import ClipConfig, TextConfig, VisionConfig
 from unclip.networks.decoder import CaptionConfig
 from unclip.nn.transformer import Activation
+from unclip.stages.space import OPENAI_L, OPENCLIP_BIG_G
 
 # OpenAI's preprocessing, which every public ViT CLIP keeps.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -198,60 +199,6 @@ def _count(keys: Collection[str], prefix: str) -> int:
     return len({key.removeprefix(prefix).split(".")[0] for key in keys if key.startswith(prefix)})
 
 
-def openclip_config(data: Mapping[str, Any], where: str) -> ClipConfig:
-    """Ours from `open_clip_config.json`. Raises `ModelError` for towers that are not CLIP's own transformers."""
-    model = Options(data.get("model_cfg", data), where)
-    activation: Activation = "quick_gelu" if model.take("quick_gelu", bool, False) else "gelu"
-    model.demand(custom_text=False, init_logit_bias=None, nonscalar_logit_scale=False)
-    vision = Options(model.take("vision_cfg", dict), f"{where}, vision_cfg")
-    _known(
-        vision,
-        {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio", "patch_dropout"}
-        | {"timm_model_name", "pool_type", "ls_init_value", "attentional_pool", "no_ln_pre", "output_tokens"},
-    )
-    vision.demand(
-        timm_model_name=None,
-        pool_type="tok",
-        ls_init_value=None,
-        attentional_pool=False,
-        no_ln_pre=False,
-        output_tokens=False,
-    )
-    text = Options(model.take("text_cfg", dict), f"{where}, text_cfg")
-    _known(text, {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "hf_model_name"})
-    text.demand(hf_model_name=None, mlp_ratio=4.0)
-    width, vocabulary = vision.take("width", int, 768), text.take("vocab_size", int, 49408)
-    normalization = data.get("preprocess_cfg", {})
-    return ClipConfig(
-        embedding=model.take("embed_dim", int),
-        vision=VisionConfig(
-            size=vision.take("image_size", int, 224),
-            patch=vision.take("patch_size", int, 16),
-            width=width,
-            layers=vision.take("layers", int, 12),
-            heads=width // vision.take("head_width", int, 64),
-            mlp_ratio=vision.take("mlp_ratio", float, 4.0),
-            activation=activation,
-            mean=tuple(normalization.get("mean", MEAN)),
-            std=tuple(normalization.get("std", STD)),
-        ),
-        text=TextConfig(
-            vocabulary=vocabulary,
-            context=text.take("context_length", int, 77),
-            end=vocabulary - 1,
-            width=text.take("width", int, 512),
-            layers=text.take("layers", int, 12),
-            heads=text.take("heads", int, 8),
-            activation=activation,
-        ),
-    )
-
-
-def _known(options: Options, names: set[str]) -> None:
-    if unknown := sorted(options.data.keys() - names):
-        raise ModelError(f"{options.where}: the option {unknown[0]!r} is not known")
-
-
 def caption_by(text: TextConfig, start: int) -> CaptionConfig:
     """A decoder's captions as Karlo has them: read by CLIP's own text tower, beginning with the token `start`."""
     return CaptionConfig(
@@ -265,3 +212,10 @@ def caption_by(text: TextConfig, start: int) -> CaptionConfig:
         tower="clip",
         start=start,
     )
+
+
+def space_name(clip: ClipConfig) -> str:
+    """The space of a CLIP that Karlo or Kandinsky came with: they are made for these two."""
+    text = (clip.embedding, clip.text.width, clip.text.layers, clip.text.activation)
+    known = {(768, 768, 12, "quick_gelu"): OPENAI_L, (1280, 1280, 32, "gelu"): OPENCLIP_BIG_G}
+    return known.get(text, "")
