@@ -17,8 +17,8 @@ from torch import nn
 from unclip.checkpoints import hub, io, registry
 from unclip.checkpoints.io import build, load_model, load_part, save_model
 from unclip.checkpoints.manifest import describe, read_manifest, verify
-from unclip.checkpoints.pack import pack
 from unclip.checkpoints.quantize import dequantize, encode, quantize
+from unclip.checkpoints.quantize_model import quantize_model
 from unclip.errors import ModelError
 from unclip.networks.clip import Clip, ClipConfig, TextConfig, VisionConfig
 from unclip.networks.inference import matrices
@@ -368,7 +368,7 @@ def test_packing_is_small_and_the_error_is_measured(clip, folder, tmp_path):
         clip.text.positions[0, 0] = 1e6
     save_model(folder, {"clip": clip}, name="tiny", tokenizer="{}", force=True)
     reports = {
-        storage: pack(folder, tmp_path / storage, storage=storage)["clip"]
+        storage: quantize_model(folder, tmp_path / storage, storage=storage)["clip"]
         for storage in ("int8", "float16", "float32")
     }
     assert reports["float32"].relative_error == 0
@@ -391,8 +391,8 @@ def test_packing_is_small_and_the_error_is_measured(clip, folder, tmp_path):
 
 
 def test_packing_twice_changes_nothing(folder, tmp_path):
-    pack(folder, tmp_path / "a")
-    report = pack(tmp_path / "a", tmp_path / "b")["clip"]
+    quantize_model(folder, tmp_path / "a")
+    report = quantize_model(tmp_path / "a", tmp_path / "b")["clip"]
     assert report.bytes_before == report.bytes_after
     assert report.relative_error < 1e-6
 

@@ -9,7 +9,7 @@ import torch
 
 from unclip.checkpoints.io import save_model
 from unclip.checkpoints.manifest import read_manifest
-from unclip.checkpoints.pack import pack
+from unclip.checkpoints.quantize_model import quantize_model
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.errors import ModelError
 from unclip.formats.opened import OpenPart, check_fit, open_model
@@ -60,7 +60,7 @@ def test_a_part_that_was_trained_alone_remembers_its_clip(folders):
 
 
 def test_packing_and_older_folders_keep_their_space(folders):
-    pack(folders / "one", folders / "small", storage="int8")
+    quantize_model(folders / "one", folders / "small", storage="int8")
     assert read_manifest(folders / "small").space == read_manifest(folders / "one").space
     file = folders / "small" / "model.json"
     data = json.loads(file.read_text())

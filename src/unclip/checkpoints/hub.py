@@ -1,4 +1,4 @@
-"""Where a model is: bundled with the package, a folder, or in the hub's cache. Nothing is downloaded here, no torch."""
+"""Folders of bundled models, and of models in the hub's cache. Downloads nothing and imports no torch."""
 
 import importlib.resources
 import os
@@ -9,7 +9,7 @@ from unclip.checkpoints.manifest import MANIFEST
 
 
 def bundled() -> dict[str, Path]:
-    """The models that the package carries: name -> folder."""
+    """Folder of each bundled model, by name."""
     root = Path(str(importlib.resources.files("unclip"))) / "bundled"
     if not root.is_dir():
         return {}
@@ -20,19 +20,19 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def hub_cache() -> Path:
-    """Where the hub's client keeps what was pulled; other programs share it."""
+    """Cache folder of the hub's client, which other programs share."""
     home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
     home = Path(os.environ.get("HF_HOME", home))
     return Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
 
 
 def home_of(hub_id: str) -> Path:
-    """Where the hub's cache keeps a model with all of its revisions, if it was pulled."""
+    """Folder of a model in the hub's cache, with all of its revisions; it exists if the model was pulled."""
     return hub_cache() / f"models--{hub_id.replace('/', '--')}"
 
 
 def pulled(hub_id: str) -> Path | None:
-    """The folder of a model in the hub's cache, as it was last pulled; None where it was not."""
+    """Folder of the revision of a model that was pulled last; None if it was not pulled."""
     home = home_of(hub_id)
     revision = home / "refs" / "main"
     if not revision.is_file():

@@ -1,4 +1,4 @@
-"""Networks to and from model folders: strict about names, shapes and damage; never two copies in memory."""
+"""Save and load networks in model folders; strict about names, shapes and damage, and never two copies in memory."""
 
 import contextlib
 import os
@@ -89,7 +89,7 @@ def space_of(clip: nn.Module) -> Space:
 def load_model(
     folder: str | os.PathLike[str], *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> dict[str, nn.Module]:
-    """Every network of a model folder, in evaluation mode. Raises `ModelError` like `load_part`."""
+    """All networks of a model folder, in evaluation mode. Raises `ModelError` like `load_part`."""
     folder = Path(folder)
     manifest = read_manifest(folder)
     return {name: load_part(folder, manifest, name, device=device, dtype=dtype) for name in manifest.parts}
@@ -104,11 +104,11 @@ def load_part(
     dtype: torch.dtype = torch.float32,
     only: str = "",
 ) -> nn.Module:
-    """One network, in evaluation mode, its weights dequantised on `device`.
+    """One network in evaluation mode, its weights dequantised on `device`.
 
-    They are float32, and `dtype` in the layers that multiply. With `only`, weights of other names, which do not begin
-    with it, stay without memory. Raises `ModelError` for a part that is not there, a damaged file, and a weight that is unknown, missing or of
-    another shape than the config asks for.
+    Weights are `dtype` in the layers that multiply matrices, and float32 elsewhere. With `only`, weights whose names do not
+    begin with it stay on the meta device. Raises `ModelError` for a missing part, a damaged file, and a weight that is
+    unknown, missing or of another shape than the config needs.
     """
     if name not in manifest.parts:
         raise ModelError(f"the model {manifest.name!r} has no {name!r}: it has {', '.join(manifest.parts)}")
@@ -121,19 +121,19 @@ def load_part(
 
 
 def build(network: type[Network], config: Any) -> Network:
-    """A network whose layers have no memory yet: for weights that come from elsewhere.
+    """A network whose weights are on the meta device, to be assigned.
 
-    Tables that the network computes from its config, which no file holds, are there; if all of it were built on
-    torch's meta device they would be lost.
+    Tables that the network computes from its config, which no file holds, are computed; building all of it on the meta
+    device would lose them.
     """
     with _EmptyOnMeta():
         return network(config)
 
 
 class _EmptyOnMeta(TorchFunctionMode):
-    """Puts what `torch.empty` makes, and torch's layers make their weights with, on the meta device.
+    """Puts tensors made by `torch.empty`, with which torch's layers make their weights, on the meta device.
 
-    What would fill it is left out: even there, a random number costs the second that loading torch's compiler takes.
+    Initialisers are skipped: even on the meta device, a random number loads torch's compiler, which takes a second.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -161,9 +161,9 @@ def load_weights(
     dtype: torch.dtype = torch.float32,
     only: str = "",
 ) -> None:
-    """Give `network` the weights of a safetensors file as its own, without a second copy of more than one of them.
+    """Assign the weights of a safetensors file to `network`; at most one weight is in memory twice.
 
-    Raises `ModelError` that names the first weight that is unknown, missing or of another shape.
+    Raises `ModelError` naming the first weight that is unknown, missing or of another shape.
     """
     expected = network.state_dict()
     with _damage_named(file):
@@ -197,7 +197,7 @@ def assign(
     dtype: torch.dtype = torch.float32,
     only: str = "",
 ) -> None:
-    """Give `network` its weights on `device`: `dtype` in the layers that multiply, else float32 where they were floats."""
+    """Assign weights on `device`: `dtype` in the layers that multiply matrices, other floating-point weights float32."""
     multiplied = matrices(network) if dtype != torch.float32 else ()
     state = {}
     for name, weight in weights:
@@ -205,15 +205,15 @@ def assign(
         state[name] = weight.to(device, wanted if weight.is_floating_point() else None).contiguous()
     network.load_state_dict(state, assign=True, strict=not only)
     if not only:
-        # What the file does not hold follows: tables computed from the config.
+        # Tables that are computed from the config, which the file does not hold.
         network.to(device)
 
 
 def write_weights(file: Path, weights: Mapping[str, Tensor], storage: Storage = "float32") -> None:
-    """Write a safetensors file and bring it to disk, from where the weights are: a second copy is made of no others than
-    those that share memory, which are written once for each name.
+    """Write a safetensors file and sync it to disk.
 
-    Raises `OSError` where that fails, such as for want of room.
+    Weights are written from where they are; only those that share memory are copied, as each name is written. Raises
+    `OSError` if that fails, such as on a full disk.
     """
     if storage not in STORAGES:
         raise ValueError(f"storage {storage!r} is not one of {', '.join(STORAGES)}")
@@ -234,7 +234,7 @@ def write_weights(file: Path, weights: Mapping[str, Tensor], storage: Storage = 
 def read_weights(
     file: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Iterator[tuple[str, Tensor]]:
-    """Each (name, weight) of a safetensors file in `dtype`. Raises `ModelError` if the file is damaged."""
+    """Name and weight of each tensor in a safetensors file, in `dtype`. Raises `ModelError` if the file is damaged."""
     with _damage_named(file):
         stored = Stream(file)
         for name, weight in decode(stored.names, stored.get_tensor, dtype):

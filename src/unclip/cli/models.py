@@ -1,4 +1,4 @@
-"""`unclip models`: which models there are here, and those of the hub: pulled, checked, removed."""
+"""`unclip models`: list the models on this machine; pull, verify and remove those of the hub."""
 
 import argparse
 from collections.abc import Iterator
@@ -8,33 +8,31 @@ from unclip.cli import console, options
 
 
 def add(verbs) -> None:
-    parser = options.verb(verbs, "models", "list, pull, check and remove models")
+    parser = options.verb(verbs, "models", "list, show, pull, verify and remove models")
     options.add_json(parser)
     parser.set_defaults(run=run_list)
     actions = parser.add_subparsers(title="actions (default: list)", metavar="ACTION")
 
-    listing = options.verb(actions, "list", "list the bundled models and those pulled from the hub")
+    listing = options.verb(actions, "list", "list bundled and pulled models")
     options.add_json(listing)
     listing.set_defaults(run=run_list)
 
-    show = options.verb(actions, "show", "describe a model")
-    show.add_argument("model", metavar="NAME", help="a bundled model, a folder, or a hub id that was pulled")
+    show = options.verb(actions, "show", "describe a model: parts, licence, size, default settings")
+    show.add_argument("model", metavar="NAME", help="bundled name, folder, or hub id that was pulled")
     options.add_json(show)
     show.set_defaults(run=run_show)
 
-    pull = options.verb(actions, "pull", "download a model from the hub, or go on with a download")
-    pull.add_argument("model", metavar="ID", help="its id on the hub, such as kakaobrain/karlo-v1-alpha")
+    pull = options.verb(actions, "pull", "download a model from the hub, or resume a download")
+    pull.add_argument("model", metavar="ID", help="hub id, such as kakaobrain/karlo-v1-alpha")
     options.add_json(pull)
     pull.set_defaults(run=run_pull)
 
-    verify = options.verb(actions, "verify", "read all of a model's files and compare them with their hashes")
-    verify.add_argument(
-        "model", metavar="NAME", help="a bundled model, a folder, or a hub id that was pulled"
-    )
+    verify = options.verb(actions, "verify", "compare all files of a model with their hashes")
+    verify.add_argument("model", metavar="NAME", help="bundled name, folder, or hub id that was pulled")
     verify.set_defaults(run=run_verify)
 
     remove = options.verb(actions, "rm", "delete a pulled model from the hub's cache")
-    remove.add_argument("model", metavar="ID", help="its id on the hub")
+    remove.add_argument("model", metavar="ID", help="hub id")
     remove.set_defaults(run=run_remove)
 
 
@@ -55,7 +53,7 @@ def run_list(arguments: argparse.Namespace) -> None:
     for name, description in found.items():
         console.result(f"{name:<{width}} {description['bytes'] / 1e6:8.1f} MB  {description['description']}")
     if not found:
-        console.tell("no model came with this installation; give a folder to the verbs that take --model")
+        console.tell("this installation has no bundled model: give a folder to commands that take --model")
 
 
 def run_show(arguments: argparse.Namespace) -> None:
@@ -77,7 +75,7 @@ def run_pull(arguments: argparse.Namespace) -> None:
     remote = look_up(arguments.model)
     console.tell(
         f"{remote.hub_id}: {len(remote.files)} files, {remote.size / 1e9:.2f} GB, "
-        f"licence {remote.licence or 'not told: see its page at the hub'}"
+        f"licence {remote.licence or 'unknown: see its page at the hub'}"
     )
     folder = pull(remote)
     if pickled := [name for name in remote.files if name.endswith(PICKLED)]:
@@ -103,9 +101,9 @@ def run_verify(arguments: argparse.Namespace) -> None:
         count = verify_pulled(arguments.model)
     else:
         raise ValueError(
-            f"{folder} has no hashes to compare with: models that were pulled have them, and folders that `unclip convert` wrote"
+            f"{folder} has no hashes to compare with: only pulled models and model folders have them; `unclip convert` writes one"
         )
-    console.result(f"{arguments.model}: {count} files are as they should be")
+    console.result(f"{arguments.model}: {count} files match their hashes")
 
 
 def run_remove(arguments: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from unclip.nn.transformer import Activation
 
 
 def read_config(data: Mapping[str, Any], where: str) -> ClipConfig:
-    """Ours from `open_clip_config.json`. Raises `ModelError` for towers that are not CLIP's own transformers."""
+    """Config from `open_clip_config.json`. Raises `ModelError` for towers other than CLIP's own transformers."""
     model = Options(data.get("model_cfg", data), where)
     activation: Activation = "quick_gelu" if model.take("quick_gelu", bool, False) else "gelu"
     model.demand(custom_text=False, init_logit_bias=None, nonscalar_logit_scale=False)

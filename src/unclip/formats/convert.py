@@ -93,7 +93,7 @@ def _open(source: Path, room: Path, tokenizer: Path | None) -> PublicModel:
 def unpickle(files: Sequence[Path], room: Path) -> dict[Path, Path]:
     """Write pickled files as safetensors in the folder `room`; returns the new path of each.
 
-    Raises `ModelError` for one that is damaged or holds programs, `OSError` where there is no room.
+    Raises `ModelError` for a file that is damaged or holds programs, `OSError` on a full disk.
     """
     for file in files:
         if not file.is_file():
@@ -112,7 +112,7 @@ def unpickle(files: Sequence[Path], room: Path) -> dict[Path, Path]:
         file = files[max(len(begun) - 1, 0)]
         if done.returncode == UNWRITTEN:
             raise OSError(
-                f"what {file} holds could not be written beside the model ({reason[0]}): is there room on the disk?"
+                f"{file} could not be written beside the model as safetensors ({reason[0]}): is there room on the disk?"
             )
         raise ModelError(f"{file} cannot be read as weights: {reason[0]}")
     return made

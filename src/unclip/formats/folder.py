@@ -18,9 +18,9 @@ RedGreenBlue = tuple[float, float, float]
 
 
 def weight_files(folder: Path, stems: Sequence[str] = STEMS) -> tuple[Path, ...]:
-    """The weights of a component: safetensors before pickles, full precision before half, one file before shards.
+    """Weight files of a component, in order of preference: safetensors, full precision, one file rather than shards.
 
-    Raises `ModelError` where there are none, or where a shard is missing that the index names.
+    Raises `ModelError` if there are none, or if a shard is missing that the index names.
     """
     for suffix in (".safetensors", ".bin"):
         for stem in stems:
@@ -35,11 +35,11 @@ def weight_files(folder: Path, stems: Sequence[str] = STEMS) -> tuple[Path, ...]
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
-    """The files that an index names, in order."""
+    """Files that an index names, in order."""
     held = read_json(index).get("weight_map")
     names = sorted(set(held.values())) if isinstance(held, dict) and held else []
     if not names or not all(isinstance(name, str) and PLAIN_NAME.fullmatch(name) for name in names):
-        raise ModelError(f"{index} is damaged: its weight_map names no files of its folder")
+        raise ModelError(f"{index} is damaged: its weight_map does not name files of its folder")
     for name in names:
         if not (index.parent / name).is_file():
             raise ModelError(
@@ -49,7 +49,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises `ModelError` for a file that is missing or holds anything else."""
+    """JSON object in a file. Raises `ModelError` if the file is missing or holds anything else."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -57,16 +57,16 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ModelError(f"{path} is damaged ({error}): get the model again") from error
     if not isinstance(data, dict):
-        raise ModelError(f"{path} is damaged: it holds no object")
+        raise ModelError(f"{path} is damaged: it does not hold an object")
     return data
 
 
 def licence_of(folder: Path) -> str:
-    """What the model card says of the licence, if there is a card."""
+    """Licence that the model card names, "" if none."""
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     head = re.match(r"---\n(.*?)^---$", text, re.S | re.M)
-    # Of what is no common licence ("other"), the name stands in a field of its own.
+    # The name of an uncommon licence ("other") has a field of its own.
     found = (
         [re.search(rf"(?m)^{field}: *(\S+)", head[1]) for field in ("license_name", "license")]
         if head
@@ -76,17 +76,17 @@ def licence_of(folder: Path) -> str:
 
 
 def normalisation_of(folder: Path) -> tuple[RedGreenBlue, RedGreenBlue] | None:
-    """Mean and standard deviation of the pictures that a CLIP in transformers' layout reads, where its folder tells.
+    """Mean and standard deviation of CLIP's input channels, from a folder in transformers' layout; None if not given.
 
-    Raises `ModelError` for a file that is damaged.
+    Raises `ModelError` for a damaged file.
     """
     for home in (folder, folder / "feature_extractor", folder / "image_processor"):
         file = home / "preprocessor_config.json"
         data = read_json(file) if file.is_file() else {}
-        told = {name: data[name] for name in ("image_mean", "image_std") if data.get(name) is not None}
-        if not told:
+        given = {name: data[name] for name in ("image_mean", "image_std") if data.get(name) is not None}
+        if not given:
             continue
-        numbers = [_three(told.get(name)) for name in ("image_mean", "image_std")]
+        numbers = [_three(given.get(name)) for name in ("image_mean", "image_std")]
         if numbers[0] is None or numbers[1] is None:
             raise ModelError(f"{file} is damaged: image_mean and image_std are not three numbers each")
         return numbers[0], numbers[1]
@@ -104,7 +104,7 @@ def _three(values: Any) -> RedGreenBlue | None:
 
 
 def sample_of(file: Path, pieces: int = 16, size: int = 65536) -> bytes:
-    """A hash of a file's name and length and of 64 KiB here and there."""
+    """SHA-256 of a file's name and length, and of 64 KiB at evenly spaced places."""
     length = file.stat().st_size
     digest = hashlib.sha256(f"{file.name} {length}".encode())
     with open(file, "rb") as opened:

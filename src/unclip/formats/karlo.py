@@ -68,7 +68,7 @@ def decoder_config(
     start: int,
     where: str,
 ) -> DecoderConfig:
-    """Ours from the decoder's U-Net, `UnCLIPTextProjModel`, the scheduler, and the CLIP whose text tower it reads."""
+    """Config from the decoder's U-Net, `UnCLIPTextProjModel`, the scheduler, and the CLIP whose text tower it reads."""
     net = unet_map.read_config(unet, f"{where}/decoder")
     options = Options(projections, f"{where}/text_proj")
     options.require(_class_name="UnCLIPTextProjModel")
@@ -90,7 +90,7 @@ def decoder_config(
 def upsampler_config(
     first: Mapping[str, Any], last: Mapping[str, Any], scheduler: Mapping[str, Any], low_size: int, where: str
 ) -> UpsamplerConfig:
-    """Ours from both upsampling U-Nets, which must have one shape, and their scheduler."""
+    """Config from both upsampling U-Nets, which must have one shape, and their scheduler."""
     net = unet_map.read_config(first, f"{where}/super_res_first")
     if unet_map.read_config(last, f"{where}/super_res_last") != net:
         raise ModelError(f"{where}: super_res_first and super_res_last have different configs")
@@ -98,7 +98,7 @@ def upsampler_config(
         net=net,
         process=process_config(scheduler, f"{where}/super_res_scheduler"),
         low_size=low_size,
-        # Some folders leave it out: Karlo enlarges 64 pixels to 256.
+        # Some folders omit it: Karlo upsamples 64 pixels to 256.
         high_size=Options(first, f"{where}/super_res_first").take("sample_size", int, 4 * low_size),
         crop_fraction=1.0,
         last_step=True,

@@ -1,6 +1,6 @@
 """Karlo's original checkpoints (https://github.com/kakaobrain/karlo): prior, decoder and upsamplers, a `.ckpt` file each.
 
-They are Lightning checkpoints with a `state_dict`, and hold no config: Karlo came in one size. Its CLIP is OpenAI's
+They are Lightning checkpoints with a `state_dict` and no config: Karlo came in one size. Its CLIP is OpenAI's
 `ViT-L-14.pt`, and the mean and standard deviation of image embeddings are in `ViT-L-14_stats.th`. Keys are `file/name`.
 """
 
@@ -36,7 +36,7 @@ from unclip.networks.unet import UnetConfig
 from unclip.networks.upsampler import UpsamplerConfig
 from unclip.tokenizers.clip import ClipTokenizer
 
-# What each file's name begins with; `{}` of the public ones are steps.
+# Start of each file's name.
 FILES = {
     "clip": "ViT-L-14.pt",
     "stats": "ViT-L-14_stats.th",
@@ -52,7 +52,7 @@ _RESBLOCK = renamed(
 
 
 def unet_rows(config: UnetConfig) -> list[Row]:
-    """A U-Net in OpenAI's layout, whose blocks are numbered through: input_blocks, middle_block, output_blocks."""
+    """Rows of a U-Net in OpenAI's layout, whose blocks are numbered consecutively."""
     attention = [
         *renamed({"norm": "norm"}),
         row("qkv.{p}", "qkv.{p}", form=interleaved(3, config.head_channels, convolution=True)),
@@ -97,7 +97,7 @@ def unet_rows(config: UnetConfig) -> list[Row]:
 
 
 def prior_table(config: DiffusionPriorConfig) -> Table:
-    """The prior, and the statistics of embeddings beside it."""
+    """Table of the prior and the statistics of embeddings beside it."""
     block = [
         *renamed({"norm_1": "ln_1", "norm_2": "ln_2", "mlp.0": "mlp.c_fc", "mlp.2": "mlp.c_proj"}),
         *renamed({"attention.out": "attn.c_proj"}),
@@ -148,12 +148,12 @@ def decoder_table(config: DecoderConfig) -> Table:
         *within("net.", "decoder/model.", unet_rows(config.net)),
         *within("", "decoder/model.", projections),
     ]
-    # The picture tower in CLIP's file is no part of the decoder.
+    # The image tower in CLIP's file is not part of the decoder.
     return Table([*rows, *text], (*tower.ignored, r"clip/(visual\..*|logit_scale)"))
 
 
 def upsampler_table(config: UpsamplerConfig) -> Table:
-    """Both upsampling nets, which one file holds."""
+    """Table of both upsampling networks, which one file holds."""
     rows = unet_rows(config.net)
     return Table(
         [
@@ -165,7 +165,7 @@ def upsampler_table(config: UpsamplerConfig) -> Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What the files do not tell of themselves."""
+    """Configs of Karlo's networks, which the files do not store."""
 
     prior: DiffusionPriorConfig
     decoder: UnetConfig
@@ -206,7 +206,7 @@ KARLO = Sizes(
 
 
 def decoder_config(sizes: Sizes, clip: ClipConfig, start: int) -> DecoderConfig:
-    """The decoder's config, which reads captions by the text tower of `clip`."""
+    """Config of the decoder, which reads captions with the text tower of `clip`."""
     return DecoderConfig(
         net=sizes.decoder,
         size=sizes.upsampler.low_size,
@@ -231,7 +231,7 @@ def open_folder(folder: Path, reader: Reader = FOLDER) -> PublicModel:
 
 
 def open_files(folder: Path, files: Mapping[str, Path], tokenizer: ClipTokenizer) -> PublicModel:
-    """Karlo's original checkpoints, read to safetensors: `files` are named as in `FILES`."""
+    """The model from safetensors of the checkpoints, named as in `FILES`."""
     with open_weights({"": [files["clip"]]}) as readers:
         openai = openai_config({name: read() for name, read in readers.items()}, str(folder))
     clip = replace(openai, normalize=False)
@@ -272,10 +272,10 @@ def open_files(folder: Path, files: Mapping[str, Path], tokenizer: ClipTokenizer
 
 
 def named_statistics(file: Path) -> Path:
-    """The file with its two tensors, a pair of mean and standard deviation, under these names."""
+    """Copy of the statistics' file, a pair of tensors, with the names `mean` and `std`."""
     with safe_open(file, framework="pt") as stored:
         if sorted(stored.keys()) != ["0", "1"]:
-            raise ModelError(f"{FILES['stats']} holds no pair of mean and standard deviation")
+            raise ModelError(f"{FILES['stats']} does not hold a pair of mean and standard deviation")
         named = {"mean": stored.get_tensor("0"), "std": stored.get_tensor("1")}
     target = file.with_name("statistics.safetensors")
     write_weights(target, named)

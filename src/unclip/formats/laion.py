@@ -1,7 +1,7 @@
-"""The prior of LAION: lucidrains' `DiffusionPrior` (https://github.com/lucidrains/DALLE2-pytorch), a `.pth` and a JSON file.
+"""LAION's prior: lucidrains' `DiffusionPrior` (https://github.com/lucidrains/DALLE2-pytorch), a `.pth` and a JSON file.
 
-Two layouts are public: that of version 1.9 and later, and that of earlier ones, which know no vectors for a dropped
-caption and multiply attention by dot products, relative bias and all, by 128 ("PB relax", CogView).
+Two layouts are public: that of version 1.9 and later, and an earlier one without vectors for a dropped caption, whose
+dot-product attention, relative bias included, is multiplied by 128 ("PB relax", CogView).
 """
 
 from collections.abc import Collection, Mapping
@@ -39,18 +39,18 @@ _MLP = [
     row("norm_inside.weight", "3.g"),
     row("down.weight", "5.weight"),
 ]
-# The noise table, the CLIP that the prior was trained with, and rotary frequencies, are known from elsewhere. The vector
-# that stood for the noisy embedding in a share of the training samples is never asked for.
+# Noise table, CLIP and rotary frequencies come from elsewhere. The vector that replaced the noisy embedding in a share of
+# the training samples is not used in sampling.
 _IGNORED = (r"noise_scheduler\..*", r"clip\..*", r".*\.rotary_emb\.freqs", r"net\.null_image_embed")
 
 
 def is_early(keys: Collection[str]) -> bool:
-    """Whether weights have the layout of versions before 1.9."""
+    """Whether weights have the layout before version 1.9."""
     return "net.null_text_embed" in keys
 
 
 def table(config: LaionPriorConfig) -> Table:
-    """The rows for both layouts, told apart by what stands for a dropped caption."""
+    """Rows of both layouts, which differ in how a dropped caption is represented."""
     early = config.null == "empty"
     rows = [
         row("text_in.{p}", "to_text_embeds.0.{p}"),
@@ -83,7 +83,7 @@ def table(config: LaionPriorConfig) -> Table:
 
 
 def space_name(data: Mapping[str, Any]) -> str:
-    """The name of the embedding space: the JSON tells which CLIP gave the embeddings, if it tells."""
+    """Name of the embedding space, from the CLIP that the JSON names; "" if it names none."""
     clip = data.get("prior", data).get("clip") or {}
     makers = {"openai": "OpenAI CLIP", "open_clip": "OpenCLIP"}
     make, model = clip.get("make"), clip.get("model")
@@ -91,10 +91,10 @@ def space_name(data: Mapping[str, Any]) -> str:
 
 
 def read_config(data: Mapping[str, Any], keys: Collection[str], where: str) -> LaionPriorConfig:
-    """Ours from the JSON beside the weights, of the prior or of its whole training, and from the weights' names.
+    """Config from the JSON beside the weights, of the prior or of its whole training, and from the weights' names.
 
-    Raises `ModelError` for what is not known: predictions of noise or velocity, self-conditioning, other schedules, and
-    estimates that sampling brings to a length.
+    Raises `ModelError` for options that are not supported: predictions of noise or velocity, self-conditioning, other
+    schedules, and estimates that sampling normalises.
     """
     prior = Options(data.get("prior", data), where)
     prior.demand(
@@ -163,7 +163,7 @@ def open_folder(folder: Path, reader: Reader = FOLDER) -> PublicModel:
 
 
 def find_weights(home: Path) -> Path:
-    """The weights of LAION's prior, of which a folder may have several. Raises `ModelError` where that cannot be told."""
+    """Weight file in a folder that may hold several: latest, else best, else the only one. Raises `ModelError` if unclear."""
     found = sorted(file for file in home.iterdir() if file.suffix in (".safetensors", ".pth", ".pt"))
     for stem in ("latest", "best"):
         for file in found:

@@ -117,7 +117,7 @@ class PublicModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """What `unclip convert` adds to a format: a safe reader of pickled files, and a tokenizer from elsewhere."""
+    """Means to read a format: a safe reader of pickled files and a tokenizer from elsewhere, which `unclip convert` has."""
 
     unpickle: Callable[[Sequence[Path]], Mapping[Path, Path]] | None = None
     """Writes pickled files as safetensors and returns the new path of each."""

@@ -11,8 +11,8 @@ from unclip.tokenizers.clip import END, START, ClipTokenizer
 def read_tokenizer(folder: Path, *, context: int | None = None) -> ClipTokenizer:
     """CLIP's tokenizer from `tokenizer.json`, or from `vocab.json` and `merges.txt`.
 
-    Unlike the tokenizers of some of these folders it pads with zeros and never takes a "!" of the prompt, which has the
-    number 0 there, for padding. Raises `ModelError` where files are missing or damaged.
+    It pads with zeros. Some of these folders' own tokenizers take a "!" of the prompt, which has the number 0, for padding;
+    this one does not. Raises `ModelError` for missing or damaged files.
     """
     settings = folder / "tokenizer_config.json"
     if context is None:
@@ -40,16 +40,13 @@ def read_tokenizer(folder: Path, *, context: int | None = None) -> ClipTokenizer
 
 
 def find_tokenizer(folder: Path) -> ClipTokenizer:
-    """The tokenizer in a folder, or in the folder `tokenizer` inside of it."""
+    """Tokenizer in a folder, or in the folder `tokenizer` inside it."""
     inner = folder / "tokenizer"
     return read_tokenizer(inner if inner.is_dir() else folder)
 
 
 def tokenizer_at(path: Path) -> ClipTokenizer:
-    if path is None:
-        raise ModelError(
-            "these weights come without a tokenizer: give a folder that holds CLIP's, or OpenAI's bpe_simple_vocab_16e6.txt.gz"
-        )
+    """Tokenizer in a folder, or from OpenAI's `bpe_simple_vocab_16e6.txt.gz`. Raises `ModelError` for another file."""
     if path.is_dir():
         return find_tokenizer(path)
     try:
@@ -58,7 +55,7 @@ def tokenizer_at(path: Path) -> ClipTokenizer:
     except (OSError, EOFError, UnicodeDecodeError, ValueError) as error:
         if isinstance(error, FileNotFoundError):
             raise
-        raise ModelError(f"{path} is no list of merges such as OpenAI's: {error}") from error
+        raise ModelError(f"{path} is not a list of merges such as OpenAI's: {error}") from error
 
 
 def openai_tokenizer(text: str) -> ClipTokenizer:
@@ -81,6 +78,7 @@ def openai_tokenizer(text: str) -> ClipTokenizer:
 
 
 def check_vocabulary(tokenizer: ClipTokenizer, vocabulary: int, where: Path) -> None:
+    """Raise `ModelError` if a text tower has another vocabulary than the tokenizer."""
     if tokenizer.vocabulary != vocabulary:
         raise ModelError(
             f"the tokenizer has {tokenizer.vocabulary} tokens, the text tower of {where} reads {vocabulary}: "

@@ -1,4 +1,4 @@
-"""Weights of public folders, from safetensors files only; pickled ones are named in the error, for `unclip convert`."""
+"""Weights of public folders, read from safetensors files only; `unclip convert` reads pickled ones."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,14 +11,14 @@ from unclip.checkpoints.stream import Stream
 from unclip.errors import ModelError
 
 Readers = dict[str, Callable[[], Tensor]]
-"""Function that reads each weight, by prefix and key."""
+"""A function that reads each weight, by prefix and key."""
 
 
 @contextlib.contextmanager
 def open_weights(files: Mapping[str, Sequence[Path]]) -> Iterator[Readers]:
-    """How to read each weight of some safetensors files: each prefix stands before the keys of its files.
+    """Context with the readers of some safetensors files' weights; keys get the prefix of their files.
 
-    Raises `ModelError` for a bad file, and for a weight that two files hold.
+    Raises `ModelError` for a damaged or pickled file, and for a weight that two files hold.
     """
     readers: Readers = {}
     homes: dict[str, Path] = {}

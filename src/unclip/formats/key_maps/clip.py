@@ -1,4 +1,4 @@
-"""CLIP in three layouts: transformers', OpenAI's state dict, and OpenCLIP's, whose names are OpenAI's."""
+"""CLIP in transformers' layout and in OpenAI's, whose names OpenCLIP uses."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -13,11 +13,11 @@ from unclip.networks.decoder import CaptionConfig
 from unclip.nn.transformer import Activation
 from unclip.stages.space import OPENAI_L, OPENCLIP_BIG_G
 
-# OpenAI's preprocessing, which every public ViT CLIP keeps.
+# OpenAI's preprocessing, which every public ViT CLIP uses.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
-# Training clamps the scale at 100, and ends there: what stands in where a format leaves it out.
+# Training clamps the scale at 100 and ends there: the value for formats without it.
 SCALE = 4.605170185988092
 
 _TRANSFORMERS_BLOCK = [
@@ -46,7 +46,7 @@ TRANSFORMERS_VISION: list[Row] = [
     *within("transformer.blocks.{n}.", "vision_model.encoder.layers.{n}.", _TRANSFORMERS_BLOCK),
     row("project.weight", "visual_projection.weight"),
 ]
-# Older files keep the table 0, 1, 2, ... that positions are looked up with.
+# Older files store the position indices 0, 1, 2, ...
 POSITION_IDS = (r"(.*/)?(text|vision)_model\.embeddings\.position_ids",)
 TRANSFORMERS = Table(
     [
@@ -59,7 +59,7 @@ TRANSFORMERS = Table(
 
 
 def split_towers(text: str, vision: str | None) -> Table:
-    """Towers in folders of their own, with no scale: CLIPTextModelWithProjection, CLIPVisionModelWithProjection."""
+    """Table of towers in separate folders, without scale: CLIPTextModelWithProjection, CLIPVisionModelWithProjection."""
     rows = within("text.", text, TRANSFORMERS_TEXT)
     if vision is not None:
         rows += within("vision.", vision, TRANSFORMERS_VISION)
@@ -90,13 +90,13 @@ _OPENAI_VISION: list[Row] = [
 
 
 def openai_table(prefix: str = "", text: str = "") -> Table:
-    """OpenAI's names; newer OpenCLIP models put "text." before those of the text tower."""
+    """Table of OpenAI's names; newer OpenCLIP models put "text." before those of the text tower."""
     rows = [
         *within("text.", prefix + text, _OPENAI_TEXT),
         *within("vision.", prefix + "visual.", _OPENAI_VISION),
         row("logit_scale", prefix + "logit_scale"),
     ]
-    # Facts about the model that OpenAI's archives hold as tensors, and masks.
+    # Properties of the model that OpenAI's archives store as tensors, and masks.
     return Table(rows, (r".*(input_resolution|context_length|vocab_size|attn_mask)",))
 
 
@@ -110,10 +110,10 @@ def transformers_config(
     normalize: bool = True,
     normalisation: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None,
 ) -> ClipConfig:
-    """Ours from the configs of transformers' towers.
+    """Config from those of transformers' towers.
 
-    `end` is the tokenizer's, for files that name another (2); `normalisation` the mean and standard deviation of
-    pictures, OpenAI's where it is None.
+    `end` is the tokenizer's, for files that name another (2). `normalisation` is the mean and standard deviation of input
+    channels, OpenAI's if None.
     """
     mean, std = normalisation or (MEAN, STD)
     options = Options(text, f"{where}, text")
@@ -122,7 +122,7 @@ def transformers_config(
     options.equal("intermediate_size", options.take("intermediate_size", int, 2048), 4 * width)
     named = options.take("eos_token_id", int, 49407)
     vocabulary = options.take("vocab_size", int, 49408)
-    # Configs before 2023 say 2, and mean the largest number in the caption, which is the vocabulary's last.
+    # Configs before 2023 have 2, and mean the largest token of the caption, the last of the vocabulary.
     named = vocabulary - 1 if named == 2 else named
     tower = TextConfig(
         vocabulary=vocabulary,
@@ -164,9 +164,9 @@ def _activation(options: Options) -> Activation:
 
 
 def openai_config(shapes: Mapping[str, Tensor], where: str) -> ClipConfig:
-    """Ours from the shapes of OpenAI's state dict, which has no config: heads are 64 wide, the activation QuickGELU."""
+    """Config from the shapes of OpenAI's state dict: heads are 64 wide, the activation is QuickGELU."""
     if "visual.proj" not in shapes:
-        raise ModelError(f"{where} holds no ViT of OpenAI's: CLIPs with a ResNet are not known")
+        raise ModelError(f"{where} does not hold a ViT of OpenAI's: CLIPs with a ResNet are not supported")
     width, _, patch, _ = shapes["visual.conv1.weight"].shape
     grid = round((shapes["visual.positional_embedding"].shape[0] - 1) ** 0.5)
     context, text_width = shapes["positional_embedding"].shape
@@ -200,7 +200,7 @@ def _count(keys: Collection[str], prefix: str) -> int:
 
 
 def caption_by(text: TextConfig, start: int) -> CaptionConfig:
-    """A decoder's captions as Karlo has them: read by CLIP's own text tower, beginning with the token `start`."""
+    """Caption config of Karlo's decoder, which reads the states of CLIP's text tower; captions begin with `start`."""
     return CaptionConfig(
         vocabulary=text.vocabulary,
         context=text.context,
@@ -215,7 +215,7 @@ def caption_by(text: TextConfig, start: int) -> CaptionConfig:
 
 
 def space_name(clip: ClipConfig) -> str:
-    """The space of a CLIP that Karlo or Kandinsky came with: they are made for these two."""
+    """Name of the embedding space of a CLIP that Karlo or Kandinsky came with, by its sizes."""
     text = (clip.embedding, clip.text.width, clip.text.layers, clip.text.activation)
     known = {(768, 768, 12, "quick_gelu"): OPENAI_L, (1280, 1280, 32, "gelu"): OPENCLIP_BIG_G}
     return known.get(text, "")

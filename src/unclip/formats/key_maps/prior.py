@@ -37,7 +37,7 @@ PRIOR = Table(within("", "prior/", ROWS))
 
 
 def prior_config(data: Mapping[str, Any], scheduler: Mapping[str, Any], where: str) -> DiffusionPriorConfig:
-    """Ours from a `PriorTransformer` and its scheduler: Karlo's, and those of Kandinsky 2.1 and 2.2."""
+    """Config from a `PriorTransformer` and its scheduler: Karlo's, and those of Kandinsky 2.1 and 2.2."""
     config = transformer_config(data, where, additional=4)
     process = process_config(scheduler, f"{where}, scheduler", clip_range=None)
     if process.parametrization != "x0":

@@ -11,7 +11,7 @@ from unclip.formats.key_maps.options import Options
 def process_config(
     scheduler: Mapping[str, Any], where: str, *, clip_range: float | None = 1.0
 ) -> ProcessConfig:
-    """Ours from an `UnCLIPScheduler`. `clip_range` is what its estimates must be clamped to; None takes any."""
+    """Process of an `UnCLIPScheduler`, whose estimates must be clamped to `clip_range`; None accepts any range."""
     options = Options(scheduler, where)
     options.require(_class_name="UnCLIPScheduler")
     options.demand(beta_schedule="squaredcos_cap_v2", clip_sample=True)
