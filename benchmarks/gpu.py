@@ -2,7 +2,7 @@
 
     python benchmarks/gpu.py [--out gpu.json] [--seconds 240] [--only bundled karlo training]
     python benchmarks/gpu.py --table gpu.json
-    python benchmarks/gpu.py --tiny --device cpu              # whether it runs: small sizes, in a minute
+    python benchmarks/gpu.py --tiny --device cpu              # whether it runs: small sizes, in a minute or two
 
 It needs a CUDA GPU, of 40 GB for all rows; a row that does not fit is noted and left out. Nothing is downloaded: Karlo's
 form is made on the device at full size with random weights, as time does not depend on them, and training learns from
