@@ -104,7 +104,7 @@ def readable(provenance: Mapping[str, Any]) -> str:
     flat |= {_title(name): _value(value) for name, value in request.items()}
     flat |= {_title(name): _value(value) for name, value in decoder.items()}
     flat |= {_title(f"prior {name}"): _value(value) for name, value in (sampling.get("prior") or {}).items()}
-    for index, entry in enumerate(sampling.get("upsamplers") or (), start=1):
+    for index, entry in enumerate(sampling.get("upsamplers", []), start=1):
         flat |= {_title(f"upsampler {index} {name}"): _value(value) for name, value in entry.items()}
     flat |= {_title(name): _value(value) for name, value in (provenance.get("results") or {}).items()}
     flat["Version"] = f"unclip {provenance.get('unclip')}"
