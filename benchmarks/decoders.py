@@ -29,7 +29,7 @@ from unclip import config as configs
 from unclip import recipes
 from unclip.checkpoints.io import load_part
 from unclip.checkpoints.manifest import read_manifest
-from unclip.data.everyday import is_everyday
+from unclip.datasets.artwork.everyday import is_everyday
 from unclip.diffusion.losses import LogitNormal, LogNormal, LossConfig, UniformTime
 from unclip.diffusion.parametrization import Preconditioned, ProcessConfig
 from unclip.diffusion.samplers import sample

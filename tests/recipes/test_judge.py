@@ -3,7 +3,7 @@
 import pytest
 
 from unclip import recipes
-from unclip.data.artwork_plan import SPLITS
+from unclip.datasets.artwork.plan import SPLITS
 from unclip.networks.clip import Clip, ClipConfig
 from unclip.recipes import judge
 

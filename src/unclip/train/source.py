@@ -14,10 +14,10 @@ from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from torch import Tensor
 
 from unclip.data.dataset import Dataset, open_dataset
-from unclip.data.everyday import is_everyday
 from unclip.data.order import Order
 from unclip.data.resident import Resident
 from unclip.data.sample import BadSample, BadSamples, digest_of
+from unclip.datasets.artwork.everyday import is_everyday
 from unclip.images import from_uint8
 from unclip.rng import Noise, derive
 from unclip.train.config import DataConfig, TrainConfig
