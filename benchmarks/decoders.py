@@ -45,7 +45,7 @@ from unclip.train.config import TrainConfig
 from unclip.train.loop import train
 from unclip.train.objectives.decoder import DecoderObjective
 from unclip.train.objectives.levels import losses_at_levels
-from unclip.train.source import Source, spread
+from unclip.train.source import Source, evenly_spaced
 
 DRAWN = 128
 COMMON = LossConfig(density=LogitNormal(mean=0.8, std=0.8), weight="velocity")
@@ -155,9 +155,9 @@ def folder_of(name: str) -> str:
 
 def everyday(source: Source, count: int) -> Int64[np.ndarray, " n"]:
     """Single drawings of everyday things, spread over all there are."""
-    metas = [one.meta for one in source.resident.samples]
+    metas = [one.meta for one in source.decoded.samples]
     rows = np.array([row for row, meta in enumerate(metas) if meta["kind"] == "plain" and is_everyday(meta)])
-    return rows[spread(count, len(rows))]
+    return rows[evenly_spaced(count, len(rows))]
 
 
 def redrawn(network: Decoder, condition: DecoderCondition) -> Float[Tensor, "n 3 h w"]:
@@ -173,7 +173,7 @@ def redrawn(network: Decoder, condition: DecoderCondition) -> Float[Tensor, "n 3
 def measure(objective: DecoderObjective, network: Decoder, judge: Encoder) -> Measured:
     """A trained trial."""
     process = network.config.process.build()
-    rows = spread(DRAWN, len(objective.held_out))
+    rows = evenly_spaced(DRAWN, len(objective.held_out))
     condition = objective.condition(objective.held_out_embeddings, objective.held_out.captions(rows), rows)
     pictures = objective.held_out.pictures(rows)
     context = network.encode(condition)

@@ -29,6 +29,18 @@ KINDS = {
 }
 
 
+#: Kind -> fields that its config had in version 0.1, all of them settings of training: read and ignored.
+RETIRED: dict[str, frozenset[str]] = {
+    "prior_diffusion": frozenset({"dropout_text"}),
+    "prior_autoregressive": frozenset({"dropout_text", "reconstruction_error"}),
+    "decoder": frozenset({"dropout_image", "dropout_caption", "dropout_hint", "uncertainty"}),
+    "upsampler": frozenset(
+        {"degradation", "bsr_strength", "blur_kernel", "blur_sigma", "blur_probability", "noise_level"}
+        | {"seam_level", "seam_patch", "crop_fraction"}
+    ),
+}
+
+
 def classes(kind: str) -> tuple[type[Any], type[nn.Module]]:
     """The config and the network class of a kind. Raises `ModelError` for an unknown one."""
     if kind not in KINDS:
@@ -49,7 +61,10 @@ def kind_of(network: nn.Module) -> str:
 
 def read_config(kind: str, data: dict[str, Any], where: str) -> Any:
     """The frozen config of a part from its JSON. Raises `ModelError` naming the key that does not fit."""
+    retired = RETIRED.get(kind, frozenset())
     try:
-        return from_dict(classes(kind)[0], data)
+        return from_dict(
+            classes(kind)[0], {name: value for name, value in data.items() if name not in retired}
+        )
     except ConfigError as error:
         raise ModelError(f"{where}: {error}") from error

@@ -6,34 +6,15 @@ from pathlib import Path
 
 from unclip.generate.settings import Settings
 from unclip.recipes import artwork, dalle2, judge, tiny
-from unclip.train.config import Stage, TrainConfig
+from unclip.train.config import ClipDependent, TrainConfig
+from unclip.train.registry import STAGES
 
-RECIPES: dict[str, dict[Stage, Callable[[], TrainConfig]]] = {
-    "artwork": {
-        "clip": artwork.clip,
-        "prior": artwork.prior,
-        "decoder": artwork.decoder,
-        "upsampler": artwork.upsampler,
-        "upsampler_1024": artwork.upsampler_1024,
-        "prior_autoregressive": artwork.prior_autoregressive,
-    },
-    "dalle2": {
-        "clip": dalle2.clip,
-        "prior": dalle2.prior,
-        "decoder": dalle2.decoder,
-        "upsampler": dalle2.upsampler,
-        "upsampler_1024": dalle2.upsampler_1024,
-        "prior_autoregressive": dalle2.prior_autoregressive,
-    },
-    "judge": {"clip": judge.clip},
-    "tiny": {
-        "clip": tiny.clip,
-        "prior": tiny.prior,
-        "decoder": tiny.decoder,
-        "upsampler": tiny.upsampler,
-        "upsampler_1024": tiny.upsampler_1024,
-        "prior_autoregressive": tiny.prior_autoregressive,
-    },
+#: Recipe -> stage -> its config: the functions that a module of this package has, named after the stages.
+RECIPES: dict[str, dict[str, Callable[[], TrainConfig]]] = {
+    module.__name__.rpartition(".")[2]: {
+        stage: getattr(module, stage) for stage in STAGES if hasattr(module, stage)
+    }
+    for module in (artwork, dalle2, judge, tiny)
 }
 
 
@@ -61,8 +42,9 @@ def chain(recipe: str, out: Path) -> dict[str, tuple[TrainConfig, float]]:
     stages = {}
     for name, share in CHAINS[recipe].items():
         config = get("judge", "clip") if name == "judge" else get(recipe, name)
-        clip = None if config.clip is None else str(out / "clip")
-        stages[name] = replace(config, out=str(out / name), clip=clip), share
+        if isinstance(config, ClipDependent):
+            config = replace(config, clip=str(out / "clip"))
+        stages[name] = replace(config, out=str(out / name)), share
     return stages
 
 
