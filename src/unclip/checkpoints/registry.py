@@ -35,7 +35,15 @@ KINDS = {
     "upsampler": Kind("unclip.networks.upsampler", "UpsamplerConfig", "Upsampler", "upsampler"),
 }
 
-RETIRED: dict[str, frozenset[str]] = {}
+RETIRED: dict[str, frozenset[str]] = {
+    "prior_diffusion": frozenset({"dropout_text"}),
+    "prior_autoregressive": frozenset({"dropout_text", "reconstruction_error"}),
+    "decoder": frozenset({"dropout_image", "dropout_caption", "dropout_hint", "uncertainty"}),
+    "upsampler": frozenset(
+        {"degradation", "bsr_strength", "blur_kernel", "blur_sigma", "blur_probability", "noise_level"}
+        | {"seam_level", "seam_patch", "crop_fraction"}
+    ),
+}
 """For each kind, config fields of earlier versions that are ignored when read; a dot leads into a nested config.
 
 They stay in the `model.json` of existing folders, and so in their digest.
