@@ -56,7 +56,7 @@ def test_tiles_give_the_whole_picture():
 def test_an_upsampler_in_tiles_shares_its_weights_and_leaves_the_original():
     upsampler = Upsampler(
         UpsamplerConfig(
-            net=config(label_scale=1000.0),
+            net=config(),
             process=ProcessConfig(parametrization="x0", schedule="flow"),
             low_size=16,
             high_size=32,

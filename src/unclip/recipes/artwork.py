@@ -124,7 +124,6 @@ def upsampler() -> UpsamplerTraining:
                 resample="conv",
                 patch=4,
                 norm="rms",
-                label_scale=1000.0,
             ),
             process=ProcessConfig(parametrization="x0", schedule="flow"),
             residual=True,
