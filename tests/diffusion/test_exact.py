@@ -13,7 +13,7 @@ from unclip.diffusion.analytic import AnalyticVariance, measure_x0_variance
 from unclip.diffusion.denoiser import Denoised, Denoiser
 from unclip.diffusion.parametrization import Preconditioned, Process, ProcessConfig
 from unclip.diffusion.paths import start
-from unclip.diffusion.samplers import SAMPLERS, ddpm, dpmpp_2m_sde, ddim, heun, sample
+from unclip.diffusion.samplers import SAMPLERS, ddim, ddpm, dpmpp_2m_sde, heun, sample
 from unclip.rng import Noise
 
 WEIGHTS = torch.tensor([0.3, 0.7], dtype=torch.float64)

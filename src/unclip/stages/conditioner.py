@@ -4,7 +4,7 @@ One class per model family. A conditioner holds the network whose projections an
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -37,6 +37,7 @@ class Contexts(NamedTuple):
     null: Any | None
 
 
+@runtime_checkable
 class Conditioner(Protocol):
     """A function from a condition to the network's contexts."""
 
@@ -77,7 +78,9 @@ class UnclipConditioner:
         elif tokens is None:
             tokens = torch.zeros(len(rows), config.caption.context, dtype=torch.int64, device=rows.device)
         return DecoderCondition(
-            image_embedding=torch.zeros(len(rows), config.embedding, device=rows.device) if z_i is None else z_i,
+            image_embedding=torch.zeros(len(rows), config.embedding, device=rows.device)
+            if z_i is None
+            else z_i,
             tokens=tokens,
             keep_image=yes if keep_image else ~yes,
             keep_caption=yes if keep_caption else ~yes,
