@@ -7,8 +7,6 @@ for picture in model.generate("a red rocket", n=4, seed=7):
 """
 
 import importlib
-import importlib.metadata
-import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -80,8 +78,8 @@ __all__ = [
     "Sampling",
     "TextDiff",
     "Unsupported",
-    "Upscale",
     "UpsamplerSampling",
+    "Upscale",
     "Vary",
     "__version__",
     "load",
@@ -90,8 +88,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return importlib.metadata.version("unclip")
+        from importlib.metadata import version
+
+        return version("unclip")
     if name in _RENAMED:
+        import warnings
+
         warnings.warn(f"unclip.{name} is now unclip.{_RENAMED[name]}", DeprecationWarning, stacklevel=2)
         name = _RENAMED[name]
     for module, names in _HOMES.items():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import unclip
-from unclip.checkpoints.manifest import ModelError
+from unclip.errors import ModelError
 from unclip.generate.picture import Picture, readable
 from unclip.generate.settings import Settings, seed_of
 from unclip.generate.stages import PromptTruncated, choose, sample_prior

@@ -25,8 +25,9 @@ from transformers import (
 
 from unclip.checkpoints.io import build
 from unclip.checkpoints.keymap import Table
-from unclip.checkpoints.maps import clip as clip_map
-from unclip.checkpoints.maps import karlo, karlo_original
+from unclip.formats import clip_openclip, eclipse, karlo, karlo_original
+from unclip.formats.key_maps import clip as clip_map
+from unclip.formats.key_maps import prior as prior_map
 from unclip.networks.clip import Clip
 from unclip.networks.decoder import Decoder
 from unclip.networks.prior_diffusion import DiffusionPrior
@@ -147,11 +148,11 @@ DECODER_CONFIG = karlo.decoder_config(
 
 
 def test_karlos_prior():
-    config = karlo.prior_config(PRIOR, scheduler("sample", "fixed_small_log", 5.0), "prior")
+    config = prior_map.prior_config(PRIOR, scheduler("sample", "fixed_small_log", 5.0), "prior")
     theirs = shapes(PriorTransformer, PRIOR, "prior/")
     # The count is the one that Karlo's own class has, and mean and standard deviation.
     assert total(theirs) == 1_022_028_544 + 2 * 768
-    check(build(DiffusionPrior, config), karlo.PRIOR, theirs)
+    check(build(DiffusionPrior, config), prior_map.PRIOR, theirs)
 
 
 def text_encoder() -> dict[str, tuple[int, ...]]:
@@ -217,9 +218,9 @@ BIG_VISION |= {"num_attention_heads": 16, "hidden_act": "gelu", "projection_dim"
 def test_kandinskys_priors(text, vision, width):
     """The prior, and both towers in folders of their own, as Karlo's variations have them too."""
     data = PRIOR | {"embedding_dim": width, "num_layers": 20}
-    config = karlo.prior_config(data, scheduler("sample", "fixed_small_log", 10.0), "prior")
+    config = prior_map.prior_config(data, scheduler("sample", "fixed_small_log", 10.0), "prior")
     assert (config.embedding, config.clip_range) == (width, 10.0)
-    check(build(DiffusionPrior, config), karlo.PRIOR, shapes(PriorTransformer, data, "prior/"))
+    check(build(DiffusionPrior, config), prior_map.PRIOR, shapes(PriorTransformer, data, "prior/"))
     clip = clip_map.transformers_config(
         text, vision, embedding=width, end=49407, where="clip", normalize=False
     )
@@ -240,7 +241,7 @@ def test_eclipses_priors(width):
     theirs = shapes(PriorTransformer, data, "")
     held = {name: shape for name, shape in theirs.items() if not name.startswith("time_embedding")}
     assert 32e6 < total(held) < 36e6
-    check(build(DiffusionPrior, karlo.eclipse_config(data, "prior")), karlo.ECLIPSE, held)
+    check(build(DiffusionPrior, eclipse.read_config(data, "prior")), eclipse.TABLE, held)
 
 
 def test_clip_in_transformers_layout():
@@ -254,7 +255,7 @@ def test_clip_in_openclips_layout(listed, model):
     """`record_openclip.py` listed what OpenCLIP's own class has."""
     config = json.loads(Path(__file__).with_name("openclip.json").read_text())[model]
     check(
-        build(Clip, clip_map.openclip_config(config, model)),
+        build(Clip, clip_openclip.read_config(config, model)),
         clip_map.openai_table(),
         listed("openclip.txt", f"{model}/"),
     )

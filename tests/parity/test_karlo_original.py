@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import unclip
-from unclip.checkpoints import convert as converting
-from unclip.checkpoints.convert import convert
-from unclip.checkpoints.files import find_tokenizer, open_weights
 from unclip.checkpoints.manifest import read_manifest
-from unclip.checkpoints.maps import karlo_original
+from unclip.formats import karlo_original
+from unclip.formats.convert import convert
+from unclip.formats.tokenizer import find_tokenizer
+from unclip.formats.weights import open_weights
 
 # diffusers hands a torch tensor to np.array, which numpy 2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -250,7 +250,7 @@ def test_every_table_goes_back(original, small, tmp_path):
         held = torch.load(file)
         held = held.get("state_dict", held) if isinstance(held, dict) else dict(zip("01", held))
         save_file(held, files.setdefault(name, tmp_path / f"{name}.safetensors"))
-    found = converting.original_karlo(original, files, find_tokenizer(original))
+    found = karlo_original.open_files(original, files, find_tokenizer(original))
     assert set(found.parts) == {"clip", "prior", "decoder", "upsampler"}
     for part in found.parts.values():
         back = part.table.to_theirs(part.load().state_dict())

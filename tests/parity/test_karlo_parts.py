@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from unclip.checkpoints.files import open_weights
-from unclip.checkpoints.foreign import Foreign, recognise
+from unclip.formats.public import PublicModel
+from unclip.formats.registry import recognise
+from unclip.formats.weights import open_weights
 from unclip.networks.decoder import DecoderCondition
 from unclip.networks.prior_diffusion import PriorCondition
 from unclip.networks.upsampler import UpsamplerCondition
@@ -14,7 +15,7 @@ PROMPTS = ["a red cat", "a dog, a red dog and many more dogs than it reads", ""]
 
 
 @pytest.fixture(scope="module")
-def karlo(karlo_folder) -> Foreign:
+def karlo(karlo_folder) -> PublicModel:
     found = recognise(karlo_folder)
     assert found is not None
     return found

@@ -12,13 +12,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import unclip
-from unclip.checkpoints.convert import convert
 from unclip.checkpoints.io import build
-from unclip.checkpoints.manifest import ModelError
-from unclip.checkpoints.maps import laion
-from unclip.checkpoints.opened import open_model
-from unclip.checkpoints.pull import kind_of_folder, needed
 from unclip.diffusion.samplers import sample
+from unclip.errors import ModelError
+from unclip.formats import laion
+from unclip.formats.convert import convert
+from unclip.formats.opened import open_model
+from unclip.formats.pull import needed
+from unclip.formats.registry import format_name
 from unclip.generate.stages import prior_condition, read_captions
 from unclip.networks.prior_diffusion import PriorCondition
 from unclip.networks.prior_laion import LaionPrior, LaionPriorConfig
@@ -214,7 +215,7 @@ def test_what_a_trainer_saved_is_converted(repository, converted):
     _, prior = repository
     opened = open_model(converted, check=True)
     assert (opened.licence, opened.space().name) == ("mit", "OpenAI CLIP ViT-L/14")
-    assert opened.defaults["prior_steps"] == 64
+    assert opened.defaults.prior.steps == 64
     loaded = opened.parts["prior"].load()
     assert loaded.config == prior.config
     assert all(torch.equal(weight, prior.state_dict()[name]) for name, weight in loaded.state_dict().items())
@@ -272,7 +273,7 @@ def test_an_early_layout_is_told_from_the_weights(repository, tmp_path):
 
 def test_what_is_pulled(repository):
     root, _ = repository
-    assert kind_of_folder(root) == kind_of_folder(root / "prior") == "laion prior"
+    assert format_name(root) == format_name(root / "prior") == "laion prior"
     files = [
         "README.md",
         "decoder/latest.pth",

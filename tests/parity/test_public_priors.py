@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import unclip
-from unclip.checkpoints.convert import convert
-from unclip.checkpoints.foreign import recognise
-from unclip.checkpoints.manifest import ModelError
-from unclip.checkpoints.opened import open_model
+from unclip.errors import ModelError
+from unclip.formats.convert import convert
+from unclip.formats.opened import open_model
+from unclip.formats.registry import recognise
 from unclip.generate.progress import Reporter
 from unclip.generate.stages import read_captions, seeds_of
 from unclip.generate.system import System

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from unclip.checkpoints.space import PROJECTION, sketch
+from unclip.checkpoints.io import space_of
 from unclip.diffusion.parametrization import Preconditioned
 from unclip.rng import Noise
 from unclip.train.objectives.clip import same_tokens
@@ -148,7 +148,7 @@ def test_the_decoder_takes_after_its_clip(small, begin):
     objective = begin(small("decoder")).objective
     config, tokenizer = objective.model.config, objective.clip.tokenizer
     assert config.embedding == objective.clip.embedding == 8
-    assert objective.space.sketch == sketch(objective.clip.clip.get_parameter(PROJECTION))
+    assert objective.space == space_of(objective.clip.clip)
     assert config.caption.vocabulary == tokenizer.vocabulary
     assert (config.caption.end, config.caption.context) == (tokenizer.end, tokenizer.context)
     scaled = objective.train_embeddings * config.embedding_scale

@@ -53,13 +53,15 @@ class Verb:
     extra: Callable[[argparse.ArgumentParser], None] = lambda parser: None
 
 
-def add(verbs: Any, verb: Verb) -> None:
-    """Add a verb's parser."""
+def add(verbs: Any, verb: Verb, *, stub: bool = False) -> None:
+    """Add a verb's parser; a `stub` has no options, for command lines of other verbs."""
     parser = options.verb(verbs, verb.name, verb.help, aliases=verb.aliases)
+    if stub:
+        return
     for name, metavar, text in verb.positional:
-        optional = {"nargs": "?"} if metavar.endswith("?") else {}
         kind = Path if name in verb.pictures else verb.types.get(name, str)
-        parser.add_argument(name, type=kind, metavar=metavar.rstrip("?"), help=text, **optional)
+        optional = "?" if metavar.endswith("?") else None
+        parser.add_argument(name, type=kind, metavar=metavar.rstrip("?"), help=text, nargs=optional)
     add_fields(parser, verb.request, (*(name for name, _, _ in verb.positional), *verb.hidden))
     verb.extra(parser)
     options.add_seed(parser)

@@ -42,8 +42,8 @@ GROUPS: dict[str, tuple[Any, ...]] = {
 EXIT_FAILURE, EXIT_USAGE = 1, 2
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line; building it imports nothing heavy."""
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Parser of the whole command line, or with the options of one verb `only`; building it imports no torch."""
     parser = _GroupedParser(
         prog="unclip",
         description="Draw pictures from text and pictures, and train the models that draw them.",
@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         before = len(subparsers._choices_actions)
         for member in members:
             if isinstance(member, draw.Verb):
-                draw.add(subparsers, member)
+                draw.add(subparsers, member, stub=only not in (None, member.name, *member.aliases))
             else:
                 member.add(subparsers)
         parser.groups[title] = subparsers._choices_actions[before:]
@@ -94,7 +94,10 @@ class _GroupedParser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 (failure), 2 (usage), 130 (Ctrl-C), 143 (SIGTERM)."""
-    parser = build_parser()
+    given = sys.argv[1:] if argv is None else argv
+    completing = any(word.startswith("--completion") for word in given)
+    words = [word for word in given if not word.startswith("-")]
+    parser = build_parser(None if completing else (words or [""])[0])
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
         words = "prompt" in arguments and not unknown[0].startswith("-")
@@ -139,7 +142,9 @@ class _ConsoleHandler(logging.Handler):
     """Handler that writes log records as notes to stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        console.tell(f"note: {record.getMessage()}" if record.levelno >= logging.WARNING else record.getMessage())
+        console.tell(
+            f"note: {record.getMessage()}" if record.levelno >= logging.WARNING else record.getMessage()
+        )
 
 
 def _log_to_console(debug: bool) -> None:

@@ -158,7 +158,9 @@ def duration(text: str) -> float:
     try:
         seconds = float(value) * {"s": 1, "m": 60, "h": 3600}[unit]
     except (ValueError, KeyError):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; give one such as 90s, 25m or 3h") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a duration; give one such as 90s, 25m or 3h"
+        ) from None
     if not 0.0 < seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is out of range; give more than nothing, such as 25m")
     return seconds

@@ -10,7 +10,9 @@ from unclip.generate.operations import Vary
 
 
 def add(verbs) -> None:
-    parser = options.verb(verbs, "probe", "typographic attack: write a word on a picture and see what CLIP reads")
+    parser = options.verb(
+        verbs, "probe", "typographic attack: write a word on a picture and see what CLIP reads"
+    )
     parser.add_argument("picture", type=Path, metavar="PICTURE", help="a PNG, JPEG or WebP file")
     parser.add_argument("word", metavar="WORD", help="what to write across it")
     captions.add_captions(parser)

@@ -180,9 +180,7 @@ def _reconstruct(arguments: argparse.Namespace) -> Job:
 def _components(arguments: argparse.Namespace) -> Job:
     others = [] if arguments.basis_folder is None else outputs.pictures_in(arguments.basis_folder)
     dimensions = tuple(dict.fromkeys(arguments.dimensions or ()))
-    request = request_of(
-        arguments, Components, dimensions=dimensions, basis="given" if others else "model"
-    )
+    request = request_of(arguments, Components, dimensions=dimensions, basis="given" if others else "model")
     stem = arguments.picture.stem
     joined = len(dimensions) > 1 and arguments.output is not None
     return Job(
@@ -272,7 +270,10 @@ EDIT = (
         help="outpainting: continue a picture beyond its sides",
         request=Outpaint,
         job=_outpaint,
-        positional=(PICTURE, ("prompt", "PROMPT?", "what the whole result shows (default: more of the same)")),
+        positional=(
+            PICTURE,
+            ("prompt", "PROMPT?", "what the whole result shows (default: more of the same)"),
+        ),
         pictures=("picture",),
         output="a .png file, or a folder (default: here, named after picture and seed)",
         grid=False,

@@ -76,7 +76,10 @@ class Images(list[Image]):
 
     def save(self, folder: str | os.PathLike[str], *, force: bool = False) -> list[Path]:
         """Paths of the PNG files, named by seed, in a folder that is made if needed."""
-        return [one.save(Path(folder) / f"{index:03}-{one.seed}.png", force=force) for index, one in enumerate(self)]
+        return [
+            one.save(Path(folder) / f"{index:03}-{one.seed}.png", force=force)
+            for index, one in enumerate(self)
+        ]
 
     def _repr_png_(self) -> bytes:
         return encode_png(self.grid)
@@ -85,7 +88,7 @@ class Images(list[Image]):
 def readable(provenance: Mapping[str, Any]) -> str:
     """Provenance as lines of text: prompt, negative prompt, then `Name: value` pairs."""
     request = dict(provenance.get("request") or {})
-    sampling = request.pop("sampling", {})
+    sampling: dict[str, Any] = request.pop("sampling", {})
     flat: dict[str, Any] = {}
     prompt, negative = request.pop("prompt", None), request.pop("negative", None)
     decoder = dict(sampling.get("decoder") or {})
@@ -93,8 +96,7 @@ def readable(provenance: Mapping[str, Any]) -> str:
     flat["Sampler"] = decoder.pop("sampler", None)
     flat["CFG scale"] = decoder.pop("guidance", None)
     flat["Seed"] = request.pop("seed", None)
-    width_height = provenance.get("size")
-    flat["Size"] = "x".join(map(str, width_height)) if width_height else None
+    flat["Size"] = "x".join(str(side) for side in provenance.get("size") or ()) or None
     flat["Model hash"] = provenance.get("digest")
     flat["Model"] = provenance.get("model")
     flat["Operation"] = request.pop("kind", None)
@@ -102,14 +104,16 @@ def readable(provenance: Mapping[str, Any]) -> str:
     flat |= {_title(name): _value(value) for name, value in request.items()}
     flat |= {_title(name): _value(value) for name, value in decoder.items()}
     flat |= {_title(f"prior {name}"): _value(value) for name, value in (sampling.get("prior") or {}).items()}
-    for index, entry in enumerate(sampling.get("upsamplers") or (), start=1):
+    for index, entry in enumerate(sampling.get("upsamplers", []), start=1):
         flat |= {_title(f"upsampler {index} {name}"): _value(value) for name, value in entry.items()}
     flat |= {_title(name): _value(value) for name, value in (provenance.get("results") or {}).items()}
     flat["Version"] = f"unclip {provenance.get('unclip')}"
     lines = [str(prompt)] if prompt else []
     if negative:
         lines.append(f"Negative prompt: {negative}")
-    return "\n".join([*lines, ", ".join(f"{name}: {value}" for name, value in flat.items() if value is not None)])
+    return "\n".join(
+        [*lines, ", ".join(f"{name}: {value}" for name, value in flat.items() if value is not None)]
+    )
 
 
 def _title(name: str) -> str:

@@ -32,8 +32,9 @@ from unclip.generate.progress import Callback
 from unclip.generate.replay import read_replay
 from unclip.generate.request import Request, resolve_inversion
 from unclip.generate.sequence import strip
-from unclip.generate.session import Inversion, Session, choose_seed
+from unclip.generate.session import Session, choose_seed
 from unclip.generate.sources import PictureLike, Source, check_originals, read_source
+from unclip.generate.stage_runner import Inversion
 from unclip.stages.sampling import FLAT_NAMES, Sampling, read_sampling, sampling
 from unclip.tokenizers.clip import ClipTokenizer
 
@@ -95,6 +96,16 @@ class Model:
     def digest(self) -> str:
         """Twelve hexadecimal digits that change whenever a weight, a config or the tokenizer does."""
         return self.parts.digest
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model."""
+        return self.parts.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number type that the networks compute in."""
+        return self.parts.dtype
 
     @property
     def defaults(self) -> Sampling:

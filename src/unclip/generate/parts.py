@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import nn
 
+from unclip.checkpoints.registry import role_of
 from unclip.errors import Unsupported
 from unclip.formats.opened import OpenPart, open_model
 from unclip.generate.offload import load_in_turns, returned_when_freed, without_weights
@@ -52,7 +53,6 @@ class Parts:
         self,
         parts: Mapping[str, Part],
         tokenizer: Callable[[], ClipTokenizer],
-        space: Callable[[], EmbeddingSpace],
         *,
         name: str,
         digest: str,
@@ -65,7 +65,7 @@ class Parts:
         self.name, self.digest, self.defaults, self.licence = name, digest, defaults, licence
         self.device, self.dtype, self.offload = device, dtype, offload
         self._parts = dict(parts)
-        self._read_tokenizer, self._read_space = tokenizer, space
+        self._read_tokenizer = tokenizer
         self._networks: dict[str, nn.Module] = {}
         self._lock = threading.RLock()
 
@@ -98,7 +98,6 @@ class Parts:
         return cls(
             {name: part(source) for name, source in opened.parts.items()},
             opened.tokenizer,
-            opened.space,
             name=opened.name,
             digest=opened.digest,
             defaults=opened.defaults,
@@ -119,25 +118,18 @@ class Parts:
         defaults: Sampling | None = None,
         dtype: torch.dtype | str = torch.float32,
     ) -> "Parts":
-        """Parts made of networks in memory, as during training; they stay on their device, in evaluation mode.
-
-        Names are roles, or a role with a suffix, such as "upsampler_1024".
-        """
+        """Parts made of networks in memory, as during training; they stay on their device, in evaluation mode."""
         device = next(parameter for network in networks.values() for parameter in network.parameters()).device
         chosen = read_dtype(dtype, device)
 
         def part(name: str, network: nn.Module) -> Part:
-            config = getattr(network, "config", None)
+            config: Any = network.config
             inside = chosen if _computes_in(config, chosen) else torch.float32
-            return Part(role_of(name), config, inside, functools.partial(nn.Module.eval, network))
+            return Part(role_of(config.kind), config, inside, functools.partial(nn.Module.eval, network))
 
-        clip = networks.get("clip")
-        config = getattr(clip, "config", None)
-        space = EmbeddingSpace.of(config) if isinstance(config, ClipConfig) else EmbeddingSpace()
         return cls(
             {name: part(name, network) for name, network in networks.items()},
             lambda: tokenizer,
-            lambda: space,
             name=name,
             digest=digest,
             defaults=DEFAULTS if defaults is None else defaults.over(DEFAULTS),
@@ -152,8 +144,8 @@ class Parts:
 
     @functools.cached_property
     def space(self) -> EmbeddingSpace:
-        """CLIP's embedding space."""
-        return self._read_space()
+        """CLIP's embedding space: width and length, from its config alone."""
+        return EmbeddingSpace.of(self.config("clip"))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -251,11 +243,6 @@ _WORDS = {
     "prior_autoregressive": "autoregressive prior",
     "caption": "decoder that reads captions",
 }
-
-
-def role_of(name: str) -> str:
-    """Role of a part in memory: its name without the suffix of a further upsampler."""
-    return "upsampler" if name.partition("_")[0] == "upsampler" else name
 
 
 def best_device() -> torch.device:

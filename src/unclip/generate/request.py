@@ -7,16 +7,11 @@ file in `unclip.generate.operations`, with what it needs of a model and how it r
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from unclip.config import Param, check
 from unclip.errors import RequestError
 from unclip.stages.sampling import DecoderSampling, Sampling
-
-if TYPE_CHECKING:
-    from unclip.generate.image import Image
-    from unclip.generate.session import Session
-    from unclip.generate.sources import Source
 
 MAX_PICTURES = 10_000
 MAX_PROMPT = 10_000
@@ -25,7 +20,9 @@ MAX_SEED = 2**63 - 1
 Count = Annotated[int, Param("number of pictures", ge=1, le=MAX_PICTURES, metavar="N")]
 Size = Annotated[
     int | None,
-    Param("side of the picture in pixels; the size that the first upsampler makes if not given", ge=1, le=65_536),
+    Param(
+        "side of the picture in pixels; the size that the first upsampler makes if not given", ge=1, le=65_536
+    ),
 ]
 Negative = Annotated[str | None, Param("negative prompt: what guidance leads away from")]
 
@@ -74,8 +71,12 @@ class Request:
         """Capabilities that the model must have (`Parts.capabilities`), given the resolved sampling."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it needs")
 
-    def run(self, session: "Session", sources: "Sequence[Source]") -> "Iterator[Image]":
-        """Pictures of the request, each yielded when it is finished. Raises `RequestError` before the first."""
+    def run(self, session: Any, sources: Sequence[Any]) -> Iterator[Any]:
+        """Pictures (`Image`) of the request, each yielded when it is finished.
+
+        `session` is a `Session`, `sources` are `Source`s; both are above this module, which imports no torch. Raises
+        `RequestError` before the first picture.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no run")
 
 

@@ -3,7 +3,7 @@
 Names, ranges, defaults and descriptions are those of the command line and of validation.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Union
 
 from unclip.generate.operations import REQUESTS
 from unclip.generate.request import Request
@@ -20,7 +20,5 @@ def schema() -> dict[str, Any]:
     """JSON Schema of all requests, told apart by `kind`."""
     from pydantic import Field, TypeAdapter
 
-    union: Any = REQUESTS[0]
-    for request in REQUESTS[1:]:
-        union = union | request
-    return TypeAdapter(Annotated[union, Field(discriminator="kind")]).json_schema()
+    tagged: Any = Annotated[Union[REQUESTS], Field(discriminator="kind")]  # noqa: UP007, made of a tuple
+    return TypeAdapter(tagged).json_schema()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,7 +16,8 @@ TILE = 256
 """Side of the tiles in which a large picture is computed, in elements of the network: pixels, or patches where it has them."""
 
 
-class Link(NamedTuple):
+@dataclass(frozen=True)
+class Link:
     """One upsampler of a model: its position in running order, its part's name and its config."""
 
     index: int

@@ -93,9 +93,7 @@ def sample_autoregressive_prior(
 
 
 # Section 2.2: "two samples of z_i, and selecting the one with a higher dot product with z_t".
-def choose(
-    candidates: Float[Tensor, "bk d"], text_embedding: Float[Tensor, "b d"]
-) -> Float[Tensor, "b d"]:
+def choose(candidates: Float[Tensor, "bk d"], text_embedding: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
     """Of each caption's candidate image embeddings, rows ordered (caption candidate), the one nearest to its z_t.
 
     Nearest by the cosine, z_i·z_t of unit vectors.
@@ -115,9 +113,7 @@ def sample_categorical(logits: Float[Tensor, "b v"], uniform: Float[Tensor, " b"
     return torch.searchsorted(cumulative, wanted)[:, 0].to(logits.device)
 
 
-def sample_top(
-    logits: Float[Tensor, "b v"], uniform: Float[Tensor, " b"], top: float
-) -> Int[Tensor, " b"]:
+def sample_top(logits: Float[Tensor, "b v"], uniform: Float[Tensor, " b"], top: float) -> Int[Tensor, " b"]:
     """`sample_categorical` from the `top` share of each distribution: 1 is all of it, 0.5 what lies above its median.
 
     Raises `ValueError` for a share that is not in (0, 1].

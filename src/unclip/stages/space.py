@@ -35,7 +35,8 @@ SAME = 1e-4
 class EmbeddingSpace:
     """Space of the image embeddings z_i that a prior predicts and a decoder reads."""
 
-    width: int
+    width: int = 0
+    """Length of embeddings as vectors of numbers; 0 if unknown."""
     normalised: bool | None = None
     """Whether embeddings have unit length, or the length that the towers give; None if unknown (no CLIP at hand)."""
     name: str = ""

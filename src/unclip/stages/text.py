@@ -41,6 +41,4 @@ def truncation_warning(tokenizer: ClipTokenizer, prompt: str) -> str | None:
     """Warning for a prompt longer than the model's context; None for one that fits."""
     if (length := tokenizer.length(prompt)) <= tokenizer.context:
         return None
-    return (
-        f"the prompt {prompt[:40]!r}... has {length - 2} tokens, the model reads the first {tokenizer.context - 2}"
-    )
+    return f"the prompt {prompt[:40]!r}... has {length - 2} tokens, the model reads the first {tokenizer.context - 2}"

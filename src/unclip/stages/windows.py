@@ -86,7 +86,8 @@ def _transparent(image: Image.Image) -> Bool[Tensor, "h w"]:
         return torch.zeros(image.height, image.width, dtype=torch.bool)
     alpha = image.getchannel("A")
     return (
-        torch.frombuffer(bytearray(alpha.tobytes()), dtype=torch.uint8).reshape(image.height, image.width) == 0
+        torch.frombuffer(bytearray(alpha.tobytes()), dtype=torch.uint8).reshape(image.height, image.width)
+        == 0
     )
 
 
@@ -126,10 +127,14 @@ def extended(
 def check_extension(width: int, height: int, sides: Mapping[str, int]) -> None:
     """Raise `RequestError` for a picture that cannot be extended so far."""
     if min(width, height) < MIN_SIDE:
-        raise RequestError(f"the picture is {width}x{height}, too small to extend: give {MIN_SIDE} pixels or more")
+        raise RequestError(
+            f"the picture is {width}x{height}, too small to extend: give {MIN_SIDE} pixels or more"
+        )
     total = (width + sides["left"] + sides["right"]) * (height + sides["top"] + sides["bottom"])
     if total > MAX_PIXELS:
-        raise RequestError(f"the result would have {total / 1e6:.0f} megapixels, more than {MAX_PIXELS / 1e6:g}")
+        raise RequestError(
+            f"the result would have {total / 1e6:.0f} megapixels, more than {MAX_PIXELS / 1e6:g}"
+        )
 
 
 def mirrored(
@@ -155,7 +160,9 @@ def plan_tiles(hole: Bool[Tensor, "h w"], side: int) -> list[Window]:
     height, width = hole.shape
     columns, rows = _starts(width, side), _starts(height, side)
     if len(columns) * len(rows) > MAX_TILES:
-        raise RequestError(f"{width}x{height} pixels around a picture of {side} are too many: add less at a time")
+        raise RequestError(
+            f"{width}x{height} pixels around a picture of {side} are too many: add less at a time"
+        )
     hole, tiles = hole.clone(), []
     waiting = [Window(left, top, side) for top in rows for left in columns]
     while hole.any():
@@ -174,6 +181,8 @@ def _square(hole: Bool[Tensor, "h w"], tile: Window) -> Bool[Tensor, "s s"]:
     return hole[tile.top : tile.top + tile.side, tile.left : tile.left + tile.side]
 
 
-def where(mask: Bool[Tensor, "h w"], inside: Float[Tensor, "c h w"], outside: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
+def where(
+    mask: Bool[Tensor, "h w"], inside: Float[Tensor, "c h w"], outside: Float[Tensor, "c h w"]
+) -> Float[Tensor, "c h w"]:
     """Pixels of `inside` where the mask is True, of `outside` elsewhere."""
     return torch.where(mask, inside, outside)

@@ -58,6 +58,4 @@ class Edit(Prompted):
         def alone(seed: int) -> Request:
             return replace(self, n=1, seed=seed)
 
-        return prompted(
-            session, self, draw, alone, steps=session.fill_steps(size), n=self.n, sources=sources
-        )
+        return prompted(session, self, draw, alone, steps=session.fill_steps(size), n=self.n, sources=sources)

@@ -44,7 +44,9 @@ class Generate(Request):
         for prompt in prompts:
             check_prompt(prompt)
         if self.n * len(prompts) > MAX_PICTURES:
-            raise RequestError(f"{self.n * len(prompts)} pictures were asked for: ask for 1 to {MAX_PICTURES}")
+            raise RequestError(
+                f"{self.n * len(prompts)} pictures were asked for: ask for 1 to {MAX_PICTURES}"
+            )
 
     @property
     def prompts(self) -> tuple[str, ...]:

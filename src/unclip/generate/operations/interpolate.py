@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from unclip.generate.session import Session
     from unclip.generate.sources import Source
 
+
 @dataclass(frozen=True, kw_only=True)
 class Interpolate(Request):
     """Pictures on the way from one to another."""

@@ -48,6 +48,4 @@ class Reconstruct(Request):
         psnr = stages.likeness.psnr(small[0].cpu(), source.square(small.shape[-1]))
         pixels = session.enlarge(small, seeds, size)
         alone = replace(self, size=size, seed=session.seed)
-        yield session.result(
-            pixels[0], alone, z_i=z_i, sources=sources, results={"psnr": round(psnr, 2)}
-        )
+        yield session.result(pixels[0], alone, z_i=z_i, sources=sources, results={"psnr": round(psnr, 2)})

@@ -24,7 +24,11 @@ class Redraw(Prompted):
     kind: Literal["redraw"] = "redraw"
     strength: Annotated[
         float,
-        Param("share of the noise levels that is redrawn: near 0 keeps the picture, 1 hardly its colours", gt=0, le=1),
+        Param(
+            "share of the noise levels that is redrawn: near 0 keeps the picture, 1 hardly its colours",
+            gt=0,
+            le=1,
+        ),
     ] = 0.7
     n: Count = 1
     size: Size = None

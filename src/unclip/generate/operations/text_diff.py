@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from unclip.generate.session import Session
     from unclip.generate.sources import Source
 
+
 @dataclass(frozen=True, kw_only=True)
 class TextDiff(Request):
     """Pictures led from what one caption says to what another says."""

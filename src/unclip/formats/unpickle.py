@@ -1,9 +1,9 @@
-"""Pickled weights as safetensors: a program of its own, so that whatever a file does happens in a process that ends.
+"""Rewrite pickled weights as safetensors, as a separate program: whatever a file does happens in a process that ends.
 
-    python -m unclip.checkpoints.unpickle FILE OUT.safetensors [FILE OUT.safetensors ...]
+    python -m unclip.formats.unpickle FILE OUT.safetensors [FILE OUT.safetensors ...]
 
-Only tensors and plain values are read (`weights_only`): a file that asks for anything else is refused. What is kept are
-the tensors, named by the keys that lead to them; wrappers around a `state_dict` are taken off.
+Only tensors and plain values are read (`weights_only`); a file with anything else is refused. Tensors are named by the
+keys that lead to them, without wrappers around a `state_dict`.
 """
 
 import io
@@ -19,12 +19,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch._utils import _rebuild_tensor_v2
 
-# Where checkpoints keep their weights, the first that is there: averaged ones are what pictures are made with.
+# Keys under which checkpoints keep their weights, in order of preference.
 _WRAPPERS = ("state_dict", "model_state_dict", "ema_model", "model")
 
 
 def tensors(data: Any) -> dict[str, Tensor]:
-    """The tensors of an unpickled file. Raises ValueError where there are none."""
+    """Tensors of an unpickled file. Raises `ValueError` if there are none."""
     while isinstance(data, Mapping):
         # Beside them there may be tensors, such as the number of the last step.
         inner = next((data[name] for name in _WRAPPERS if isinstance(data.get(name), Mapping)), None)
@@ -40,7 +40,7 @@ def tensors(data: Any) -> dict[str, Tensor]:
         found[name] = value.clone() if address in memory else value
         memory.add(address)
     if not found:
-        raise ValueError("it holds no tensors")
+        raise ValueError("the file holds no tensors")
     return found
 
 
@@ -56,9 +56,9 @@ def _walk(data: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
 
 
 class _Archive(pickle.Unpickler):
-    """Reads the tensors of a TorchScript archive, such as OpenAI's, without any of its code.
+    """Reader of the tensors in a TorchScript archive, such as OpenAI's, without running its code.
 
-    Its classes become dicts of what they hold. Anything that such an archive has no use for is refused.
+    Its classes become dicts of their attributes. Any other class or function is refused.
     """
 
     def __init__(self, archive: zipfile.ZipFile, root: str):
@@ -93,7 +93,7 @@ class _Archive(pickle.Unpickler):
 
 
 class _Held(dict[str, Any]):
-    """An object of an archive: what it holds."""
+    """Attributes of an object in an archive."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.update(state)
@@ -105,7 +105,7 @@ _STORAGES |= {"BoolStorage": torch.bool, "ByteStorage": torch.uint8}
 
 
 def read(source: Path) -> Any:
-    """What a pickled file holds: containers, tensors and plain values. Raises for anything else."""
+    """Content of a pickled file: containers, tensors and plain values. Raises for anything else."""
     with open(source, "rb") as file:
         # Only torch's newer files are archives and can be mapped.
         zipped = file.read(2) == b"PK"
@@ -120,13 +120,13 @@ def read(source: Path) -> Any:
 
 
 class _Version:
-    """Stands for the number of a program's version (`packaging`), which lucidrains' trainers save: nothing is kept."""
+    """Placeholder for version numbers (`packaging`), which lucidrains' trainers save."""
 
     def __new__(cls, *numbers: Any) -> "_Version":
         return object.__new__(cls)
 
     def __setstate__(self, state: Any) -> None:
-        """Forget it."""
+        """Ignore the state."""
 
 
 _VERSION = ("packaging.version.Version", "packaging.version._Version")
@@ -134,13 +134,13 @@ _VERSION += ("packaging._structures.InfinityType", "packaging._structures.Negati
 
 
 UNWRITTEN = 3
-"""How the program ends where it could read, but not write."""
+"""Exit code for a file that was read but could not be written."""
 
 
 def main(argv: list[str]) -> int:
-    """Read each file and write its other form, telling on stdout which one comes next.
+    """Read each file and write it as safetensors; prints the name of each file as it begins.
 
-    Where that fails: a line on stderr, and 1, or `UNWRITTEN`.
+    On failure, prints a line on stderr and returns 1 or `UNWRITTEN`.
     """
     failure = 1
     try:

@@ -1,11 +1,10 @@
-"""Models from the hub, by its own client: what is needed of a repository, and no more; whole files or none.
+"""Download models from the hub with its own client: only the files that are read, whole or not at all.
 
-Files lie in the hub's cache, where other programs find them too. Nothing here runs unless it was asked for.
+Files are in the hub's cache, where other programs find them too. Nothing is downloaded except by `look_up` and `pull`.
 """
 
 import errno
 import hashlib
-import json
 import re
 import secrets
 import shutil
@@ -14,8 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unclip.checkpoints.hub import HUB_ID, OPENCLIP_STEMS, STEMS, home_of, hub_cache, pulled
-from unclip.checkpoints.manifest import MANIFEST, ModelError, sha256_of
+from unclip.checkpoints.hub import HUB_ID, home_of, hub_cache, pulled
+from unclip.checkpoints.manifest import sha256_of
+from unclip.errors import ModelError
+from unclip.formats.folder import OPENCLIP_STEMS, STEMS
+from unclip.formats.registry import format_name, recognise
 
 _TEXT = re.compile(r"(.*/)?([^/]+\.json|merges\.txt|README\.md|LICEN[CS]E[^/]*)")
 # Both orders of variant and shard are in use.
@@ -31,9 +33,9 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(frozen=True, kw_only=True)
 class Remote:
-    """A repository on the hub: the revision, its licence, and the files that are needed of it with their sizes.
+    """A repository on the hub: revision, licence, and the files to download with their sizes.
 
-    `blobs` are the names that their contents have in the hub's cache, where revisions share what they have in common.
+    `blobs` are the names of the files' contents in the hub's cache, which revisions share.
     """
 
     hub_id: str
@@ -49,7 +51,7 @@ class Remote:
 
 
 def look_up(hub_id: str, *, endpoint: str | None = None) -> Remote:
-    """What pulling would get. Raises `ModelError` for what is no model of a known format, `OSError` without the hub."""
+    """Files that pulling downloads. Raises `ModelError` for a repository without a known format, `OSError` without the hub."""
     api = _client(endpoint)
     with _Explained(hub_id):
         info = api.model_info(hub_id)
@@ -57,25 +59,25 @@ def look_up(hub_id: str, *, endpoint: str | None = None) -> Remote:
         entries = {entry.path: entry for entry in tree if getattr(entry, "size", None) is not None}
     card = info.card_data.to_dict() if info.card_data else {}
     licence = card.get("license_name") or card.get("license") or ""
-    wanted = needed(entries)
-    if not any(name.endswith((".safetensors", *PICKLED)) for name in wanted):
-        raise ModelError(f"{hub_id} holds no weights in a format that is known here")
+    names = needed(entries)
+    if not any(name.endswith((".safetensors", *PICKLED)) for name in names):
+        raise ModelError(f"{hub_id} holds no weights in a known format")
     return Remote(
         hub_id=hub_id,
         revision=info.sha,
         licence=str(licence),
-        files={name: entries[name].size for name in wanted},
+        files={name: entries[name].size for name in names},
         blobs={
-            name: entries[name].lfs.sha256 if entries[name].lfs else entries[name].blob_id for name in wanted
+            name: entries[name].lfs.sha256 if entries[name].lfs else entries[name].blob_id for name in names
         },
     )
 
 
 def pull(remote: Remote, *, endpoint: str | None = None) -> Path:
-    """Get the files that are not there yet, and return their folder; a broken connection is taken up where it was.
+    """Download the files that are missing, and return their folder; an interrupted download is resumed.
 
-    The model is found in the cache only when all of its files are there; until then it is what it was before. Raises
-    `OSError` where the hub cannot be reached or the disk has no room.
+    The model's revision in the cache changes only when all files are there. Raises `OSError` if the hub cannot be reached
+    or the disk is full.
     """
     api, cache = _client(endpoint), hub_cache()
     room = next(folder for folder in [cache, *cache.parents] if folder.exists())
@@ -85,11 +87,11 @@ def pull(remote: Remote, *, endpoint: str | None = None) -> Path:
     )
     if (free := shutil.disk_usage(room).free) < missing:
         raise OSError(
-            f"{remote.hub_id} needs {missing / 1e9:.1f} GB more, {room} has {free / 1e9:.1f} GB left: free some, or set "
+            f"{remote.hub_id} needs {missing / 1e9:.1f} GB more, {room} has {free / 1e9:.1f} GB left: free some space, or set "
             "HF_HOME to a folder on another disk"
         )
     with _Explained(remote.hub_id):
-        # Asked for "main", the client would say that this revision is there before it is.
+        # Given "main", the client would record this revision before it is complete.
         api.snapshot_download(
             remote.hub_id,
             revision=remote.revision,
@@ -106,7 +108,7 @@ def pull(remote: Remote, *, endpoint: str | None = None) -> Path:
 
 
 def needed(files: Iterable[str]) -> list[str]:
-    """The files that are read: configs, tokenizers, licence, and of each folder's weights one copy, all of its shards.
+    """Names of the files that loading reads: configs, tokenizers, licence, and one copy of each folder's weights.
 
     Of several copies it takes the one that loading prefers: safetensors before pickles, full precision before half.
     """
@@ -117,7 +119,7 @@ def needed(files: Iterable[str]) -> list[str]:
         folder, _, last = name.rpartition("/")
         found = _WEIGHTS.fullmatch(last)
         if last.endswith((".pth", ".pt")) and f"{folder}/prior_config.json".lstrip("/") in files:
-            # Of LAION's priors too: the last one, then the best one.
+            # Of LAION's priors: the latest, then the best.
             rank = next(
                 (index for index, stem in enumerate(_LAION) if last.startswith(f"{stem}.")), len(_LAION)
             )
@@ -133,54 +135,32 @@ def needed(files: Iterable[str]) -> list[str]:
             )
             copies.setdefault(folder, {}).setdefault(copy, []).append(name)
         elif not folder:
-            # At the top of a model folder of ours, each part's weights lie beside the others'.
+            # At the top of a model folder there is one file per part.
             copies[name] = {(0,): [name]}
     return sorted([*texts, *(name for held in copies.values() for name in held[min(held)])])
 
 
 def cached() -> dict[str, Path]:
-    """The models in the hub's cache that are in a format known here: id -> folder."""
+    """Folder of each model in the hub's cache that is in a known format, by id."""
     found = {}
     for home in sorted(hub_cache().glob("models--*--*")):
         hub_id = home.name.removeprefix("models--").replace("--", "/", 1)
         folder = pulled(hub_id)
-        if folder is not None and kind_of_folder(folder):
+        if folder is not None and format_name(folder):
             found[hub_id] = folder
     return found
 
 
-def kind_of_folder(folder: Path) -> str:
-    """What a folder holds, from its configs alone; "" for nothing that is known here."""
-    if (folder / MANIFEST).is_file():
-        return "unclip"
-    pipeline = str(_field(folder / "model_index.json", "_class_name"))
-    if pipeline.startswith("UnCLIP"):
-        return "karlo"
-    if pipeline in ("KandinskyPriorPipeline", "KandinskyV22PriorPipeline"):
-        return "kandinsky prior"
-    if _field(folder / "config.json", "_class_name") == "PriorTransformer":
-        return "eclipse prior"
-    if any((home / "prior_config.json").is_file() for home in (folder, folder / "prior")):
-        return "laion prior"
-    if (folder / "open_clip_config.json").is_file():
-        return "openclip"
-    return "clip" if _field(folder / "config.json", "model_type") == "clip" else ""
-
-
 def size_of(folder: Path) -> int:
-    """Bytes of all files in a folder and below."""
+    """Size in bytes of all files in a folder and its subfolders."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def verify_pulled(hub_id: str) -> int:
-    """Compare every file with the name that the hub's cache gave it, which is its hash; returns how many.
+    """Compare every file with its name in the hub's cache, which is its hash; returns the number of files.
 
-    Raises `ModelError` naming the first bad one, or one that the model lacks, `FileNotFoundError` where the model was
-    not pulled.
+    Raises `ModelError` naming the first file that is damaged or missing, `FileNotFoundError` if the model was not pulled.
     """
-    # Imports torch, which only this one needs.
-    from unclip.checkpoints.foreign import recognise
-
     folder = pulled(hub_id) if HUB_ID.fullmatch(hub_id) else None
     if folder is None:
         raise FileNotFoundError(f"{hub_id} was not pulled: pulled are {', '.join(cached()) or 'none'}")
@@ -196,15 +176,14 @@ def verify_pulled(hub_id: str) -> int:
                 f"{file} is damaged or was changed: `unclip models rm {hub_id}`, then pull it again"
             )
         count += 1
-    # Another program may have left out what a broken-off download had not got to.
-    if kind_of_folder(folder) not in ("", "unclip"):
+    # A download that another program interrupted may lack files.
+    if format_name(folder) not in ("", "unclip"):
         recognise(folder)
     return count
 
 
 def remove(hub_id: str) -> int:
-    """Delete a model from the hub's cache, with all of its revisions and what a broken-off download left of it; returns
-    the bytes that became free."""
+    """Delete a model from the hub's cache, with all revisions and partial downloads; returns the number of bytes freed."""
     home = home_of(hub_id)
     if not HUB_ID.fullmatch(hub_id) or not home.is_dir():
         raise FileNotFoundError(f"{hub_id} was not pulled: pulled are {', '.join(cached()) or 'none'}")
@@ -216,13 +195,6 @@ def remove(hub_id: str) -> int:
 def _git_hash(file: Path) -> str:
     data = file.read_bytes()
     return hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
-
-
-def _field(path: Path, name: str) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8")).get(name)
-    except (OSError, ValueError, AttributeError):
-        return None
 
 
 def _client(endpoint: str | None) -> Any:
@@ -238,7 +210,7 @@ def _client(endpoint: str | None) -> Any:
 
 
 def _bar() -> type[Any]:
-    """The client's bar, which it shows on what is no terminal too unless it is told."""
+    """Progress bar of the client, shown only on a terminal."""
     from huggingface_hub.utils import tqdm
 
     class Bar(tqdm):
@@ -249,7 +221,7 @@ def _bar() -> type[Any]:
 
 
 class _Explained:
-    """Turns the client's errors into ours, which say what to do."""
+    """Context that turns the client's errors into messages with a remedy."""
 
     def __init__(self, hub_id: str):
         self.hub_id = hub_id
@@ -264,20 +236,22 @@ class _Explained:
 
         if isinstance(error, errors.GatedRepoError):
             raise PermissionError(
-                f"{self.hub_id} wants its terms accepted: do so on its page at the hub, then `hf auth login`"
+                f"{self.hub_id} requires accepting its terms: do so on its page at the hub, then `hf auth login`"
             ) from error
         if isinstance(error, errors.RepositoryNotFoundError):
             raise FileNotFoundError(f"the hub has no model {self.hub_id!r}, or it is private") from error
         if isinstance(error, errors.HFValidationError):
-            raise ModelError(f"{self.hub_id!r} is no id of the hub: give one such as owner/name") from error
+            raise ModelError(
+                f"{self.hub_id!r} is not an id of the hub: give one such as owner/name"
+            ) from error
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
             raise OSError(
-                f"{self.hub_id} could not be pulled: there is no more room for it on the disk; free some and pull again, "
-                "which keeps what is there, or set HF_HOME to a folder on another disk"
+                f"{self.hub_id} could not be pulled: the disk is full; free some space and pull again, which resumes, "
+                "or set HF_HOME to a folder on another disk"
             ) from error
         if isinstance(error, OSError) and error.errno is not None:
             return
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise OSError(
-            f"{self.hub_id} could not be pulled ({reason}): check the connection; the same command goes on with what is not there yet"
+            f"{self.hub_id} could not be pulled ({reason}): check the connection and run the command again, which resumes"
         ) from error

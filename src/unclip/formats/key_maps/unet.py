@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from unclip.checkpoints.keymap import Row, Table, renamed, row, stacked, within
-from unclip.checkpoints.manifest import ModelError
-from unclip.checkpoints.maps.options import Options
+from unclip.errors import ModelError
+from unclip.formats.key_maps.options import Options
 from unclip.networks.unet import UnetConfig
 
 _RESBLOCK = renamed(
@@ -47,7 +47,7 @@ _ATTENDING = ("SimpleCrossAttnDownBlock2D", "SimpleCrossAttnUpBlock2D")
 
 
 def read_config(data: Mapping[str, Any], where: str) -> UnetConfig:
-    """Ours from `config.json` of a diffusers U-Net. Raises `ModelError` for an architecture that is not GLIDE's."""
+    """Config from `config.json` of a diffusers U-Net. Raises `ModelError` for an architecture other than GLIDE's."""
     options = Options(data, where)
     conditional = _class(options) == "UNet2DConditionModel"
     options.demand(
@@ -70,7 +70,7 @@ def read_config(data: Mapping[str, Any], where: str) -> UnetConfig:
         options.demand(class_embed_type=None)
     widths = options.take("block_out_channels", list)
     if any(width % widths[0] for width in widths):
-        raise ModelError(f"{where}: block_out_channels {widths} are no multiples of the first")
+        raise ModelError(f"{where}: block_out_channels {widths} are not multiples of the first")
     attending = _attention_levels(options, conditional)
     scale_shift = options.take("resnet_time_scale_shift", str, "default")
     if scale_shift not in ("default", "scale_shift"):
@@ -98,14 +98,12 @@ def _class(options: Options) -> str:
 
 
 def _attention_levels(options: Options, conditional: bool) -> tuple[int, ...]:
-    """The levels that attend, from the names of the blocks, which must be the same on the way up."""
+    """Levels with attention, from the names of the blocks, which must mirror each other on the way up."""
     down = options.take("down_block_types", list)
     up = options.take("up_block_types", list)[::-1]
     for kind in [*down, *up]:
         if kind not in (*_PLAIN, *(_ATTENDING if conditional else ())):
-            raise ModelError(
-                f"{options.where}: the block {kind!r} is not one that Karlo's U-Nets are made of"
-            )
+            raise ModelError(f"{options.where}: the block {kind!r} is not one of Karlo's U-Nets")
     levels = tuple(level for level, kind in enumerate(down) if kind == _ATTENDING[0])
     if len(up) != len(down) or levels != tuple(n for n, kind in enumerate(up) if kind == _ATTENDING[1]):
         raise ModelError(f"{options.where}: up_block_types do not mirror down_block_types")

@@ -1,4 +1,4 @@
-"""A model folder packed small, with the error that packing made, measured."""
+"""Quantise a model folder, and measure the error."""
 
 import os
 import shutil
@@ -15,30 +15,30 @@ from unclip.checkpoints.quantize import Storage
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackReport:
-    """What packing did to one part: bytes before and after, and |W' - W| / |W| over all its weights."""
+class QuantizationReport:
+    """Size of a part before and after in bytes, and relative error |W' - W| / |W| over all its weights."""
 
     bytes_before: int
     bytes_after: int
     relative_error: float
 
 
-def pack(
+def quantize_model(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     *,
     storage: Storage | Mapping[str, Storage] = "int8",
     force: bool = False,
-) -> dict[str, PackReport]:
-    """Write the model folder `source` anew as `target`, stored as `storage` says: for all parts or for each by name.
+) -> dict[str, QuantizationReport]:
+    """Write the model folder `source` as `target` with another storage, for all parts or for each by name.
 
-    Returns what it did to each part. Raises `FileExistsError` unless `force`.
+    Returns a report per part. Raises `FileExistsError` unless `force`.
     """
     source = Path(source)
     manifest = read_manifest(source)
     chosen: dict[str, Storage] = dict.fromkeys(manifest.parts, "float32")
     chosen |= dict.fromkeys(manifest.parts, storage) if isinstance(storage, str) else storage
-    reports: dict[str, PackReport] = {}
+    reports: dict[str, QuantizationReport] = {}
 
     def fill(fresh: Path) -> Manifest:
         parts = {}
@@ -46,7 +46,7 @@ def pack(
             weights = dict(read_weights(source / part.file))
             write_weights(fresh / part.file, weights, chosen[name])
             parts[name] = replace(part, storage=chosen[name], **entry_of(fresh / part.file))
-            reports[name] = PackReport(
+            reports[name] = QuantizationReport(
                 bytes_before=part.size,
                 bytes_after=parts[name].size,
                 relative_error=relative_error(weights, read_weights(fresh / part.file)),
@@ -60,7 +60,7 @@ def pack(
 
 
 def relative_error(weights: Mapping[str, Tensor], stored: Iterator[tuple[str, Tensor]]) -> float:
-    """|W' - W| / |W| in the Euclidean norm over all floating-point weights."""
+    """Relative error |W' - W| / |W| in the Euclidean norm over all floating-point weights."""
     difference = total = torch.zeros((), dtype=torch.float64)
     for name, value in stored:
         if value.is_floating_point():

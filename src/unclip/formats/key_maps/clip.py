@@ -1,4 +1,4 @@
-"""CLIP in three layouts: transformers', OpenAI's state dict, and OpenCLIP's, whose names are OpenAI's."""
+"""CLIP in transformers' layout and in OpenAI's, whose names OpenCLIP uses."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -6,17 +6,18 @@ from typing import Any
 from torch import Tensor
 
 from unclip.checkpoints.keymap import TRANSPOSED, Row, Table, absent, renamed, row, stacked, within
-from unclip.checkpoints.manifest import ModelError
-from unclip.checkpoints.maps.options import Options
+from unclip.errors import ModelError
+from unclip.formats.key_maps.options import Options
 from unclip.networks.clip import ClipConfig, TextConfig, VisionConfig
 from unclip.networks.decoder import CaptionConfig
 from unclip.nn.transformer import Activation
+from unclip.stages.space import OPENAI_L, OPENCLIP_BIG_G
 
-# OpenAI's preprocessing, which every public ViT CLIP keeps.
+# OpenAI's preprocessing, which every public ViT CLIP uses.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
-# Training clamps the scale at 100, and ends there: what stands in where a format leaves it out.
+# Training clamps the scale at 100 and ends there: the value for formats without it.
 SCALE = 4.605170185988092
 
 _TRANSFORMERS_BLOCK = [
@@ -45,7 +46,7 @@ TRANSFORMERS_VISION: list[Row] = [
     *within("transformer.blocks.{n}.", "vision_model.encoder.layers.{n}.", _TRANSFORMERS_BLOCK),
     row("project.weight", "visual_projection.weight"),
 ]
-# Older files keep the table 0, 1, 2, ... that positions are looked up with.
+# Older files store the position indices 0, 1, 2, ...
 POSITION_IDS = (r"(.*/)?(text|vision)_model\.embeddings\.position_ids",)
 TRANSFORMERS = Table(
     [
@@ -58,7 +59,7 @@ TRANSFORMERS = Table(
 
 
 def split_towers(text: str, vision: str | None) -> Table:
-    """Towers in folders of their own, with no scale: CLIPTextModelWithProjection, CLIPVisionModelWithProjection."""
+    """Table of towers in separate folders, without scale: CLIPTextModelWithProjection, CLIPVisionModelWithProjection."""
     rows = within("text.", text, TRANSFORMERS_TEXT)
     if vision is not None:
         rows += within("vision.", vision, TRANSFORMERS_VISION)
@@ -89,13 +90,13 @@ _OPENAI_VISION: list[Row] = [
 
 
 def openai_table(prefix: str = "", text: str = "") -> Table:
-    """OpenAI's names; newer OpenCLIP models put "text." before those of the text tower."""
+    """Table of OpenAI's names; newer OpenCLIP models put "text." before those of the text tower."""
     rows = [
         *within("text.", prefix + text, _OPENAI_TEXT),
         *within("vision.", prefix + "visual.", _OPENAI_VISION),
         row("logit_scale", prefix + "logit_scale"),
     ]
-    # Facts about the model that OpenAI's archives hold as tensors, and masks.
+    # Properties of the model that OpenAI's archives store as tensors, and masks.
     return Table(rows, (r".*(input_resolution|context_length|vocab_size|attn_mask)",))
 
 
@@ -109,10 +110,10 @@ def transformers_config(
     normalize: bool = True,
     normalisation: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None,
 ) -> ClipConfig:
-    """Ours from the configs of transformers' towers.
+    """Config from those of transformers' towers.
 
-    `end` is the tokenizer's, for files that name another (2); `normalisation` the mean and standard deviation of
-    pictures, OpenAI's where it is None.
+    `end` is the tokenizer's, for files that name another (2). `normalisation` is the mean and standard deviation of input
+    channels, OpenAI's if None.
     """
     mean, std = normalisation or (MEAN, STD)
     options = Options(text, f"{where}, text")
@@ -121,7 +122,7 @@ def transformers_config(
     options.equal("intermediate_size", options.take("intermediate_size", int, 2048), 4 * width)
     named = options.take("eos_token_id", int, 49407)
     vocabulary = options.take("vocab_size", int, 49408)
-    # Configs before 2023 say 2, and mean the largest number in the caption, which is the vocabulary's last.
+    # Configs before 2023 have 2, and mean the largest token of the caption, the last of the vocabulary.
     named = vocabulary - 1 if named == 2 else named
     tower = TextConfig(
         vocabulary=vocabulary,
@@ -163,9 +164,9 @@ def _activation(options: Options) -> Activation:
 
 
 def openai_config(shapes: Mapping[str, Tensor], where: str) -> ClipConfig:
-    """Ours from the shapes of OpenAI's state dict, which has no config: heads are 64 wide, the activation QuickGELU."""
+    """Config from the shapes of OpenAI's state dict: heads are 64 wide, the activation is QuickGELU."""
     if "visual.proj" not in shapes:
-        raise ModelError(f"{where} holds no ViT of OpenAI's: CLIPs with a ResNet are not known")
+        raise ModelError(f"{where} does not hold a ViT of OpenAI's: CLIPs with a ResNet are not supported")
     width, _, patch, _ = shapes["visual.conv1.weight"].shape
     grid = round((shapes["visual.positional_embedding"].shape[0] - 1) ** 0.5)
     context, text_width = shapes["positional_embedding"].shape
@@ -198,62 +199,8 @@ def _count(keys: Collection[str], prefix: str) -> int:
     return len({key.removeprefix(prefix).split(".")[0] for key in keys if key.startswith(prefix)})
 
 
-def openclip_config(data: Mapping[str, Any], where: str) -> ClipConfig:
-    """Ours from `open_clip_config.json`. Raises `ModelError` for towers that are not CLIP's own transformers."""
-    model = Options(data.get("model_cfg", data), where)
-    activation: Activation = "quick_gelu" if model.take("quick_gelu", bool, False) else "gelu"
-    model.demand(custom_text=False, init_logit_bias=None, nonscalar_logit_scale=False)
-    vision = Options(model.take("vision_cfg", dict), f"{where}, vision_cfg")
-    _known(
-        vision,
-        {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio", "patch_dropout"}
-        | {"timm_model_name", "pool_type", "ls_init_value", "attentional_pool", "no_ln_pre", "output_tokens"},
-    )
-    vision.demand(
-        timm_model_name=None,
-        pool_type="tok",
-        ls_init_value=None,
-        attentional_pool=False,
-        no_ln_pre=False,
-        output_tokens=False,
-    )
-    text = Options(model.take("text_cfg", dict), f"{where}, text_cfg")
-    _known(text, {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "hf_model_name"})
-    text.demand(hf_model_name=None, mlp_ratio=4.0)
-    width, vocabulary = vision.take("width", int, 768), text.take("vocab_size", int, 49408)
-    normalization = data.get("preprocess_cfg", {})
-    return ClipConfig(
-        embedding=model.take("embed_dim", int),
-        vision=VisionConfig(
-            size=vision.take("image_size", int, 224),
-            patch=vision.take("patch_size", int, 16),
-            width=width,
-            layers=vision.take("layers", int, 12),
-            heads=width // vision.take("head_width", int, 64),
-            mlp_ratio=vision.take("mlp_ratio", float, 4.0),
-            activation=activation,
-            mean=tuple(normalization.get("mean", MEAN)),
-            std=tuple(normalization.get("std", STD)),
-        ),
-        text=TextConfig(
-            vocabulary=vocabulary,
-            context=text.take("context_length", int, 77),
-            end=vocabulary - 1,
-            width=text.take("width", int, 512),
-            layers=text.take("layers", int, 12),
-            heads=text.take("heads", int, 8),
-            activation=activation,
-        ),
-    )
-
-
-def _known(options: Options, names: set[str]) -> None:
-    if unknown := sorted(options.data.keys() - names):
-        raise ModelError(f"{options.where}: the option {unknown[0]!r} is not known")
-
-
 def caption_by(text: TextConfig, start: int) -> CaptionConfig:
-    """A decoder's captions as Karlo has them: read by CLIP's own text tower, beginning with the token `start`."""
+    """Caption config of Karlo's decoder, which reads the states of CLIP's text tower; captions begin with `start`."""
     return CaptionConfig(
         vocabulary=text.vocabulary,
         context=text.context,
@@ -265,3 +212,10 @@ def caption_by(text: TextConfig, start: int) -> CaptionConfig:
         tower="clip",
         start=start,
     )
+
+
+def space_name(clip: ClipConfig) -> str:
+    """Name of the embedding space of a CLIP that Karlo or Kandinsky came with, by its sizes."""
+    text = (clip.embedding, clip.text.width, clip.text.layers, clip.text.activation)
+    known = {(768, 768, 12, "quick_gelu"): OPENAI_L, (1280, 1280, 32, "gelu"): OPENCLIP_BIG_G}
+    return known.get(text, "")

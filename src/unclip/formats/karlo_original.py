@@ -1,11 +1,16 @@
 """Karlo's original checkpoints (https://github.com/kakaobrain/karlo): prior, decoder and upsamplers, a `.ckpt` file each.
 
-They are Lightning checkpoints with a `state_dict`, and hold no config: Karlo came in one size. Its CLIP is OpenAI's
+They are Lightning checkpoints with a `state_dict` and no config: Karlo came in one size. Its CLIP is OpenAI's
 `ViT-L-14.pt`, and the mean and standard deviation of image embeddings are in `ViT-L-14_stats.th`. Keys are `file/name`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+from safetensors import safe_open
+
+from unclip.checkpoints.io import write_weights
 from unclip.checkpoints.keymap import (
     CONVOLUTION,
     Row,
@@ -17,15 +22,21 @@ from unclip.checkpoints.keymap import (
     with_leading,
     within,
 )
-from unclip.checkpoints.maps.clip import caption_by, openai_table
 from unclip.diffusion.parametrization import ProcessConfig
+from unclip.errors import ModelError
+from unclip.formats import karlo
+from unclip.formats.key_maps.clip import caption_by, openai_config, openai_table, space_name
+from unclip.formats.public import FOLDER, PublicModel, PublicPart, Reader
+from unclip.formats.tokenizer import check_vocabulary
+from unclip.formats.weights import open_weights
 from unclip.networks.clip import ClipConfig
 from unclip.networks.decoder import DecoderConfig
 from unclip.networks.prior_diffusion import DiffusionPriorConfig
 from unclip.networks.unet import UnetConfig
 from unclip.networks.upsampler import UpsamplerConfig
+from unclip.tokenizers.clip import ClipTokenizer
 
-# What each file's name begins with; `{}` of the public ones are steps.
+# Start of each file's name.
 FILES = {
     "clip": "ViT-L-14.pt",
     "stats": "ViT-L-14_stats.th",
@@ -41,7 +52,7 @@ _RESBLOCK = renamed(
 
 
 def unet_rows(config: UnetConfig) -> list[Row]:
-    """A U-Net in OpenAI's layout, whose blocks are numbered through: input_blocks, middle_block, output_blocks."""
+    """Rows of a U-Net in OpenAI's layout, whose blocks are numbered consecutively."""
     attention = [
         *renamed({"norm": "norm"}),
         row("qkv.{p}", "qkv.{p}", form=interleaved(3, config.head_channels, convolution=True)),
@@ -86,7 +97,7 @@ def unet_rows(config: UnetConfig) -> list[Row]:
 
 
 def prior_table(config: DiffusionPriorConfig) -> Table:
-    """The prior, and the statistics of embeddings beside it."""
+    """Table of the prior and the statistics of embeddings beside it."""
     block = [
         *renamed({"norm_1": "ln_1", "norm_2": "ln_2", "mlp.0": "mlp.c_fc", "mlp.2": "mlp.c_proj"}),
         *renamed({"attention.out": "attn.c_proj"}),
@@ -137,12 +148,12 @@ def decoder_table(config: DecoderConfig) -> Table:
         *within("net.", "decoder/model.", unet_rows(config.net)),
         *within("", "decoder/model.", projections),
     ]
-    # The picture tower in CLIP's file is no part of the decoder.
+    # The image tower in CLIP's file is not part of the decoder.
     return Table([*rows, *text], (*tower.ignored, r"clip/(visual\..*|logit_scale)"))
 
 
 def upsampler_table(config: UpsamplerConfig) -> Table:
-    """Both upsampling nets, which one file holds."""
+    """Table of both upsampling networks, which one file holds."""
     rows = unet_rows(config.net)
     return Table(
         [
@@ -154,7 +165,7 @@ def upsampler_table(config: UpsamplerConfig) -> Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What the files do not tell of themselves."""
+    """Configs of Karlo's networks, which the files do not store."""
 
     prior: DiffusionPriorConfig
     decoder: UnetConfig
@@ -195,7 +206,7 @@ KARLO = Sizes(
 
 
 def decoder_config(sizes: Sizes, clip: ClipConfig, start: int) -> DecoderConfig:
-    """The decoder's config, which reads captions by the text tower of `clip`."""
+    """Config of the decoder, which reads captions with the text tower of `clip`."""
     return DecoderConfig(
         net=sizes.decoder,
         size=sizes.upsampler.low_size,
@@ -204,3 +215,68 @@ def decoder_config(sizes: Sizes, clip: ClipConfig, start: int) -> DecoderConfig:
         caption=caption_by(clip.text, start),
         process=ProcessConfig(parametrization="eps", schedule="cosine", learned_variance=True),
     )
+
+
+def open_folder(folder: Path, reader: Reader = FOLDER) -> PublicModel:
+    """The model of a folder with one file of each kind, with the reader's tokenizer."""
+    files = {}
+    for name, start in FILES.items():
+        candidates = sorted(folder.glob(f"{start}*"))
+        if len(candidates) != 1:
+            raise ModelError(f"{folder} holds {len(candidates)} files {start}*: Karlo has one")
+        files[name] = candidates[0]
+    tokenizer = reader.required_tokenizer()
+    safe = reader.safe(list(files.values()))
+    return open_files(folder, dict(zip(files, safe)), tokenizer)
+
+
+def open_files(folder: Path, files: Mapping[str, Path], tokenizer: ClipTokenizer) -> PublicModel:
+    """The model from safetensors of the checkpoints, named as in `FILES`."""
+    with open_weights({"": [files["clip"]]}) as readers:
+        openai = openai_config({name: read() for name, read in readers.items()}, str(folder))
+    clip = replace(openai, normalize=False)
+    check_vocabulary(tokenizer, clip.text.vocabulary, folder)
+    stats = named_statistics(files["stats"])
+    sizes = KARLO
+    decoder = decoder_config(sizes, clip, tokenizer.start)
+    parts = {
+        "clip": PublicPart(kind="clip", config=clip, table=openai_table(), files={"": (files["clip"],)}),
+        "prior": PublicPart(
+            kind="prior_diffusion",
+            config=sizes.prior,
+            table=prior_table(sizes.prior),
+            files={"prior/": (files["prior"],), "stats/": (stats,)},
+        ),
+        "decoder": PublicPart(
+            kind="decoder",
+            config=decoder,
+            table=decoder_table(decoder),
+            files={"decoder/": (files["decoder"],), "clip/": (files["clip"],)},
+        ),
+        "upsampler": PublicPart(
+            kind="upsampler",
+            config=sizes.upsampler,
+            table=upsampler_table(sizes.upsampler),
+            files={"upsampler/": (files["upsampler"],)},
+        ),
+    }
+    return PublicModel(
+        format="karlo original",
+        folder=folder,
+        licence="creativeml-openrail-m",
+        parts=parts,
+        tokenizer=lambda: tokenizer,
+        defaults=karlo.DEFAULTS,
+        space=space_name(clip),
+    )
+
+
+def named_statistics(file: Path) -> Path:
+    """Copy of the statistics' file, a pair of tensors, with the names `mean` and `std`."""
+    with safe_open(file, framework="pt") as stored:
+        if sorted(stored.keys()) != ["0", "1"]:
+            raise ModelError(f"{FILES['stats']} does not hold a pair of mean and standard deviation")
+        named = {"mean": stored.get_tensor("0"), "std": stored.get_tensor("1")}
+    target = file.with_name("statistics.safetensors")
+    write_weights(target, named)
+    return target

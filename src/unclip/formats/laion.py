@@ -1,19 +1,28 @@
-"""The prior of LAION: lucidrains' `DiffusionPrior` (https://github.com/lucidrains/DALLE2-pytorch), a `.pth` and a JSON file.
+"""LAION's prior: lucidrains' `DiffusionPrior` (https://github.com/lucidrains/DALLE2-pytorch), a `.pth` and a JSON file.
 
-Two layouts are public: that of version 1.9 and later, and that of earlier ones, which know no vectors for a dropped
-caption and multiply attention by dot products, relative bias and all, by 128 ("PB relax", CogView).
+Two layouts are public: that of version 1.9 and later, and an earlier one without vectors for a dropped caption, whose
+dot-product attention, relative bias included, is multiplied by 128 ("PB relax", CogView).
 """
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from unclip.checkpoints.keymap import Form, Table, absent, row, with_leading, within
-from unclip.checkpoints.maps.options import Options
 from unclip.diffusion.parametrization import ProcessConfig
+from unclip.errors import ModelError
+from unclip.formats.folder import licence_of, read_json
+from unclip.formats.key_maps.options import Options
+from unclip.formats.public import FOLDER, PublicModel, PublicPart, Reader
+from unclip.formats.weights import open_weights
 from unclip.networks.prior_laion import LaionPriorConfig
+from unclip.stages.sampling import PriorSampling, Sampling
 
 CONFIG = "prior_config.json"
 RELAX = 128.0
+
+# Since version 1.9 it was trained with dropped captions; the package's own sampling guides only on request.
+DEFAULTS = Sampling(prior=PriorSampling(steps=64, sampler="ddpm", guidance=1.0, candidates=2))
 
 _RELAXED = Form(lambda parts: parts[0] * RELAX, lambda ours: [ours / RELAX])
 _ATTENTION = [
@@ -30,18 +39,18 @@ _MLP = [
     row("norm_inside.weight", "3.g"),
     row("down.weight", "5.weight"),
 ]
-# The noise table, the CLIP that the prior was trained with, and rotary frequencies, are known from elsewhere. The vector
-# that stood for the noisy embedding in a share of the training samples is never asked for.
+# Noise table, CLIP and rotary frequencies come from elsewhere. The vector that replaced the noisy embedding in a share of
+# the training samples is not used in sampling.
 _IGNORED = (r"noise_scheduler\..*", r"clip\..*", r".*\.rotary_emb\.freqs", r"net\.null_image_embed")
 
 
 def is_early(keys: Collection[str]) -> bool:
-    """Whether weights have the layout of versions before 1.9."""
+    """Whether weights have the layout before version 1.9."""
     return "net.null_text_embed" in keys
 
 
 def table(config: LaionPriorConfig) -> Table:
-    """The rows for both layouts, told apart by what stands for a dropped caption."""
+    """Rows of both layouts, which differ in how a dropped caption is represented."""
     early = config.null == "empty"
     rows = [
         row("text_in.{p}", "to_text_embeds.0.{p}"),
@@ -73,8 +82,8 @@ def table(config: LaionPriorConfig) -> Table:
     )
 
 
-def space(data: Mapping[str, Any]) -> str:
-    """The name of the embedding space: the JSON tells which CLIP gave the embeddings, if it tells."""
+def space_name(data: Mapping[str, Any]) -> str:
+    """Name of the embedding space, from the CLIP that the JSON names; "" if it names none."""
     clip = data.get("prior", data).get("clip") or {}
     makers = {"openai": "OpenAI CLIP", "open_clip": "OpenCLIP"}
     make, model = clip.get("make"), clip.get("model")
@@ -82,10 +91,10 @@ def space(data: Mapping[str, Any]) -> str:
 
 
 def read_config(data: Mapping[str, Any], keys: Collection[str], where: str) -> LaionPriorConfig:
-    """Ours from the JSON beside the weights, of the prior or of its whole training, and from the weights' names.
+    """Config from the JSON beside the weights, of the prior or of its whole training, and from the weights' names.
 
-    Raises `ModelError` for what is not known: predictions of noise or velocity, self-conditioning, other schedules, and
-    estimates that sampling brings to a length.
+    Raises `ModelError` for options that are not supported: predictions of noise or velocity, self-conditioning, other
+    schedules, and estimates that sampling normalises.
     """
     prior = Options(data.get("prior", data), where)
     prior.demand(
@@ -125,3 +134,42 @@ def read_config(data: Mapping[str, Any], keys: Collection[str], where: str) -> L
             parametrization="x0", schedule="cosine", steps=prior.take("timesteps", int, 1000)
         ),
     )
+
+
+def open_folder(folder: Path, reader: Reader = FOLDER) -> PublicModel:
+    """The prior of a repository, or of its folder `prior`; without CLIP or tokenizer.
+
+    The layout of pickled weights is known only to a reader that unpickles them.
+    """
+    home = next(home for home in (folder, folder / "prior") if (home / CONFIG).is_file())
+    data, file = read_json(home / CONFIG), find_weights(home)
+    if reader.unpickle is not None:
+        (file,) = reader.safe([file])
+    keys: list[str] = []
+    if file.suffix == ".safetensors":
+        with open_weights({"": (file,)}) as readers:
+            keys = list(readers)
+    config = read_config(data, keys, str(folder))
+    part = PublicPart(kind="prior_laion", config=config, table=table(config), files={"": (file,)})
+    return PublicModel(
+        format="laion",
+        folder=folder,
+        licence=licence_of(folder),
+        parts={"prior": part},
+        tokenizer=None,
+        defaults=DEFAULTS,
+        space=space_name(data),
+    )
+
+
+def find_weights(home: Path) -> Path:
+    """Weight file in a folder that may hold several: latest, else best, else the only one. Raises `ModelError` if unclear."""
+    found = sorted(file for file in home.iterdir() if file.suffix in (".safetensors", ".pth", ".pt"))
+    for stem in ("latest", "best"):
+        for file in found:
+            if file.stem == stem:
+                return file
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise ModelError(f"{home} should hold one file of weights beside {CONFIG}, it has {names}")
+    return found[0]

@@ -1,4 +1,4 @@
-"""Embedding spaces: rounding does not change a sketch, other weights do, and parts of different spaces are refused."""
+"""Opened models: parts of different embedding spaces, sizes or lengths are refused, and both are named."""
 
 import json
 import re
@@ -8,18 +8,19 @@ import pytest
 import torch
 
 from unclip.checkpoints.io import save_model
-from unclip.checkpoints.manifest import ModelError, Space, read_manifest
-from unclip.checkpoints.opened import OpenPart, check_fit, open_model
-from unclip.checkpoints.pack import pack
-from unclip.checkpoints.quantize import dequantize, quantize
-from unclip.checkpoints.space import describe, differ, sketch
+from unclip.checkpoints.manifest import read_manifest
+from unclip.checkpoints.quantize_model import quantize_model
 from unclip.diffusion.parametrization import ProcessConfig
+from unclip.errors import ModelError
+from unclip.formats.opened import OpenPart, check_fit, open_model
 from unclip.networks.clip import Clip, ClipConfig, TextConfig, VisionConfig
 from unclip.networks.decoder import CaptionConfig, DecoderConfig
 from unclip.networks.prior_autoregressive import AutoregressivePriorConfig
 from unclip.networks.prior_diffusion import DiffusionPrior, DiffusionPriorConfig
 from unclip.networks.unet import UnetConfig
 from unclip.networks.upsampler import UpsamplerConfig
+from unclip.stages.sampling import DEFAULTS, sampling
+from unclip.stages.space import EmbeddingSpace, fingerprint_of
 
 CLIP = ClipConfig(
     embedding=16,
@@ -27,33 +28,6 @@ CLIP = ClipConfig(
     text=TextConfig(vocabulary=600, context=8, end=599, width=32, layers=1, heads=2),
 )
 PRIOR = DiffusionPriorConfig(embedding=16, context=8, text_width=32, width=32, layers=1, heads=2)
-
-
-def drawn(seed: int, *shape: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def test_a_sketch_survives_rounding_and_tells_weights_apart():
-    matrix = drawn(0, 768, 768) * 0.02
-    space = Space(sketch=sketch(matrix))
-    for rounded in (matrix.half(), matrix.bfloat16(), dequantize(*quantize(matrix)), 3 * matrix):
-        assert not differ(space, Space(sketch=sketch(rounded)))
-    for seed in range(1, 5):
-        assert differ(space, Space(sketch=sketch(drawn(seed, 768, 768))))
-    # Numbers of unit variance, whatever the size: 40 of them.
-    many = torch.tensor([sketch(drawn(seed, 24, 16)) for seed in range(5)])
-    assert 0.7 < many.std() < 1.3
-
-
-def test_names_decide_where_a_sketch_is_missing():
-    named, sketched = Space(name="a"), Space(name="a", sketch=(1.0,) * 8)
-    assert not differ(named, sketched)
-    assert differ(Space(name="b"), sketched)
-    assert not differ(Space(), sketched)
-    # One CLIP under two names.
-    assert not differ(Space(name="b", sketch=(1.001,) * 8), sketched)
-    assert describe(sketched) == "a (sketch +1.00 +1.00 +1.00)"
-    assert describe(Space(name="b")) == "b"
 
 
 @pytest.fixture
@@ -74,7 +48,7 @@ def test_equal_widths_are_not_enough(folders):
     assert "the clip of 'one' for those of" in said
     # Both of them together are at home with each other.
     both = open_model(folders / "one", parts={"prior": folders / "two", "clip": folders / "two"})
-    assert both.parts["clip"].space().sketch == read_manifest(folders / "two").space.sketch
+    assert both.parts["clip"].space().fingerprint == read_manifest(folders / "two").space.fingerprint
 
 
 def test_a_part_that_was_trained_alone_remembers_its_clip(folders):
@@ -86,7 +60,7 @@ def test_a_part_that_was_trained_alone_remembers_its_clip(folders):
 
 
 def test_packing_and_older_folders_keep_their_space(folders):
-    pack(folders / "one", folders / "small", storage="int8")
+    quantize_model(folders / "one", folders / "small", storage="int8")
     assert read_manifest(folders / "small").space == read_manifest(folders / "one").space
     file = folders / "small" / "model.json"
     data = json.loads(file.read_text())
@@ -94,20 +68,23 @@ def test_packing_and_older_folders_keep_their_space(folders):
     file.write_text(json.dumps(data))
     mixed = open_model(folders / "one", parts={"prior": folders / "small"})
     assert mixed.parts["prior"].model == "one"
-    assert mixed.parts["prior"].space().sketch != read_manifest(folders / "one").space.sketch
+    assert mixed.parts["prior"].space().fingerprint != read_manifest(folders / "one").space.fingerprint
     with pytest.raises(ModelError, match="not made for each other"):
         open_model(folders / "two", parts={"prior": folders / "small"})
 
 
 def test_a_prior_alone_is_known_by_name():
-    def part(model: str, config: object, space: Space) -> OpenPart:
-        return OpenPart(model=model, config=config, load=lambda: None, space=lambda: space)
+    def space(**given) -> EmbeddingSpace:
+        return EmbeddingSpace(width=16, **given)
 
-    prior = part("LAION", PRIOR, Space(name="OpenAI CLIP ViT-L/14"))
-    clip = part("Karlo", CLIP, Space(name="OpenAI CLIP ViT-L/14", sketch=(0.5,) * 8))
+    def part(model: str, config: object, made_for: EmbeddingSpace) -> OpenPart:
+        return OpenPart(model=model, config=config, load=lambda: None, space=lambda: made_for)
+
+    prior = part("LAION", PRIOR, space(name="OpenAI CLIP ViT-L/14"))
+    clip = part("Karlo", CLIP, space(name="OpenAI CLIP ViT-L/14", fingerprint=(0.5,) * 8))
     check_fit({"clip": clip, "prior": prior})
-    check_fit({"clip": replace(clip, space=lambda: Space(sketch=(0.5,) * 8)), "prior": prior})
-    other = replace(clip, space=lambda: Space(name="OpenCLIP ViT-bigG/14", sketch=(0.5,) * 8))
+    check_fit({"clip": replace(clip, space=lambda: space(fingerprint=(0.5,) * 8)), "prior": prior})
+    other = replace(clip, space=lambda: space(name="OpenCLIP ViT-bigG/14", fingerprint=(0.5,) * 8))
     with pytest.raises(
         ModelError, match=r"OpenAI CLIP ViT-L/14, the clip of 'Karlo' .* OpenCLIP ViT-bigG/14"
     ):
@@ -207,3 +184,51 @@ def test_parts_that_read_embeddings_of_another_length_are_refused(folders):
     mixed = open_model(folders / "raw", parts={"clip": folders / "one"})
     assert mixed.parts["clip"].config.normalize is False
     assert mixed.parts["clip"].load().config.normalize is False
+
+
+def test_an_opened_model_states_roles_and_settings_without_loading_weights(folders):
+    for file in folders.glob("one/*.safetensors"):
+        file.write_bytes(bytes(file.stat().st_size))
+    model = open_model(folders / "one")
+    assert {name: part.role for name, part in model.parts.items()} == {"clip": "clip", "prior": "prior"}
+    assert model.digest == read_manifest(folders / "one").digest
+    assert model.defaults == DEFAULTS
+    parts = {name: OpenPart(model="x", config=config, load=lambda: None) for name, config in PARTS.items()}
+    parts["a second enlarger"] = parts.pop("upsampler_1024")
+    assert replace(model, parts=parts).named("upsampler") == ["upsampler", "a second enlarger"]
+    assert replace(model, parts=parts).named("prior") == ["prior", "prior_autoregressive"]
+    # Roles, not names, decide what must fit.
+    parts["a second enlarger"] = replace(
+        parts["a second enlarger"], config=replace(PARTS["upsampler_1024"], low_size=128)
+    )
+    with pytest.raises(ModelError, match="the a second enlarger of 'x' reads pictures of side 128"):
+        check_fit(parts)
+
+
+def test_settings_of_a_folder_fill_up_the_defaults_and_a_prior_brings_its_own(folders):
+    parts = {"clip": Clip(CLIP), "prior": DiffusionPrior(PRIOR)}
+    given = {"steps": 3, "prior_steps": 4, "prior": "text", "guidance": 7.0}
+    save_model(folders / "three", parts, name="three", tokenizer="{}", defaults=given)
+    model = open_model(folders / "three")
+    assert model.defaults == sampling(**given).over(DEFAULTS)
+    mixed = open_model(folders / "one", parts={"clip": folders / "three", "prior": folders / "three"})
+    assert mixed.defaults == sampling(prior_steps=4).over(DEFAULTS)
+
+
+def test_the_space_has_width_length_and_the_statistics_of_the_prior(folders):
+    torch.manual_seed(3)
+    clip, prior = Clip(replace(CLIP, normalize=False)), DiffusionPrior(PRIOR)
+    prior.embedding_mean.normal_()
+    prior.embedding_std.fill_(0.5)
+    save_model(folders / "raw", {"clip": clip, "prior": prior}, name="raw", tokenizer="{}")
+    space = open_model(folders / "raw").space()
+    assert (space.width, space.normalised) == (16, False)
+    assert space.fingerprint == fingerprint_of(clip.text.project.weight)
+    assert torch.equal(space.mean, prior.embedding_mean)
+    assert space.rms_length == pytest.approx((prior.embedding_mean.square().sum() + 16 * 0.25).sqrt().item())
+    # A prior that was saved without statistics has none.
+    assert open_model(folders / "one").space().mean is None
+    assert open_model(folders / "one").space().rms_length == 1.0
+    alone = save_model(folders / "alone", {"prior": prior}, name="alone")
+    assert open_model(alone).space().normalised is None
+    assert open_model(alone).space().rms_length == pytest.approx(space.rms_length)
