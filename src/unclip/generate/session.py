@@ -162,10 +162,14 @@ class Session:
 
     def warn_if_truncated(self, *prompts: str | None) -> None:
         """Record a warning for each prompt that is longer than the model's context."""
-        for prompt in prompts:
-            if prompt and (warning := truncation_warning(self.parts.tokenizer, prompt)) is not None:
-                logger.warning(warning)
-                self.warnings.append(warning)
+        for warning in self.truncations(*prompts):
+            logger.warning(warning)
+            self.warnings.append(warning)
+
+    def truncations(self, *prompts: str | None) -> list[str]:
+        """Warning for each prompt that is longer than the model's context."""
+        found = [truncation_warning(self.parts.tokenizer, prompt) for prompt in prompts if prompt]
+        return [warning for warning in found if warning is not None]
 
     @torch.no_grad()
     def embed_text(self, prompts: Sequence[str]) -> Float[Tensor, "b d"]:
@@ -456,8 +460,13 @@ class Session:
         prior: bool = False,
         results: Mapping[str, Any] | None = None,
         resize: tuple[int, int] | None = None,
+        warnings: Sequence[str] | None = None,
     ) -> Image:
-        """A finished picture with its provenance. `prior` says whether the prior took part in it."""
+        """A finished picture with its provenance. `prior` says whether the prior took part in it.
+
+        `warnings` are the picture's own; those of the whole call unless given.
+        """
+        warnings = self.warnings if warnings is None else warnings
         from_pixels = to_image(pixels)
         image = from_pixels if resize is None else resize_image(from_pixels, resize)
         used = self.sampling if prior else replace(self.sampling, prior=PriorSampling())
@@ -471,10 +480,10 @@ class Session:
             dtype=str(self.parts.dtype).removeprefix("torch."),
             sources=sources,
             results=results,
-            warnings=self.warnings,
+            warnings=warnings,
         )
         embedding = None if z_i is None else z_i.float().cpu().clone()
-        return Image(image=image, provenance=provenance, embedding=embedding, warnings=tuple(self.warnings))
+        return Image(image=image, provenance=provenance, embedding=embedding, warnings=tuple(warnings))
 
     def _follow(self, walk: Iterator[Step], stage: Any, total: int, first: int, codec: Any = None) -> Tensor:
         if self._reporter is None:

@@ -4,7 +4,7 @@ One class per model family. A conditioner holds the network whose projections an
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -37,6 +37,7 @@ class Contexts(NamedTuple):
     null: Any | None
 
 
+@runtime_checkable
 class Conditioner(Protocol):
     """A function from a condition to the network's contexts."""
 
