@@ -32,7 +32,7 @@ def make(system) -> Callable[[type[Upsampler]], System]:
 
     def build(kind: type[Upsampler]) -> System:
         torch.manual_seed(0)
-        net = UnetConfig(in_channels=6, channels=32, multiples=(1,), blocks=1, label_scale=1000.0)
+        net = UnetConfig(in_channels=6, channels=32, multiples=(1,), blocks=1)
         process = ProcessConfig(parametrization="x0", schedule="flow")
         upsampler = kind(UpsamplerConfig(net=net, process=process, low_size=16, high_size=32))
         parts = {name: system.part(name, nn.Module) for name in system.parts}

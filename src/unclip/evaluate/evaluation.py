@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from unclip.data.dataset import BadSamples, open_dataset
-from unclip.data.resident import Resident
+from unclip.data.decoded_cache import DecodedCache
 from unclip.evaluate.attributes import alternatives
 from unclip.evaluate.captions_followed import Followed, captions_followed
 from unclip.evaluate.distances import frechet, median_distance, mmd
@@ -116,17 +116,17 @@ class Evaluation:
         self.independent = self.judge.weights != self.clip.weights
         self.folder, self.cache = folder, cache
         self.size = system.sizes[0]
-        self._residents: dict[str, Resident] = {}
+        self._residents: dict[str, DecodedCache] = {}
         self.fingerprints: dict[str, str] = {}
         self.asked = self._ask()
 
-    def resident(self, split: str) -> Resident:
+    def resident(self, split: str) -> DecodedCache:
         """A split's drawings in memory, at the size of the decoder's pictures."""
         if split not in self._residents:
             bad = BadSamples()
             dataset = open_dataset(self.config.data, split, bad)
             self.fingerprints[split] = dataset.fingerprint
-            self._residents[split] = Resident.load(
+            self._residents[split] = DecodedCache.load(
                 dataset, self.size, self.cache, bad=bad, report=self.report
             )
         return self._residents[split]

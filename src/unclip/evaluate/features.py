@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate, normalize
 
 from unclip.checkpoints.io import load_part
 from unclip.checkpoints.manifest import read_manifest
-from unclip.data.resident import Resident
+from unclip.data.decoded_cache import DecodedCache
 from unclip.generate.system import System
 from unclip.images import from_uint8
 from unclip.networks.clip import Clip
@@ -65,7 +65,7 @@ class Encoder:
         parts = [self.clip.encode_text(some).embedding for some in tokens.split(batch)]
         return normalize(torch.cat(parts).float(), dim=-1).cpu()
 
-    def training_set(self, resident: Resident, fingerprint: str, cache: Path) -> Float[Tensor, "n d"]:
+    def training_set(self, resident: DecodedCache, fingerprint: str, cache: Path) -> Float[Tensor, "n d"]:
         """Embeddings of a whole data set, computed once and kept in the folder `cache`."""
         file = cache / f"{fingerprint[:24]}-{len(resident)}-{resident.size}-judged-{self.weights}.safetensors"
         if file.exists():
