@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from unclip.data.resident import Resident
+from unclip.data.decoded_cache import DecodedCache
 from unclip.data.shapes import Shapes
 from unclip.evaluate.ablations import compare
 from unclip.evaluate.asked import Asked, share_evenly
@@ -198,7 +198,7 @@ def test_kept_pictures_carry_their_request(model, tmp_path):
 
 def test_embeddings_of_a_training_set_are_kept(judge, tmp_path):
     shapes = Shapes(count=20)
-    resident = Resident.load(shapes, 16, tmp_path / "pictures")
+    resident = DecodedCache.load(shapes, 16, tmp_path / "pictures")
     embeddings = judge.training_set(resident, shapes.fingerprint, tmp_path / "cache")
     torch.testing.assert_close(embeddings, judge.pictures(resident.pictures(np.arange(20))))
     (file,) = (tmp_path / "cache").iterdir()

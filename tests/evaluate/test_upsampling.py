@@ -36,7 +36,7 @@ def make(model, networks) -> Callable[[type[Upsampler]], Model]:
 
     def build(kind: type[Upsampler]) -> Model:
         torch.manual_seed(0)
-        net = UnetConfig(in_channels=6, channels=32, multiples=(1,), blocks=1, label_scale=1000.0)
+        net = UnetConfig(in_channels=6, channels=32, multiples=(1,), blocks=1)
         process = ProcessConfig(parametrization="x0", schedule="flow")
         upsampler = kind(UpsamplerConfig(net=net, process=process, low_size=16, high_size=32))
         quick = sampling(upsampler_steps=2).over(model.defaults)

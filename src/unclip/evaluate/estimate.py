@@ -12,7 +12,7 @@ from unclip.evaluate.manipulations import STEPS
 from unclip.evaluate.pictures import duration
 from unclip.generate.model import Model
 from unclip.generate.request import INVERSION
-from unclip.generate.session import INVERSION_ITERATIONS
+from unclip.generate.stage_runner import INVERSION_ITERATIONS
 from unclip.stages.sampling import Sampling, settled
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from unclip.data.dataset import BadSamples, open_dataset
-from unclip.data.resident import Resident
+from unclip.data.decoded_cache import DecodedCache
 
 
 class Splits:
@@ -19,13 +19,15 @@ class Splits:
     ):
         self.data, self.size, self.cache, self.report = data, size, cache, report
         self.fingerprints: dict[str, str] = {}
-        self._decoded: dict[str, Resident] = {}
+        self._decoded: dict[str, DecodedCache] = {}
 
-    def __getitem__(self, split: str) -> Resident:
+    def __getitem__(self, split: str) -> DecodedCache:
         """Drawings of a split, decoded when first used."""
         if split not in self._decoded:
             bad = BadSamples()
             dataset = open_dataset(self.data, split, bad)
             self.fingerprints[split] = dataset.fingerprint
-            self._decoded[split] = Resident.load(dataset, self.size, self.cache, bad=bad, report=self.report)
+            self._decoded[split] = DecodedCache.load(
+                dataset, self.size, self.cache, bad=bad, report=self.report
+            )
         return self._decoded[split]

@@ -33,8 +33,9 @@ from unclip.generate.progress import Callback
 from unclip.generate.replay import read_replay
 from unclip.generate.request import Request, resolve_inversion
 from unclip.generate.sequence import strip
-from unclip.generate.session import Inversion, Session, choose_seed
+from unclip.generate.session import Session, choose_seed
 from unclip.generate.sources import PictureLike, Source, check_originals, read_source
+from unclip.generate.stage_runner import Inversion
 from unclip.stages.sampling import FLAT_NAMES, Sampling, read_sampling, sampling
 from unclip.tokenizers.clip import ClipTokenizer
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from PIL import Image
 
-from unclip.config import ConfigError, from_dict, to_dict
+from unclip.config import ConfigError, to_dict
 from unclip.images import save_picture, write_atomically
-from unclip.train.config import TrainConfig
+from unclip.train.config import TrainConfig, read_config
 
-# A run may go on with other values of these: no weight depends on them (but see `_binding`).
-_FREE = {"out", "validate_every", "preview_every", "checkpoint_seconds", "checkpoints_kept"}
+# A run may be resumed with other values of these: no weight depends on them (but see `_binding`).
+_FREE = {"out", "validate_every", "preview_every", "checkpoint_seconds", "checkpoints_kept", "prefetch"}
 
 
 class RunFolder:
@@ -30,18 +30,18 @@ class RunFolder:
         self._started = time.monotonic() - (spent or time_spent(self.path))
         file = self.path / "config.json"
         if file.exists():
-            old = _binding(_completed(json.loads(file.read_text(encoding="utf-8"))))
+            old = _binding(_completed(json.loads(file.read_text(encoding="utf-8")), self.path))
             new = _binding(json.loads(json.dumps(to_dict(config))))
             changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
             if changed:
                 raise ValueError(
                     f"{self.path} holds a run of another config (it differs in {', '.join(changed)}): "
-                    "choose another --out, or remove that folder to start anew"
+                    "choose another --out, or remove that folder to start over"
                 )
-        self.settle(config)
+        self.write_config(config)
 
-    def settle(self, config: TrainConfig) -> None:
-        """Write down that the run is of this config."""
+    def write_config(self, config: TrainConfig) -> None:
+        """Record the run's config."""
         write_atomically(
             self.path / "config.json", json.dumps(to_dict(config), indent=2).encode(), force=True
         )
@@ -98,12 +98,15 @@ def time_spent(path: Path) -> float:
     return next((json.loads(line)["seconds"] for line in reversed(lines) if _is_within(line, math.inf)), 0.0)
 
 
-def _completed(data: dict[str, Any]) -> dict[str, Any]:
-    """`data` with the defaults of fields that a newer version added, so that an older version's run goes on."""
+def _completed(data: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The JSON of a config as this version writes it, so that a run of an older version can be resumed."""
     try:
-        return json.loads(json.dumps(to_dict(from_dict(TrainConfig, data))))
-    except ConfigError:
-        return data
+        return json.loads(json.dumps(to_dict(read_config(data))))
+    except ConfigError as error:
+        raise ValueError(
+            f"{path} holds a run that this version cannot resume ({error}): finish it with the version that began it, "
+            "choose another --out, or remove that folder to start over"
+        ) from None
 
 
 def _binding(config: dict[str, Any]) -> dict[str, Any]:
