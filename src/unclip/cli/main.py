@@ -11,6 +11,7 @@ from signal import SIGINT
 
 import unclip
 from unclip.cli import (
+    bundle,
     captions,
     console,
     convert,
@@ -23,7 +24,6 @@ from unclip.cli import (
     interpolate,
     models,
     outpaint,
-    pack,
     probe,
     reconstruct,
     redo,
@@ -52,7 +52,7 @@ VERBS = (
     data,
     train,
     evaluate,
-    pack,
+    bundle,
     doctor,
 )
 

@@ -127,7 +127,7 @@ class Evaluation:
             dataset = open_dataset(self.config.data, split, bad)
             self.fingerprints[split] = dataset.fingerprint
             self._residents[split] = DecodedCache.load(
-                dataset, self.size, self.cache, bad=bad, report=self.report
+                dataset, self.size, self.cache, bad=bad
             )
         return self._residents[split]
 
