@@ -24,6 +24,7 @@ import torch
 from flops import cost
 from jaxtyping import Float, Int64
 from torch import Tensor
+from unclip.generate.stages import decode, decoder_denoiser
 
 from unclip import config as configs
 from unclip import recipes
@@ -35,7 +36,6 @@ from unclip.diffusion.parametrization import Preconditioned, ProcessConfig
 from unclip.diffusion.samplers import sample
 from unclip.evaluate.distances import frechet
 from unclip.evaluate.features import Encoder
-from unclip.generate.stages import decode, decoder_denoiser
 from unclip.images import to_uint8
 from unclip.networks.clip import ClipConfig
 from unclip.networks.decoder import Decoder, DecoderCondition
@@ -49,8 +49,7 @@ from unclip.train.tasks.levels import losses_at_levels
 
 DRAWN = 128
 COMMON = LossConfig(density=LogitNormal(mean=0.8, std=0.8), weight="velocity")
-FLOW, COSINE = ("flow", 1000.0), ("cosine", 1.0)
-"""Schedules, each with what brings its labels to the range of a net's sinusoids."""
+FLOW, COSINE = "flow", "cosine"
 
 
 class Measured(NamedTuple):
@@ -98,7 +97,6 @@ def with_unet(config: DecoderTraining, attention_levels: tuple[int, ...], **size
         context_width=128,
         vector_width=256,
         attention_levels=attention_levels,
-        label_scale=1000.0,
         **sizes,
     )
     return with_model(with_adamw(config), net=net)
@@ -110,12 +108,10 @@ def with_adamw(config: DecoderTraining) -> DecoderTraining:
 
 
 def predicting(
-    config: DecoderTraining, parametrization: str, schedule: tuple[str, float], loss: LossConfig
+    config: DecoderTraining, parametrization: str, schedule: str, loss: LossConfig
 ) -> DecoderTraining:
     """The same with another process and its own loss."""
-    name, scale = schedule
-    config = with_net(config, label_scale=scale)
-    process = configs.from_dict(ProcessConfig, {"parametrization": parametrization, "schedule": name})
+    process = configs.from_dict(ProcessConfig, {"parametrization": parametrization, "schedule": schedule})
     return replace(with_model(config, process=process), loss=loss)
 
 

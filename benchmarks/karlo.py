@@ -52,16 +52,7 @@ def diffusers_draws(folder: Path, dtype: str, steps: tuple[int, int, int]) -> Dr
     diffusers.logging.set_verbosity_error()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    functional = types.ModuleType("functional")
-    functional.__dict__.update(torch.nn.functional.__dict__)
-
-    # `wraps`: the pipeline looks whether the signature has `antialias`.
-    @functools.wraps(torch.nn.functional.interpolate)
-    def interpolate(input: torch.Tensor, *given: Any, **named: Any) -> torch.Tensor:
-        return torch.nn.functional.interpolate(input.float(), *given, **named).to(input.dtype)
-
-    functional.interpolate = interpolate
-    pipeline_unclip.F = functional
+    mend_enlargement()
 
     def randn(shape, generator=None, device=None, dtype=None, **named: Any) -> torch.Tensor:
         return torch.randn(tuple(shape), generator=generator).to(device, dtype)
@@ -106,6 +97,23 @@ def diffusers_draws(folder: Path, dtype: str, steps: tuple[int, int, int]) -> Dr
         return 2 * made.images[0] - 1
 
     return draw
+
+
+def mend_enlargement() -> None:
+    """Let diffusers enlarge in float32: torch has no bicubic enlargement in bfloat16 on a CPU."""
+    import torch
+    from diffusers.pipelines.deprecated.unclip import pipeline_unclip
+
+    functional = types.ModuleType("functional")
+    functional.__dict__.update(torch.nn.functional.__dict__)
+
+    # `wraps`: the pipeline looks whether the signature has `antialias`.
+    @functools.wraps(torch.nn.functional.interpolate)
+    def interpolate(input: torch.Tensor, *given: Any, **named: Any) -> torch.Tensor:
+        return torch.nn.functional.interpolate(input.float(), *given, **named).to(input.dtype)
+
+    functional.interpolate = interpolate
+    pipeline_unclip.F = functional
 
 
 def unclip_draws(folder: Path, dtype: str, steps: tuple[int, int, int], **options: Any) -> Draw:

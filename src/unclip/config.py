@@ -226,7 +226,7 @@ def _read_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
         return None
     candidates = [argument for argument in arguments if argument is not type(None)]
     kinds = {kind: cls for cls in candidates if dataclasses.is_dataclass(cls) for kind in _kind_of(cls)}
-    if any(dataclasses.is_dataclass(cls) and isinstance(value, cls) for cls in candidates):
+    if any(dataclasses.is_dataclass(cls) and isinstance(value, typing.cast(type, cls)) for cls in candidates):
         return value
     if kinds and isinstance(value, Mapping):
         kind = value.get("kind")

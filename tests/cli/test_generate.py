@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
-
 from unclip.cli.drawing import name_outputs, slug
+
 from unclip.images import open_picture, read_recipe
 
 

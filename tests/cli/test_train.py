@@ -238,7 +238,7 @@ def test_bundle_joins_the_stages(model):
     assert sorted(manifest.parts) == ["clip", "decoder", "prior", "upsampler"]
     assert {part.storage for part in manifest.parts.values()} == {"int8"}
     assert manifest.tokenizer is not None
-    assert manifest.defaults["steps"] == 2
+    assert manifest.defaults.decoder.steps == 2
 
 
 def test_pack_is_the_name_of_bundle_in_0_1(unclip, model, tmp_path):
@@ -276,7 +276,7 @@ def test_models_describes_a_folder(unclip, model):
     assert set(description["parts"]) == {"clip", "prior", "decoder", "upsampler"}
     code, out, _ = unclip("models", "show", model)
     assert code == 0
-    assert description["weights"] in out
+    assert description["digest"] in out
 
 
 def test_models_of_nowhere(unclip, tmp_path):

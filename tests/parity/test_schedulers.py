@@ -20,7 +20,7 @@ from unclip.diffusion.guidance import classifier_free, clip
 from unclip.diffusion.noise import NoiseTable
 from unclip.diffusion.parametrization import Parametrization, Preconditioned, Process, ProcessConfig
 from unclip.diffusion.paths import start
-from unclip.diffusion.samplers import ddpm, dpmpp_2m, dpmpp_2m_sde, ddim, heun, sample
+from unclip.diffusion.samplers import ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, heun, sample
 
 # diffusers hands a torch tensor to np.array, which numpy 2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

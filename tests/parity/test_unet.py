@@ -11,7 +11,7 @@ import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
 from torch import Tensor
 
-from unclip.checkpoints.maps.unet import TABLE
+from unclip.formats.key_maps.unet import TABLE
 from unclip.networks.unet import Unet, UnetConfig
 
 LEVELS: dict[str, Any] = {"multiples": (1, 2, 3, 4), "channels": 16, "groups": 8}

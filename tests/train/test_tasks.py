@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from unclip.checkpoints.space import PROJECTION, sketch
+from unclip.checkpoints.io import space_of
 from unclip.diffusion.parametrization import Preconditioned
 from unclip.rng import Noise
 from unclip.train.tasks.clip import same_tokens
@@ -155,7 +155,7 @@ def test_the_decoder_takes_after_its_clip(small, begin):
     batches = run.batches
     config, tokenizer = run.task.network.config, batches.clip.tokenizer
     assert config.embedding == batches.clip.embedding == 8
-    assert batches.space.sketch == sketch(batches.clip.clip.get_parameter(PROJECTION))
+    assert batches.space == space_of(batches.clip.clip)
     assert config.caption.vocabulary == tokenizer.vocabulary
     assert (config.caption.end, config.caption.context) == (tokenizer.end, tokenizer.context)
     scaled = batches.train_embeddings * config.embedding_scale

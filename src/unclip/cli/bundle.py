@@ -40,13 +40,12 @@ def add(verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from unclip.checkpoints.manifest import describe
-    from unclip.config import ConfigError, override
-    from unclip.generate.settings import Settings
+    from unclip.stages.sampling import assigned
     from unclip.train.bundle import BundleError, bundle
 
     try:
-        defaults = override(Settings(), arguments.set)
-    except ConfigError as error:
+        defaults = assigned(arguments.set)
+    except ValueError as error:
         raise UsageError(f"--set: {error}") from None
     with console.logs():
         try:

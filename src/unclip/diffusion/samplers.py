@@ -60,13 +60,17 @@ def ddpm(
     sigmas: Float[Tensor, " n"],
     *,
     noise: NoiseSource | None = None,
-    variance: Variance = "fixed_small",
+    variance: Variance | None = None,
 ) -> Iterator[Step]:
-    """DDPM. `variance` is "fixed_small" (beta tilde), "fixed_large" (beta), "learned", or a function of both sigmas."""
+    """DDPM. `variance` is "fixed_small" (beta tilde), "fixed_large" (beta), "learned", or a function of both sigmas.
+
+    None takes the learned variance of a model that has one, else "fixed_small".
+    """
     for i, sigma, sigma_next in _moves(sigmas):
         denoised = denoise(x, noise_level(sigma, x))
         if sigma_next > 0:
-            log_variance = reverse_log_variance(variance, denoised, sigma, sigma_next)
+            chosen = variance or ("fixed_small" if denoised.var_frac is None else "learned")
+            log_variance = reverse_log_variance(chosen, denoised, sigma, sigma_next)
             mean = posterior_mean(x, denoised.x0, sigma, sigma_next)
             x = mean + (0.5 * log_variance).exp() * draw(noise, x)
         else:

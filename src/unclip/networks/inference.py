@@ -24,13 +24,13 @@ def matrices(network: nn.Module) -> frozenset[str]:
     )
 
 
-def pack(network: nn.Module) -> None:
+def prepack(network: nn.Module) -> None:
     """Put packed layers in the place of those whose weights are bfloat16, one at a time.
 
     Nothing changes where torch or the processor cannot do it. The network cannot be trained nor saved any more.
     """
     if can_pack():
-        _pack_within(network)
+        _prepack_within(network)
 
 
 def _ends(unet: Unet) -> Iterator[nn.Module]:
@@ -38,7 +38,7 @@ def _ends(unet: Unet) -> Iterator[nn.Module]:
     yield unet.exit
 
 
-def _pack_within(module: nn.Module) -> None:
+def _prepack_within(module: nn.Module) -> None:
     for name, child in list(module.named_children()):
         packed = None
         if isinstance(child, ResBlock) and child.conv1.weight.dtype == torch.bfloat16:
@@ -48,7 +48,7 @@ def _pack_within(module: nn.Module) -> None:
         elif type(child) is nn.Linear and child.weight.dtype == torch.bfloat16:
             packed = PackedLinear(child)
         if packed is None:
-            _pack_within(child)
+            _prepack_within(child)
         else:
             setattr(module, name, packed)
         del child

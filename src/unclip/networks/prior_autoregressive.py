@@ -3,21 +3,17 @@
 arXiv 2204.06125, section 2.2. Sizes of its two transformers: table 3.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from unclip.diffusion.denoiser import Step
 from unclip.networks.embedding_codes import EmbeddingCodes, nearest_level, quantile_levels
-from unclip.networks.prior_diffusion import PriorCondition, nearest
+from unclip.networks.prior_diffusion import PriorCondition
 from unclip.nn.transformer import Activation, KeyValues, Transformer
-from unclip.rng import Noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +119,7 @@ class AutoregressivePrior(nn.Module):
         return nearest_level(self.dot_levels[None], dots[None])[0]
 
     def unstandardise(self, x0: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
-        """What is sampled -> z_i as CLIP gives it; here they are the same, unlike for the diffusion prior."""
+        """`x0` itself: this prior samples in CLIP's own scale, unlike the diffusion prior."""
         return x0
 
     def prefix(self, condition: PriorCondition) -> tuple[Float[Tensor, "b n w"], Bool[Tensor, "b n"]]:
@@ -163,74 +159,13 @@ class AutoregressivePrior(nn.Module):
         hidden = self.norm_out(self.transformer(tokens + self.positions[: tokens.shape[1]], keys)[:, start:])
         return Predicted(self.dot_out(hidden[:, 0]).float(), self.code_out(hidden[:, 1:]).float())
 
-    def sample_steps(
-        self,
-        condition: PriorCondition,
-        noise: Noise,
-        *,
-        guidance: float = 1.0,
-        null: PriorCondition | None = None,
-        top: float = 0.5,
-    ) -> Iterator[Step]:
-        """Sample one image embedding for each row, a principal component at each step; `noise` has a stream for each.
-
-        A step's `x` is the embedding of the codes so far, in CLIP's own scale, its other components at their mean. The
-        transformer reads every token once: keys and values are kept. z_i·z_t is drawn from the `top` share of its
-        distribution. Guidance leads the codes' logits away from `null`, by default no caption; 1 is none.
-        """
-        rows, guided = len(condition.keep), guidance != 1
-        if guided:
-            condition = _both(condition, null or condition.null())
-        uniforms = noise.uniform(1 + self.config.dimensions)
-        cache = self.transformer.cache()
-        tokens, keys = self.prefix(condition)
-        hidden = self._read(tokens, keys, cache)
-        dot = draw_top(self.dot_out(hidden[:rows]), uniforms[:, 0], top)
-        tokens = self.dot_token(torch.cat([dot, dot]) if guided else dot, condition)
-        x = self.codes.mean.expand(rows, -1)
-        for index in range(self.config.dimensions):
-            keys = nn.functional.pad(keys, (0, 1), value=True)
-            logits = self.code_out(self._read(tokens, keys, cache)).float()
-            if guided:
-                given, without = logits.chunk(2)
-                logits = without + guidance * (given - without)
-            code = draw(logits, uniforms[:, 1 + index])
-            x = x + self.codes.step(index, code)
-            yield Step(index, x, x)
-            tokens = self.code_in(torch.cat([code, code]) if guided else code)[:, None]
-
-    def _read(
+    def extend(
         self, tokens: Float[Tensor, "b n w"], keys: Bool[Tensor, "b m"], cache: list[KeyValues]
     ) -> Float[Tensor, "b w"]:
-        """The last output, normed, after further tokens; `keys` tells of those read before, too."""
+        """The normalised last output after further tokens; `keys` covers cached tokens too."""
         end = keys.shape[1]
         hidden = self.transformer(tokens + self.positions[end - tokens.shape[1] : end], keys, cache)
         return self.norm_out(hidden[:, -1])
-
-    def sample(
-        self,
-        condition: PriorCondition,
-        noise: Noise,
-        *,
-        candidates: int = 1,
-        guidance: float = 1.0,
-        null: PriorCondition | None = None,
-        top: float = 0.5,
-    ) -> Float[Tensor, "b d"]:
-        """Sample `candidates` image embeddings for each caption, in CLIP's own scale, and keep the one nearest to it.
-
-        `noise` has a stream for each candidate, ordered (b candidates), and `null` a row for each caption. The paper
-        draws one: the token of z_i·z_t does here what the choice between two does for the diffusion prior.
-        """
-        steps = self.sample_steps(
-            condition.repeat(candidates),
-            noise,
-            guidance=guidance,
-            null=None if null is None else null.repeat(candidates),
-            top=top,
-        )
-        *_, last = steps
-        return nearest(rearrange(last.x, "(b k) d -> b k d", k=candidates), condition.text_embedding)
 
 
 def dot_product(
@@ -240,34 +175,7 @@ def dot_product(
     return cosine_similarity(image_embedding.float(), text_embedding.float(), dim=-1)
 
 
-def draw(logits: Float[Tensor, "b v"], uniform: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
-    """One index for each row from its softmax, by numbers in (0, 1): the inverse of the cumulative distribution.
-
-    In float64, which some devices lack, so on the CPU.
-    """
-    cumulative = logits.detach().cpu().double().softmax(-1).cumsum(-1)
-    wanted = uniform.cpu().double()[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, wanted)[:, 0].to(logits.device)
-
-
-def draw_top(logits: Float[Tensor, "b v"], uniform: Float[Tensor, " b"], top: float) -> Int[Tensor, " b"]:
-    """`draw`, but from the `top` share of each distribution: 1 is all of it, 0.5 what is above its median.
-
-    Raises ValueError for a share that is not in (0, 1].
-    """
-    if not 0 < top <= 1:
-        raise ValueError(f"top is {top}; it is a share in (0, 1], such as 0.5")
-    return draw(logits, 1 - top + top * uniform)
-
-
 def _table(count: int, width: int) -> nn.Embedding:
     table = nn.Embedding(count, width)
     nn.init.normal_(table.weight, std=width**-0.5)
     return table
-
-
-def _both(first: PriorCondition, second: PriorCondition) -> PriorCondition:
-    """The rows of both, those of `first` before."""
-    pairs = zip(*((c.text_embedding, c.text_states, c.text_mask, c.keep) for c in (first, second)))
-    embedding, states, mask, keep = (torch.cat(pair) for pair in pairs)
-    return PriorCondition(embedding, states, mask, keep)

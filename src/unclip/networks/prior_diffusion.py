@@ -1,6 +1,5 @@
 """The diffusion prior: a causal transformer that denoises CLIP image embeddings (arXiv 2204.06125, section 2.2)."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -9,11 +8,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from unclip.diffusion.denoiser import NoiseSource, Step
-from unclip.diffusion.guidance import classifier_free_batched, clip
-from unclip.diffusion.parametrization import Preconditioned, ProcessConfig
-from unclip.diffusion.paths import start
-from unclip.diffusion.samplers import SAMPLERS, sample
+from unclip.diffusion.parametrization import ProcessConfig
 from unclip.nn.embeddings import LabelEmbedding
 from unclip.nn.transformer import Activation, KeyValues, Transformer
 
@@ -49,7 +44,7 @@ class PriorCondition:
     text_mask: Bool[Tensor, "b n"]
     keep: Bool[Tensor, " b"]
     memory: tuple[Tensor, ...] | None = None
-    """What `DiffusionPrior.read` made of it: of each block, the keys and values (b h 2n c) of all that is not noisy."""
+    """What `DiffusionPrior.precompute` made of it: of each block, the keys and values (b h 2n c) of all that is not noisy."""
 
     def null(self) -> "PriorCondition":
         """The same batch without captions."""
@@ -65,9 +60,15 @@ class PriorCondition:
         embedding, states, mask, keep = (repeat(field, "b ... -> (b k) ...", k=copies) for field in fields)
         return PriorCondition(embedding, states, mask, keep)
 
+    def join(self, other: "PriorCondition") -> "PriorCondition":
+        """Rows of this batch, then those of `other`."""
+        pairs = zip(*((c.text_embedding, c.text_states, c.text_mask, c.keep) for c in (self, other)))
+        embedding, states, mask, keep = (torch.cat(pair) for pair in pairs)
+        return PriorCondition(embedding, states, mask, keep)
+
 
 class EmbeddingDiffusion(nn.Module):
-    """What every diffusion prior is: a network of embeddings, labels and captions with a `config`, and how it is sampled.
+    """Base of diffusion priors: a network of noisy embeddings, labels and captions with a `config`.
 
     The diffusion runs on standardised embeddings, `(z_i - mean) / std`: both are buffers that travel with the weights.
     """
@@ -89,62 +90,9 @@ class EmbeddingDiffusion(nn.Module):
         """The inverse of `standardise`."""
         return x0 * self.embedding_std + self.embedding_mean
 
-    def read(self, condition: PriorCondition) -> PriorCondition:
-        """The condition with what the network can compute of it before sampling, if that spares the steps anything."""
+    def precompute(self, condition: PriorCondition) -> PriorCondition:
+        """The condition with whatever the network can compute once before sampling, such as keys and values."""
         return condition
-
-    def sample_steps(
-        self,
-        condition: PriorCondition,
-        noise: NoiseSource,
-        *,
-        steps: int = 64,
-        sampler: str = "ddpm",
-        guidance: float = 1.0,
-        null: PriorCondition | None = None,
-    ) -> Iterator[Step]:
-        """Sample one standardised embedding for each row, step by step; `noise` has a stream for each.
-
-        Guidance leads away from `null`, by default no caption; 1 is none.
-        """
-        process = self.config.process.build()
-        model, grid = Preconditioned(self, process), process.grid(steps)
-        if guidance == 1:
-            denoise = model.bind(self.read(condition))
-        else:
-            null = self.read(null or condition.null())
-            denoise = classifier_free_batched(model, self.read(condition), null, guidance)
-        if (limit := self.config.clip_range) is not None:
-            denoise = clip(denoise, -limit, limit)
-        x = start(noise.normal(self.config.embedding).to(condition.text_embedding.device), grid[0])
-        return SAMPLERS[sampler](denoise, x, grid, noise=noise)
-
-    # Section 2.2: "two samples of z_i, and selecting the one with a higher dot product with z_t".
-    def sample(
-        self,
-        condition: PriorCondition,
-        noise: NoiseSource,
-        *,
-        candidates: int = 2,
-        steps: int = 64,
-        sampler: str = "ddpm",
-        guidance: float = 1.0,
-        null: PriorCondition | None = None,
-    ) -> Float[Tensor, "b d"]:
-        """Sample `candidates` image embeddings for each caption, in CLIP's own scale, and keep the one nearest to it.
-
-        `noise` has a stream for each candidate, ordered (b candidates), and `null` a row for each caption.
-        """
-        walk = self.sample_steps(
-            condition.repeat(candidates),
-            noise,
-            steps=steps,
-            sampler=sampler,
-            guidance=guidance,
-            null=None if null is None else null.repeat(candidates),
-        )
-        drawn = rearrange(self.unstandardise(sample(walk)), "(b k) d -> b k d", k=candidates)
-        return nearest(drawn, condition.text_embedding)
 
 
 class DiffusionPrior(EmbeddingDiffusion):
@@ -190,7 +138,7 @@ class DiffusionPrior(EmbeddingDiffusion):
         last = rearrange(self.transformer(sequence, keys, cache)[:, -1:], "b 1 w -> b w")
         return self.image_out(self.norm_out(last)).float()
 
-    def read(self, condition: PriorCondition) -> PriorCondition:
+    def precompute(self, condition: PriorCondition) -> PriorCondition:
         """The condition with the keys and values of the caption's tokens.
 
         They come first and see nothing of what follows, so they are the same at every step. In training, where each
@@ -226,9 +174,3 @@ class DiffusionPrior(EmbeddingDiffusion):
         # So that its length does not leak.
         shown = condition.text_mask | ~condition.keep[:, None]
         return torch.cat([shown, shown.new_ones(len(shown), 1)], dim=1)
-
-
-def nearest(candidates: Float[Tensor, "b k d"], text_embedding: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
-    """Of each row's image embeddings the one whose cosine with the text embedding, z_i·z_t, is largest."""
-    scores = nn.functional.cosine_similarity(candidates, text_embedding[:, None], dim=-1)
-    return candidates[torch.arange(len(candidates), device=candidates.device), scores.argmax(dim=1)]

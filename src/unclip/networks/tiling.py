@@ -1,13 +1,11 @@
-"""A U-Net without attention run tile by tile: bounded memory for pictures of any size, and the same answer."""
+"""Tiled evaluation of a U-Net without attention: bounded memory for pictures of any size, and the same result."""
 
-import copy
 from itertools import pairwise
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from unclip.networks.unet import Unet, UnetConfig
-from unclip.networks.upsampler import Upsampler
 
 
 def reach(config: UnetConfig) -> int:
@@ -66,14 +64,3 @@ class TiledUnet(nn.Module):
                 result[..., top : top + self.tile, left : left + self.tile] = inner
         assert result is not None
         return result
-
-
-def in_tiles(upsampler: Upsampler, tile: int) -> Upsampler:
-    """The upsampler with the same weights, run in tiles."""
-    tiled = copy.copy(upsampler)
-    # A copied module shares the dict of its parts with the original; the parts themselves are to be shared, not it.
-    tiled._modules = {
-        name: TiledUnet(part, tile) if isinstance(part, Unet) else part
-        for name, part in upsampler._modules.items()
-    }
-    return tiled

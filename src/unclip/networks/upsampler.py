@@ -86,15 +86,16 @@ class Upsampler(nn.Module):
         self, x: Float[Tensor, "b c h w"], label: Float[Tensor, " b"], condition: UpsamplerCondition
     ) -> Float[Tensor, "b c_out h w"]:
         """The raw prediction for noisy pictures `x`. Raises ValueError when `condition.low` is of another size."""
-        return self._predict(self.net, x, label, condition)
+        return self.predict(self.net, x, label, condition)
 
-    def last(
-        self, x: Float[Tensor, "b c h w"], label: Float[Tensor, " b"], condition: UpsamplerCondition
+    def predict(
+        self,
+        net: nn.Module,
+        x: Float[Tensor, "b c h w"],
+        label: Float[Tensor, " b"],
+        condition: UpsamplerCondition,
     ) -> Float[Tensor, "b c_out h w"]:
-        """`forward` for the last step of sampling: by the net made for it, where there is one."""
-        return self._predict(self.net if self.last_net is None else self.last_net, x, label, condition)
-
-    def _predict(self, net: nn.Module, x: Tensor, label: Tensor, condition: UpsamplerCondition) -> Tensor:
+        """`forward` with another network in place of `net`, such as `last_net` or a tiled one."""
         low = condition.low
         if low.shape[-2:] != x.shape[-2:]:
             raise ValueError(

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from unclip.config import ConfigError, override
-from unclip.generate.settings import Settings
 from unclip.recipes import artwork, dalle2, judge, tiny
+from unclip.stages.sampling import DEFAULTS, Sampling
 from unclip.train.chain import JUDGE, Chain
 from unclip.train.config import ClipDependent, TrainConfig, change
 from unclip.train.registry import STAGES
@@ -40,7 +40,7 @@ CHAINS = {
 }
 
 #: Recipe -> how its model is sampled, where that was chosen.
-SAMPLING: dict[str, Callable[[], Settings]] = {"artwork": artwork.sampling, "dalle2": dalle2.sampling}
+SAMPLING: dict[str, Callable[[], Sampling]] = {"artwork": artwork.sampling, "dalle2": dalle2.sampling}
 
 
 def chain(
@@ -110,6 +110,6 @@ def get(recipe: str, stage: str) -> TrainConfig:
     return stages[stage]()
 
 
-def sampling(recipe: str) -> Settings:
+def sampling(recipe: str) -> Sampling:
     """How a recipe's model is sampled: its defaults."""
-    return SAMPLING.get(recipe, Settings)()
+    return SAMPLING[recipe]().over(DEFAULTS) if recipe in SAMPLING else DEFAULTS

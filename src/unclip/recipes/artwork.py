@@ -8,7 +8,6 @@ The second upsampler learns from drawings of its own size: `unclip data artwork 
 from unclip.data.degradation import DegradationConfig
 from unclip.diffusion.losses import LogitNormal, LogNormal, LossConfig, UniformTime
 from unclip.diffusion.parametrization import ProcessConfig
-from unclip.generate.settings import Settings
 from unclip.networks.clip import ClipConfig, TextConfig, VisionConfig
 from unclip.networks.decoder import CaptionConfig, DecoderConfig
 from unclip.networks.patch_transformer import PatchTransformerConfig
@@ -16,6 +15,8 @@ from unclip.networks.prior_autoregressive import AutoregressivePriorConfig
 from unclip.networks.prior_diffusion import DiffusionPriorConfig
 from unclip.networks.unet import UnetConfig
 from unclip.networks.upsampler import UpsamplerConfig
+from unclip.stages import sampling as settings
+from unclip.stages.sampling import Sampling
 from unclip.train.config import DataConfig
 from unclip.train.optim import OptimizerConfig
 from unclip.train.tasks.clip import ClipTraining
@@ -28,9 +29,9 @@ EMBEDDING = 256
 CONTEXT = 24
 
 
-def sampling() -> Settings:
+def sampling() -> Sampling:
     """What the bundled model draws with: no other setting was measured to be better (docs/evaluation.md)."""
-    return Settings(steps=16, guidance=2.5, prior_steps=12, prior_guidance=1.5, upsampler_steps=4)
+    return settings.sampling(steps=16, guidance=2.5, prior_steps=12, prior_guidance=1.5, upsampler_steps=4)
 
 
 def clip() -> ClipTraining:
@@ -123,7 +124,6 @@ def upsampler() -> UpsamplerTraining:
                 resample="conv",
                 patch=4,
                 norm="rms",
-                label_scale=1000.0,
             ),
             process=ProcessConfig(parametrization="x0", schedule="flow"),
             residual=True,

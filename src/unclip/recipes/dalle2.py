@@ -9,13 +9,14 @@ minimisation; and the prior and the text tower share one context length, since t
 from unclip.data.degradation import DegradationConfig
 from unclip.diffusion.losses import LossConfig, UniformTime
 from unclip.diffusion.parametrization import ProcessConfig
-from unclip.generate.settings import Settings
 from unclip.networks.clip import ClipConfig, TextConfig, VisionConfig
 from unclip.networks.decoder import CaptionConfig, DecoderConfig
 from unclip.networks.prior_autoregressive import AutoregressivePriorConfig, CaptionEncoderConfig
 from unclip.networks.prior_diffusion import DiffusionPriorConfig
 from unclip.networks.unet import UnetConfig
 from unclip.networks.upsampler import UpsamplerConfig
+from unclip.stages import sampling as settings
+from unclip.stages.sampling import Sampling
 from unclip.train.config import DataConfig
 from unclip.train.optim import OptimizerConfig
 from unclip.train.tasks.clip import ClipTraining
@@ -31,12 +32,12 @@ VOCABULARY = 49_408
 _SIMPLE = LossConfig(density=UniformTime(), weight="target")
 
 
-def sampling() -> Settings:
+def sampling() -> Sampling:
     """The steps of table 3 and, of the decoder, the guidance of its best FID on COCO; the prior is not guided.
 
     Its variance is DDPM's here, where the paper's is analytic.
     """
-    return Settings(
+    return settings.sampling(
         prior_steps=64,
         prior_sampler="ddpm",
         steps=250,

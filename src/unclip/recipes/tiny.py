@@ -117,7 +117,6 @@ def upsampler() -> UpsamplerTraining:
                 multiples=(1, 2),
                 blocks=1,
                 norm="rms",
-                label_scale=1000.0,
             ),
             process=ProcessConfig(parametrization="x0", schedule="flow"),
             residual=True,
@@ -143,7 +142,6 @@ def upsampler_1024() -> UpsamplerTraining:
         stage="upsampler_1024",
         model=replace(
             first.model,
-            net=replace(first.model.net, label_scale=1.0),
             process=ProcessConfig(parametrization="x0", schedule="linear"),
             low_size=32,
             high_size=64,

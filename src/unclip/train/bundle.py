@@ -7,8 +7,7 @@ from pathlib import Path
 from unclip.checkpoints.io import load_part, save_model
 from unclip.checkpoints.manifest import MANIFEST, Manifest, read_manifest
 from unclip.checkpoints.quantize import Storage
-from unclip.config import to_dict
-from unclip.generate.settings import Settings
+from unclip.stages.sampling import DEFAULTS, Sampling
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +21,7 @@ def bundle(
     out: Path,
     name: str,
     *,
-    defaults: Settings | None = None,
+    defaults: Sampling | None = None,
     description: str = "",
     licence: str = "",
     storage: Storage = "int8",
@@ -39,7 +38,7 @@ def bundle(
         {part: load_part(source, manifest, part) for part, (source, manifest) in found.items()},
         name=name,
         tokenizer=find_tokenizer(found),
-        defaults=to_dict(defaults or Settings()),
+        defaults=DEFAULTS if defaults is None else defaults.over(DEFAULTS),
         description=description,
         licence=licence,
         space=next((manifest.space for _, manifest in found.values() if manifest.space), None),

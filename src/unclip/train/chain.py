@@ -19,9 +19,9 @@ from unclip.evaluate.estimate import estimate
 from unclip.evaluate.evaluation import Evaluation, EvaluationConfig
 from unclip.evaluate.features import Encoder
 from unclip.evaluate.report import evaluate, table
-from unclip.generate.settings import Settings
-from unclip.generate.system import System
+from unclip.generate.model import Model
 from unclip.images import write_atomically
+from unclip.stages.sampling import Sampling
 from unclip.train import budget as budgets
 from unclip.train.bundle import bundle
 from unclip.train.config import TrainConfig
@@ -40,7 +40,7 @@ class Chain:
     folder: Path
     stages: Mapping[str, tuple[TrainConfig, float]]
     """Name -> config and share, in the order of training. Each run is in the folder of its name."""
-    sampling: Settings
+    sampling: Sampling
     """The model's defaults."""
     evaluation: EvaluationConfig | None = None
     """What the model is measured by; None: it is not."""
@@ -87,16 +87,16 @@ def measure(
 ) -> Path:
     """Measure the bundled model, by the chain's judge if it has one; the file of the report."""
     folder, file = chain.folder, chain.folder / "report.json"
-    system = System.load(str(folder / "model"), device=device)
+    loaded = Model.load(folder / "model", device=device)
     if file.exists():
         measured = json.loads(file.read_text(encoding="utf-8"))
         same = measured["config"] == {**json.loads(json.dumps(to_dict(config))), "data": None}
-        if same and measured["model"]["weights"] == system.weights:
+        if same and measured["model"]["digest"] == loaded.digest:
             return file
     evaluation = Evaluation(
-        system,
+        loaded,
         config,
-        judge=Encoder.load(folder / JUDGE, system.device) if JUDGE in chain.stages else None,
+        judge=Encoder.load(folder / JUDGE, loaded.device) if JUDGE in chain.stages else None,
         folder=folder / "pictures",
         cache=folder / "cache",
         report=on_status,

@@ -148,6 +148,10 @@ def read_config(data: Mapping[str, Any]) -> TrainConfig:
     for name in _ONCE_COMMON:
         if name not in fields:
             found.pop(name, None)
+    # Labels are in timestep units since; 0.1 scaled them in the network.
+    net = (found.get("model") or {}).get("net")
+    if isinstance(net, dict):
+        net.pop("label_scale", None)
     return from_dict(cls, found)
 
 

@@ -8,9 +8,8 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from unclip.checkpoints.io import load_part
-from unclip.checkpoints.manifest import Space, read_manifest
-from unclip.checkpoints.space import PROJECTION, sketch
+from unclip.checkpoints.io import load_part, space_of
+from unclip.checkpoints.manifest import read_manifest
 from unclip.images import write_atomically
 from unclip.networks.clip import Clip
 from unclip.tokenizers.clip import ClipTokenizer
@@ -35,7 +34,7 @@ class ClipRun:
         network = load_part(folder, manifest, "clip", device=device)
         assert isinstance(network, Clip)
         self.clip = network.requires_grad_(False)
-        self.space = manifest.space or Space(sketch=sketch(network.get_parameter(PROJECTION)))
+        self.space = manifest.space or space_of(network)
         self.tokenizer_json = (folder / "tokenizer.json").read_text(encoding="utf-8")
         self.tokenizer = ClipTokenizer.from_json(self.tokenizer_json)
         self.hash = hashlib.sha256(manifest.parts["clip"].sha256.encode()).hexdigest()[:16]

@@ -14,10 +14,10 @@ from torch import Tensor
 from unclip.diffusion.losses import LossConfig, Uncertainty, diffusion_loss
 from unclip.diffusion.parametrization import Preconditioned
 from unclip.diffusion.samplers import sample
-from unclip.generate.stages import decode, decoder_denoiser
 from unclip.images import grid, to_image
 from unclip.networks.decoder import CaptionConfig, Decoder, DecoderCondition, DecoderConfig
 from unclip.rng import Noise
+from unclip.stages.renderer import decoder_renderer
 from unclip.train.config import ClipDependent
 from unclip.train.embed import ClipRun
 from unclip.train.source import Source, evenly_spaced
@@ -149,9 +149,11 @@ class DecoderTask(Task[Decoder]):
         """Held-out pictures, and below each the decoder's picture of its embedding (guidance 2, 16 steps)."""
         held_out = batches.held_out_pictures(16)
         x0 = held_out.pictures
-        denoise = decoder_denoiser(self.network, held_out.condition, guidance=2.0)
-        steps = decode(
-            self.network, denoise, range(len(x0)), steps=16, sampler="dpmpp_2m", device=self.device
+        renderer = decoder_renderer(self.network)
+        denoise = renderer.denoiser(held_out.condition, guidance=2.0)
+        noise = Noise(range(len(x0))).fork("decoder")
+        steps = renderer.sample_from_noise(
+            denoise, noise, size=x0.shape[-1], steps=16, sampler="dpmpp_2m", device=self.device
         )
         drawn = sample(steps)
         rows = [row for i in range(0, len(x0), 8) for row in (x0[i : i + 8], drawn[i : i + 8])]

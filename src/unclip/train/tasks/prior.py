@@ -12,6 +12,7 @@ from unclip.diffusion.parametrization import Preconditioned
 from unclip.diffusion.samplers import sample
 from unclip.networks.prior_diffusion import DiffusionPrior, DiffusionPriorConfig
 from unclip.rng import Noise
+from unclip.stages.prior import sample_diffusion_prior
 from unclip.train.config import ClipDependent
 from unclip.train.embed import ClipRun
 from unclip.train.task import Built, Losses, Task, compiled
@@ -61,7 +62,7 @@ class PriorTask(Task[DiffusionPrior]):
             self.denoiser, self.network.standardise(truth), condition, self.config.loss, self.process
         )
         noise = Noise(indices.tolist(), device=self.device)
-        steps = self.network.sample_steps(condition, noise, steps=16, sampler="dpmpp_2m")
+        steps = sample_diffusion_prior(self.network, condition, noise, steps=16, sampler="dpmpp_2m")
         drawn = self.network.unstandardise(sample(steps))
         cosine = nn.functional.cosine_similarity
         return {

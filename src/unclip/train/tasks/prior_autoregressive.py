@@ -20,6 +20,7 @@ from unclip.networks.prior_autoregressive import (
 )
 from unclip.networks.prior_diffusion import PriorCondition
 from unclip.rng import Noise
+from unclip.stages.prior import sample_autoregressive_prior
 from unclip.train.config import ClipDependent
 from unclip.train.embed import ClipRun
 from unclip.train.source import evenly_spaced
@@ -92,7 +93,10 @@ class AutoregressivePriorTask(Task[AutoregressivePrior]):
         condition, truth = condition_of(self.clip, held_out.tokens), held_out.image_embedding
         of_dot, *nats = self._nats(truth, condition, self.network).mean(0).tolist()
         _, *without = self._nats(truth, condition.null(), self.network).mean(0).tolist()
-        drawn = self.network.sample(condition, Noise(indices.tolist(), device=self.device))
+        *_, last = sample_autoregressive_prior(
+            self.network, condition, Noise(indices.tolist(), device=self.device)
+        )
+        drawn = last.x
         coded = self.network.codes.decode(self.network.codes.encode(truth))
         return {
             "loss": sum(nats) / len(nats),

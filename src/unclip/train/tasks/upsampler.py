@@ -22,10 +22,11 @@ from unclip.data.degradation import (
 from unclip.diffusion.losses import LossConfig, diffusion_loss
 from unclip.diffusion.parametrization import Preconditioned
 from unclip.diffusion.samplers import sample
-from unclip.generate.stages import upsample
 from unclip.images import grid, to_image
 from unclip.networks.upsampler import Upsampler, UpsamplerCondition, UpsamplerConfig, resize_up
 from unclip.rng import Noise
+from unclip.stages.conditioner import Condition
+from unclip.stages.renderer import upsampler_renderer
 from unclip.train.config import TrainConfig
 from unclip.train.source import Source, evenly_spaced
 from unclip.train.task import Built, Losses, Task, compiled
@@ -146,7 +147,13 @@ class UpsamplerTask(Task[Upsampler]):
         high = held_out.squares(indices, torch.full((len(indices), 2), corner), side)
         noise = Noise(indices.tolist(), device=self.device)
         low, _ = degrade(high, noise, config.factor, self.config.degradation)
-        drawn = sample(upsample(self.network, low, indices.tolist(), steps=6, sampler="dpmpp_2m"))
+        renderer = upsampler_renderer(self.network)
+        denoise = renderer.denoiser(Condition(low=low), grid=renderer.grid(6))
+        noise = Noise(indices.tolist()).fork(f"upsampler {config.high_size}")
+        steps = renderer.sample_from_noise(
+            denoise, noise, size=high.shape[-1], steps=6, sampler="dpmpp_2m", device=low.device
+        )
+        drawn = sample(steps)
         rows = (resize_up(low, config.factor), drawn, high)
         return grid([to_image(picture) for row in rows for picture in row], columns=len(indices))
 
