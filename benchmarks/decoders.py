@@ -43,6 +43,7 @@ from unclip.networks.unet import UnetConfig
 from unclip.rng import Noise
 from unclip.stages.renderer import decoder_renderer
 from unclip.train.loop import train
+from unclip.train.run_folder import with_precision
 from unclip.train.source import Source, evenly_spaced
 from unclip.train.tasks.decoder import DecoderBatches, DecoderTraining
 from unclip.train.tasks.levels import losses_at_levels
@@ -205,6 +206,7 @@ def run(names: Iterable[str], arguments: argparse.Namespace) -> None:
         data = replace(config.data, path=str(arguments.data), cache=arguments.cache)
         length = {"samples": samples, "validate_every": samples, "preview_every": samples}
         config = replace(config, data=data, out=str(out), clip=str(arguments.clip), **length)
+        config = with_precision(config, torch.device("cpu"))
         start = time.perf_counter()
         folder = train(config)
         seconds = time.perf_counter() - start

@@ -122,7 +122,7 @@ def evaluate(folder: Path, config: "EvaluationConfig", device: str | None, *, ju
     if file.exists():
         measured = json.loads(file.read_text(encoding="utf-8"))
         same = measured["config"] == {**json.loads(json.dumps(to_dict(config))), "data": None}
-        if same and measured["model"]["weights"] == system.weights:
+        if same and measured["model"]["digest"] == system.digest:
             return file
     with console.Status() as status:
         evaluation = Evaluation(

@@ -222,7 +222,7 @@ class Model:
         `mask` is a picture of the same size (white or transparent where to draw), a box (left, top, right, bottom), or
         None for the picture's own transparent pixels. Options are the fields of `unclip.Edit`.
         """
-        box = mask if isinstance(mask, tuple) else None
+        box = mask if isinstance(mask, tuple) else options.pop("box", None)
         masks = () if mask is None or isinstance(mask, tuple) else (mask,)
         return self._call(Edit, (picture, *masks), options, prompt=prompt, box=box)
 
@@ -263,6 +263,7 @@ class Model:
 
         `options` are sampling settings and `on_progress`.
         """
+        options = _renamed(options)
         on_progress = options.pop("on_progress", None)
         self.parts.require("invert", ("image_encoder", "decoder", "inversion"))
         resolved = resolve_inversion(sampling(**options), self.parts.defaults)
@@ -304,6 +305,9 @@ class Model:
         The paper's CLIP took an apple with "iPod" on it for an iPod, and its decoder still drew apples. Options are the
         fields of `unclip.Vary`.
         """
+        if n:
+            request, _, _ = _prepared(Vary, options, n=n)
+            self.check(request, 1)
         image = read_source(picture).image
         written = write_word(image, word)
         before, after = (self.nearest_captions(one, captions) for one in (image, written))
@@ -316,10 +320,17 @@ class Model:
     def _call(
         self, kind: type[Request], sources: Sequence[PictureLike], options: dict[str, Any], **own: Any
     ) -> Images:
-        options = _renamed(options)
-        on_progress, batch_size = options.pop("on_progress", None), options.pop("batch_size", None)
-        request = build(kind, {**options, **own})
+        request, on_progress, batch_size = _prepared(kind, options, **own)
         return Images(self.run(request, sources, on_progress=on_progress, batch_size=batch_size))
+
+
+def _prepared(
+    kind: type[Request], options: Mapping[str, Any], **own: Any
+) -> tuple[Request, Callback | None, int | None]:
+    """Request, `on_progress` and `batch_size` of a method's options."""
+    given = _renamed(options)
+    on_progress, batch_size = given.pop("on_progress", None), given.pop("batch_size", None)
+    return build(kind, {**given, **own}), on_progress, batch_size
 
 
 def build(kind: type[Request], options: Mapping[str, Any]) -> Request:
@@ -337,7 +348,7 @@ def build(kind: type[Request], options: Mapping[str, Any]) -> Request:
     whole = own.pop("sampling", Sampling())
     if isinstance(whole, Mapping):
         whole = read_sampling(whole)
-    return kind(**own, sampling=sampling(**short).over(whole) if short else whole)
+    return kind(**own, sampling=sampling(**short).merged(whole) if short else whole)
 
 
 _OLD_NAMES = {"callback": "on_progress", "decoder_steps": "steps"}
@@ -348,7 +359,7 @@ def _renamed(options: Mapping[str, Any]) -> dict[str, Any]:
     renamed = {}
     for name, value in options.items():
         if name in _OLD_NAMES:
-            warnings.warn(f"{name} is deprecated: use {_OLD_NAMES[name]}", DeprecationWarning, stacklevel=4)
+            warnings.warn(f"{name} is deprecated: use {_OLD_NAMES[name]}", DeprecationWarning, stacklevel=5)
         renamed[_OLD_NAMES.get(name, name)] = value
     return renamed
 

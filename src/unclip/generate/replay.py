@@ -1,6 +1,7 @@
 """Reading of provenance, to make a picture again: format 2, and format 1, which version 0.1 wrote."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 from unclip.errors import RequestError
@@ -36,7 +37,7 @@ def read_replay(provenance: Mapping[str, Any]) -> Replay:
     if not isinstance(sources, list | tuple) or not all(isinstance(one, str) for one in sources):
         raise RequestError("the provenance is damaged: its sources are not a list of hashes")
     return Replay(
-        request=read_request(request),
+        request=_read_complete(request),
         sources=tuple(sources),
         model=str(provenance.get("model")),
         digest=str(digest),
@@ -44,6 +45,19 @@ def read_replay(provenance: Mapping[str, Any]) -> Replay:
         dtype=_text(provenance.get("dtype")),
         strip=provenance.get("layout") == "strip",
     )
+
+
+RECORDED = ("seed", "size", "thetas", "strength")
+"""Fields that a recorded request always has, where its kind knows them: with a default, it would make another picture."""
+
+
+def _read_complete(data: Any) -> Request:
+    request = read_request(data)
+    known = {field.name for field in fields(request)}
+    for name in RECORDED:
+        if name in known and data.get(name) is None:
+            raise RequestError(f"the provenance is damaged: its request has no {name}")
+    return request
 
 
 _KINDS = {"pca": "components"}
@@ -55,7 +69,7 @@ _RENAMED = {
     "text_diff": {"prompt": "target", "baseline": "baseline", "theta": "thetas", "size": "size"},
     "edit": {"prompt": "prompt", "negative": "negative", "box": "box"},
     "outpaint": {name: name for name in ("prompt", "negative", "left", "top", "right", "bottom")},
-    "upscale": {"asked": "size"},
+    "upscale": {"size": "size"},
     "reconstruct": {"size": "size"},
     "pca": {"dimensions": "dimensions", "basis": "basis", "size": "size"},
 }
@@ -72,6 +86,8 @@ def _request_of_format_1(recipe: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("thetas", "dimensions"):
         if name in values and not isinstance(values[name], list):
             values[name] = [values[name]]
+    if operation == "upscale" and isinstance(values.get("size"), list):
+        values["size"] = max(values["size"])
     # 0.1 recorded every setting that took part, so what it left out is the default of that version.
     settings = sampling(**{name: recipe[name] for name in FLAT_NAMES if name in recipe}).over(DEFAULTS)
     if operation in ("generate", "redraw", "vary"):

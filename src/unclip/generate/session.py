@@ -117,8 +117,9 @@ class Session(StageRunner):
         condition: Condition,
         seeds: Seeds,
         first: int,
-    ) -> Float[Tensor, "1 3 s s"]:
+    ) -> Float[Tensor, "1 3 h w"]:
         settings, config = self.sampling.decoder, self.parts.config("decoder")
+        condition = self.complete(condition)
         known = known.at(config.size).to(self.device)
         levels = self.decoder_grid(1.0 if draft is None else DRAFT_STRENGTH)
         noise = seeds.stage("decoder")

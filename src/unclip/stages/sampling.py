@@ -105,8 +105,11 @@ class Sampling:
             )
 
     def over(self, defaults: "Sampling") -> "Sampling":
-        """Copy with every None taken from `defaults`, of their fast form if `fast`."""
-        base = defaults.faster() if self.fast else defaults
+        """Copy with every None taken from a model's `defaults`, of their fast form if `fast`."""
+        return replace(self.merged(defaults.faster() if self.fast else defaults), fast=None)
+
+    def merged(self, base: "Sampling") -> "Sampling":
+        """Copy with every None taken from `base`, which may leave settings open as well."""
         count = max(len(self.upsamplers), len(base.upsamplers))
         return Sampling(
             prior=_merge(self.prior, base.prior),
@@ -118,7 +121,7 @@ class Sampling:
                 )
             ),
             random=base.random if self.random is None else self.random,
-            fast=None,
+            fast=base.fast if self.fast is None else self.fast,
         )
 
     def faster(self) -> "Sampling":

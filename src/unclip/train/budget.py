@@ -20,7 +20,7 @@ from unclip.train.config import TrainConfig
 from unclip.train.ema import copy_of
 from unclip.train.interrupt import Interrupted, stop_requests
 from unclip.train.loop import Run, train, training_device
-from unclip.train.run_folder import RunFolder, time_spent
+from unclip.train.run_folder import RunFolder, time_spent, with_precision
 from unclip.train.task import Built, build_task
 
 Clock = Callable[[], float]
@@ -64,10 +64,11 @@ def train_within(
     started = clock()
     if not config.out:
         raise ValueError("the config names no folder for the run: set out")
+    chosen = training_device(device)
+    config = with_precision(config, chosen)
     begun = begun_with(config)
     if begun is not None:
         return train(begun, device=device)
-    chosen = training_device(device)
     built = build_task(config, chosen)
     left = seconds - (clock() - started)
     costs = measure(config, built, chosen, seconds=left, clock=clock)

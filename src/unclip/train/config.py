@@ -82,8 +82,12 @@ class TrainConfig:
     keep: Literal["last", "best"] = "last"
     """Which average becomes the model: that of the last step, or of the validation with the least loss."""
     seed: int = 0
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """What activations are computed in (autocast); weights, optimiser and average are float32 always."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """What activations are computed in (autocast); weights, optimiser and average are float32 always.
+
+    "auto" is the faster one on this machine (`unclip.nn.precision`). What was chosen is recorded in the run's folder, so
+    that a resumed run keeps it.
+    """
     compile: bool | None = None
     """Whether the networks are compiled; None: on CUDA, where it pays soonest."""
     out: str = ""

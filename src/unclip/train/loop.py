@@ -22,7 +22,7 @@ from unclip.train.config import TrainConfig
 from unclip.train.ema import Ema, holding
 from unclip.train.interrupt import Interrupted, stop_requests
 from unclip.train.optim import build_optimizers, schedule, set_rate
-from unclip.train.run_folder import RunFolder
+from unclip.train.run_folder import RunFolder, with_precision
 from unclip.train.state import TrainingState
 from unclip.train.task import Built, build_task
 
@@ -40,6 +40,7 @@ def train(config: TrainConfig, *, device: str | None = None) -> Path:
     another config.
     """
     chosen = training_device(device)
+    config = with_precision(config, chosen)
     folder = RunFolder(config)
     if folder.finished:
         return folder.model
@@ -55,6 +56,8 @@ class Run:
     """A run between its steps, beginning where its newest checkpoint is."""
 
     def __init__(self, config: TrainConfig, built: Built, device: torch.device, folder: RunFolder):
+        if config.precision == "auto":
+            raise ValueError("the run's precision is not chosen yet: call `with_precision` first")
         self.config, self.device, self.folder = config, device, folder
         self.task, self.batches = built
         if config.init:

@@ -3,17 +3,31 @@
 import json
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from PIL import Image
 
 from unclip.config import ConfigError, to_dict
 from unclip.images import save_picture, write_atomically
+from unclip.nn.precision import choose
 from unclip.train.config import TrainConfig, read_config
+
+C = TypeVar("C", bound=TrainConfig)
 
 # A run may be resumed with other values of these: no weight depends on them (but see `_binding`).
 _FREE = {"out", "validate_every", "preview_every", "checkpoint_seconds", "checkpoints_kept", "prefetch"}
+
+
+def with_precision(config: C, device: torch.device) -> C:
+    """The config with the precision of the run in its folder, or else the one chosen for `device`, in place of "auto"."""
+    if config.precision != "auto":
+        return config
+    file = Path(config.out) / "config.json"
+    recorded = json.loads(file.read_text(encoding="utf-8")).get("precision") if file.exists() else None
+    return replace(config, precision=recorded or choose("auto", device))
 
 
 class RunFolder:

@@ -54,5 +54,5 @@ class Upscale(Request):
             # The last rows and columns are repeated up to a size that the network can divide; then cut off again.
             padded, (height, width) = stages.cascade.padded(pixels, link.config)
             pixels = session.upsample(link, padded, seeds, tile=link.tile)[..., :height, :width]
-        alone = replace(self, seed=session.seed)
+        alone = replace(self, size=max(target), seed=session.seed)
         yield session.result(pixels[0], alone, sources=sources, resize=target)
