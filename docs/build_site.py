@@ -216,7 +216,7 @@ def _says(file: Path) -> str:
 
 def for_the_site(text: str, page: Path, pages: Path) -> str:
     """Markdown of the site from that of the repository; code blocks are left as they are."""
-    parts = re.split(r"(^```.*?^```$|(?:^(?: {4}|\t).*\n)+)", text, flags=re.MULTILINE | re.DOTALL)
+    parts = re.split(r"(^```.*?^```$|(?:^(?: {4}|\t)[^\n]*\n)+)", text, flags=re.MULTILINE | re.DOTALL)
     return "".join(part if index % 2 else _prose(part, page, pages) for index, part in enumerate(parts))
 
 
