@@ -13,7 +13,7 @@ from unclip.diffusion.analytic import AnalyticVariance, measure_x0_variance
 from unclip.diffusion.denoiser import Denoised, Denoiser
 from unclip.diffusion.parametrization import Preconditioned, Process, ProcessConfig
 from unclip.diffusion.paths import start
-from unclip.diffusion.samplers import SAMPLERS, ddpm, dpmpp_2m_sde, ddim, heun, sample
+from unclip.diffusion.samplers import SAMPLERS, ddim, ddpm, dpmpp_2m_sde, heun, sample
 from unclip.rng import Noise
 
 WEIGHTS = torch.tensor([0.3, 0.7], dtype=torch.float64)
@@ -45,6 +45,7 @@ def perfect_network(process: Process, name: str):
         if process.table is not None:
             sigma = process.table.sigma_of(label)
         else:
+            label = label / process.parametrization.label_scale
             sigma = torch.exp(4 * label) if name == "karras" else label / (1 - label)
         s, state = sigma[:, None], scaled.double()
         abar = 1 / (1 + s**2)

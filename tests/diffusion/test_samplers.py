@@ -13,7 +13,7 @@ from unclip.diffusion.guidance import classifier_free, dynamic_threshold
 from unclip.diffusion.inpainting import repaint
 from unclip.diffusion.parametrization import Preconditioned, ProcessConfig
 from unclip.diffusion.paths import invert, start
-from unclip.diffusion.samplers import SAMPLERS, ddpm, ddim, heun, sample
+from unclip.diffusion.samplers import SAMPLERS, ddim, ddpm, heun, sample
 from unclip.rng import Noise
 
 PROCESS = ProcessConfig(parametrization="v", learned_variance=True).build()

@@ -41,7 +41,7 @@ def tiny_parts(tiny: Any, tokenizer: ClipTokenizer, *, unet: bool = False) -> di
         process = tiny.flow
     clip = tiny.clip(tokenizer)
     upsampler = UpsamplerConfig(
-        net=UnetConfig(in_channels=6, channels=32, multiples=(1, 2), blocks=1, label_scale=1000.0),
+        net=UnetConfig(in_channels=6, channels=32, multiples=(1, 2), blocks=1),
         process=tiny.flow,
         low_size=16,
         high_size=32,
@@ -96,7 +96,8 @@ class GaussianDecoder(Decoder):
     """
 
     def forward(self, x: Tensor, label: Tensor, context: DecoderContext) -> Tensor:
-        sigma = (label / (1 - label))[:, None, None, None]
+        time = label / 1000
+        sigma = (time / (1 - time))[:, None, None, None]
         mean = torch.tanh(context.vector[:, :3, None, None]) / 4
         state = x[:, :3] * (1 + sigma**2).sqrt()
         return (sigma**2 * mean + state / 4) / (sigma**2 + 1 / 4)

@@ -17,7 +17,7 @@ def enlarger(tiny_system) -> System:
     import torch
 
     torch.manual_seed(0)
-    net = UnetConfig(in_channels=6, channels=8, multiples=(1, 2), blocks=1, norm="rms", label_scale=1000.0)
+    net = UnetConfig(in_channels=6, channels=8, multiples=(1, 2), blocks=1, norm="rms")
     process = tiny_system.upsamplers[0].config.process
     parts = {
         f"upsampler_{high}": Upsampler(

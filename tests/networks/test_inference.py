@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unclip.networks.inference import matrices, pack
+from unclip.networks.inference import matrices, prepack
 from unclip.networks.unet import Unet, UnetConfig
 from unclip.nn.packed import PackedConv2d, PackedLinear, PackedResBlock, can_pack
 
@@ -56,7 +56,7 @@ def test_a_packed_net_differs_by_rounding(net):
     expected = net(*given, context, mask)
     with torch.autocast("cpu", torch.bfloat16):
         plain = half(net)(*given, context, mask)
-        pack(net)
+        prepack(net)
         packed = net(*given, context, mask)
         read = net(*given, net.read(context), mask)
     assert not any(type(module) in (torch.nn.Linear,) for module in net.modules())
@@ -70,5 +70,5 @@ def test_a_packed_net_differs_by_rounding(net):
 
 def test_what_is_float32_is_left_alone(net):
     before = {name: type(module) for name, module in net.named_modules()}
-    pack(net)
+    prepack(net)
     assert {name: type(module) for name, module in net.named_modules()} == before

@@ -3,10 +3,8 @@
 import pytest
 import torch
 
-from unclip.diffusion.parametrization import ProcessConfig
-from unclip.networks.tiling import TiledUnet, in_tiles, reach
+from unclip.networks.tiling import TiledUnet, reach
 from unclip.networks.unet import Unet, UnetConfig
-from unclip.networks.upsampler import Upsampler, UpsamplerConfig
 
 
 def config(**more) -> UnetConfig:
@@ -51,21 +49,6 @@ def test_tiles_give_the_whole_picture():
     x = torch.randn(2, 6, size + 8, 2 * size)
     label = torch.tensor([0.3, 0.7])
     torch.testing.assert_close(tiled(x, label), net(x, label), rtol=1e-4, atol=1e-4)
-
-
-def test_an_upsampler_in_tiles_shares_its_weights_and_leaves_the_original():
-    upsampler = Upsampler(
-        UpsamplerConfig(
-            net=config(label_scale=1000.0),
-            process=ProcessConfig(parametrization="x0", schedule="flow"),
-            low_size=16,
-            high_size=32,
-        )
-    )
-    tiled = in_tiles(upsampler, 32)
-    assert isinstance(tiled.net, TiledUnet)
-    assert tiled.net.net is upsampler.net
-    assert isinstance(upsampler.net, Unet)
 
 
 def test_attention_cannot_be_tiled():

@@ -1,12 +1,13 @@
 """Image space of a renderer: how pictures become the state that diffusion runs on, and back."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
 
+@runtime_checkable
 class Codec(Protocol):
     """An image space: channels, reduction factor, value range, and the maps to and from pixels in [-1, 1]."""
 

@@ -4,13 +4,13 @@ One class per model family. A conditioner holds the network whose projections an
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unclip.networks.decoder import Decoder, DecoderCondition
+from unclip.networks.decoder import Decoder, DecoderCondition, DecoderConfig
 from unclip.networks.upsampler import Upsampler
 from unclip.stages.text import Captions
 
@@ -24,6 +24,8 @@ class Condition:
     captions: Captions | None = None
     negative: Captions | None = None
     """Captions that guidance leads away from, in place of no caption."""
+    empty: Captions | None = None
+    """The empty caption, one row, for decoders that read CLIP's text encodings (`reads_text_encodings`)."""
     hint: Float[Tensor, "b k h w"] | None = None
     """Inpainting input: the masked picture and its mask (1 = known)."""
     low: Float[Tensor, "b 3 h w"] | None = None
@@ -37,11 +39,12 @@ class Contexts(NamedTuple):
     null: Any | None
 
 
+@runtime_checkable
 class Conditioner(Protocol):
     """A function from a condition to the network's contexts."""
 
-    def __call__(self, given: Condition, *, guided: bool) -> Contexts:
-        """Contexts of a batch; `null` is None unless `guided`."""
+    def __call__(self, given: Any, *, guided: bool) -> Contexts:
+        """Contexts of a batch (a `Condition`); `null` is None unless `guided`."""
         ...
 
 
@@ -51,16 +54,21 @@ class UnclipConditioner:
     def __init__(self, decoder: Decoder):
         self.decoder = decoder
 
-    def __call__(self, given: Condition, *, guided: bool) -> Contexts:
-        """Contexts of z_i and captions; a hint stays in both."""
-        condition = self.read(given)
+    def __call__(self, given: Condition | DecoderCondition, *, guided: bool) -> Contexts:
+        """Contexts of z_i and captions, or of the decoder's own condition as in training; a hint stays in both."""
+        condition = given if isinstance(given, DecoderCondition) else self.read(given)
         context = self.decoder.encode(condition)
         if not guided:
             return Contexts(context, None)
         null = condition.null()
-        if given.negative is not None and self.decoder.config.caption is not None:
+        if (
+            isinstance(given, Condition)
+            and given.negative is not None
+            and self.decoder.config.caption is not None
+        ):
             kept = torch.ones_like(null.keep_caption)
-            null = replace(null, tokens=given.negative.tokens, keep_caption=kept)
+            negative = given.negative
+            null = replace(null, tokens=negative.tokens, text=negative.encoding, keep_caption=kept)
         return Contexts(context, self.decoder.encode(null))
 
     def read(self, given: Condition) -> DecoderCondition:
@@ -84,7 +92,14 @@ class UnclipConditioner:
             keep_image=yes if keep_image else ~yes,
             keep_caption=yes if keep_caption else ~yes,
             hint=given.hint,
+            text=None if captions is None else captions.encoding,
+            empty=None if given.empty is None else given.empty.encoding,
         )
+
+
+def reads_text_encodings(config: DecoderConfig) -> bool:
+    """Whether a decoder reads captions as CLIP encodes them (Karlo); the empty one then stands for no caption."""
+    return config.caption is not None and config.caption.tower == "clip"
 
 
 class UpsamplerConditioner:
