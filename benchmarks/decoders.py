@@ -24,33 +24,32 @@ import torch
 from flops import cost
 from jaxtyping import Float, Int64
 from torch import Tensor
+from unclip.generate.stages import decode, decoder_denoiser
 
 from unclip import config as configs
 from unclip import recipes
 from unclip.checkpoints.io import load_part
 from unclip.checkpoints.manifest import read_manifest
-from unclip.data.everyday import is_everyday
+from unclip.datasets.artwork.everyday import is_everyday
 from unclip.diffusion.losses import LogitNormal, LogNormal, LossConfig, UniformTime
 from unclip.diffusion.parametrization import Preconditioned, ProcessConfig
 from unclip.diffusion.samplers import sample
 from unclip.evaluate.distances import frechet
 from unclip.evaluate.features import Encoder
-from unclip.generate.stages import decode, decoder_denoiser
 from unclip.images import to_uint8
 from unclip.networks.clip import ClipConfig
-from unclip.networks.decoder import Decoder, DecoderCondition, DecoderConfig
+from unclip.networks.decoder import Decoder, DecoderCondition
 from unclip.networks.patch_transformer import PatchTransformerConfig
 from unclip.networks.unet import UnetConfig
-from unclip.train.config import TrainConfig
 from unclip.train.loop import train
-from unclip.train.objectives.decoder import DecoderObjective
-from unclip.train.objectives.levels import losses_at_levels
-from unclip.train.source import Source, spread
+from unclip.train.run_folder import with_precision
+from unclip.train.source import Source, evenly_spaced
+from unclip.train.tasks.decoder import DecoderBatches, DecoderTraining
+from unclip.train.tasks.levels import losses_at_levels
 
 DRAWN = 128
 COMMON = LossConfig(density=LogitNormal(mean=0.8, std=0.8), weight="velocity")
-FLOW, COSINE = ("flow", 1000.0), ("cosine", 1.0)
-"""Schedules, each with what brings its labels to the range of a net's sinusoids."""
+FLOW, COSINE = "flow", "cosine"
 
 
 class Measured(NamedTuple):
@@ -63,10 +62,10 @@ class Measured(NamedTuple):
     frechet_held_out: float
 
 
-def base() -> TrainConfig:
+def base() -> DecoderTraining:
     """The artwork recipe's decoder at a quarter of its cost."""
     config = recipes.get("artwork", "decoder")
-    assert isinstance(config.model, DecoderConfig)
+    assert isinstance(config, DecoderTraining)
     assert config.model.caption is not None
     net = PatchTransformerConfig(
         in_channels=7, size=64, patch=8, width=192, layers=8, head_channels=64, context_width=128
@@ -77,21 +76,18 @@ def base() -> TrainConfig:
     return replace(config, model=model, batch=64)
 
 
-def with_model(config: TrainConfig, **changes: Any) -> TrainConfig:
+def with_model(config: DecoderTraining, **changes: Any) -> DecoderTraining:
     """The same with another decoder."""
-    assert isinstance(config.model, DecoderConfig)
     return replace(config, model=replace(config.model, **changes))
 
 
-def with_net(config: TrainConfig, **changes: Any) -> TrainConfig:
+def with_net(config: DecoderTraining, **changes: Any) -> DecoderTraining:
     """The same with other sizes of its net."""
-    assert isinstance(config.model, DecoderConfig)
     return with_model(config, net=replace(config.model.net, **changes))
 
 
-def with_unet(config: TrainConfig, attention_levels: tuple[int, ...], **sizes: Any) -> TrainConfig:
+def with_unet(config: DecoderTraining, attention_levels: tuple[int, ...], **sizes: Any) -> DecoderTraining:
     """The same with a U-Net, whose convolutions Muon is not for."""
-    assert isinstance(config.model, DecoderConfig)
     net = UnetConfig(
         in_channels=7,
         out_channels=3,
@@ -101,29 +97,25 @@ def with_unet(config: TrainConfig, attention_levels: tuple[int, ...], **sizes: A
         context_width=128,
         vector_width=256,
         attention_levels=attention_levels,
-        label_scale=1000.0,
         **sizes,
     )
     return with_model(with_adamw(config), net=net)
 
 
-def with_adamw(config: TrainConfig) -> TrainConfig:
+def with_adamw(config: DecoderTraining) -> DecoderTraining:
     """The same with AdamW on everything."""
     return replace(config, optimizer=replace(config.optimizer, muon_learning_rate=None))
 
 
 def predicting(
-    config: TrainConfig, parametrization: str, schedule: tuple[str, float], loss: LossConfig
-) -> TrainConfig:
+    config: DecoderTraining, parametrization: str, schedule: str, loss: LossConfig
+) -> DecoderTraining:
     """The same with another process and its own loss."""
-    name, scale = schedule
-    config = with_net(config, label_scale=scale)
-    assert isinstance(config.model, DecoderConfig)
-    process = configs.from_dict(ProcessConfig, {"parametrization": parametrization, "schedule": name})
+    process = configs.from_dict(ProcessConfig, {"parametrization": parametrization, "schedule": schedule})
     return replace(with_model(config, process=process), loss=loss)
 
 
-def trials() -> dict[str, TrainConfig]:
+def trials() -> dict[str, DecoderTraining]:
     """What is compared with the first; but U-Nets, for which there is no Muon, with "AdamW"."""
     start = base()
     uniform = LossConfig(density=UniformTime(), weight="target")
@@ -142,7 +134,7 @@ def trials() -> dict[str, TrainConfig]:
         "eps, cosine": predicting(start, "eps", COSINE, uniform),
         "karras": predicting(start, "karras", ("edm", 1000.0), LossConfig(density=LogNormal(), weight="edm")),
         "x0, min-SNR": replace(start, loss=replace(COMMON, weight="min_snr")),
-        "uncertainty weighting": with_model(start, uncertainty=True),
+        "uncertainty weighting": replace(start, uncertainty=True),
         "told how drawings were moved": with_model(start, augmentation=5),
         "short average, 10 steps": replace(start, ema_decay=0.9),
     }
@@ -155,9 +147,9 @@ def folder_of(name: str) -> str:
 
 def everyday(source: Source, count: int) -> Int64[np.ndarray, " n"]:
     """Single drawings of everyday things, spread over all there are."""
-    metas = [one.meta for one in source.resident.samples]
+    metas = [one.meta for one in source.decoded.samples]
     rows = np.array([row for row, meta in enumerate(metas) if meta["kind"] == "plain" and is_everyday(meta)])
-    return rows[spread(count, len(rows))]
+    return rows[evenly_spaced(count, len(rows))]
 
 
 def redrawn(network: Decoder, condition: DecoderCondition) -> Float[Tensor, "n 3 h w"]:
@@ -170,20 +162,19 @@ def redrawn(network: Decoder, condition: DecoderCondition) -> Float[Tensor, "n 3
 
 
 @torch.inference_mode()
-def measure(objective: DecoderObjective, network: Decoder, judge: Encoder) -> Measured:
+def measure(batches: DecoderBatches, network: Decoder, judge: Encoder) -> Measured:
     """A trained trial."""
     process = network.config.process.build()
-    rows = spread(DRAWN, len(objective.held_out))
-    condition = objective.condition(objective.held_out_embeddings, objective.held_out.captions(rows), rows)
-    pictures = objective.held_out.pictures(rows)
-    context = network.encode(condition)
-    error = losses_at_levels(Preconditioned(network, process), pictures, context, COMMON, process)["loss"]
+    held_out = batches.held_out_pictures(DRAWN)
+    context = network.encode(held_out.condition)
+    denoiser = Preconditioned(network, process)
+    error = losses_at_levels(denoiser, held_out.pictures, context, COMMON, process)["loss"]
     cosines, distances = [], []
     for source, embeddings, some in (
-        (objective.train, objective.train_embeddings, everyday(objective.train, DRAWN)),
-        (objective.held_out, objective.held_out_embeddings, rows),
+        (batches.train, batches.train_embeddings, everyday(batches.train, DRAWN)),
+        (batches.held_out, batches.held_out_embeddings, evenly_spaced(DRAWN, len(batches.held_out))),
     ):
-        drawn = redrawn(network, objective.condition(embeddings, source.captions(some), some))
+        drawn = redrawn(network, batches.of(source, embeddings, some, source.captions(some)).condition)
         features, real = (judge.pictures(to_uint8(one)) for one in (drawn, source.pictures(some)))
         cosines.append((features * real).sum(1).mean().item())
         distances.append(frechet(real, features))
@@ -207,12 +198,13 @@ def run(names: Iterable[str], arguments: argparse.Namespace) -> None:
         data = replace(config.data, path=str(arguments.data), cache=arguments.cache)
         length = {"samples": samples, "validate_every": samples, "preview_every": samples}
         config = replace(config, data=data, out=str(out), clip=str(arguments.clip), **length)
+        config = with_precision(config, torch.device("cpu"))
         start = time.perf_counter()
         folder = train(config)
         seconds = time.perf_counter() - start
         network = load_part(folder, read_manifest(folder), "decoder")
         assert isinstance(network, Decoder)
-        measured = measure(DecoderObjective(config, torch.device("cpu")), network.eval(), judge)
+        measured = measure(DecoderBatches(config, torch.device("cpu")), network.eval(), judge)
         cells = [f"{found.parameters / 1e6:.1f}", f"{3 * found.forward / 1e9:.2f}", f"{samples:,}"]
         cells += [f"{seconds:.0f}", f"{measured.error:.4f}", *(f"{one:.3f}" for one in measured[1:])]
         write(f"| {name} | {' | '.join(cells)} |\n")

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from torch.nn.functional import cosine_similarity
+from unclip.generate.system import System
 
 import unclip
-from unclip.generate.system import System
 
 PROMPTS = (
     "a red apple",

@@ -19,14 +19,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from unclip import recipes
-from unclip.data.degradation import choose_crops, training_pair
 from unclip.networks.clip import Clip, ClipConfig
 from unclip.networks.decoder import Decoder, DecoderCondition, DecoderConfig
 from unclip.networks.prior_autoregressive import AutoregressivePrior, AutoregressivePriorConfig
 from unclip.networks.prior_diffusion import DiffusionPrior, DiffusionPriorConfig, PriorCondition
-from unclip.networks.upsampler import Upsampler, UpsamplerConfig
-from unclip.rng import Noise
+from unclip.networks.upsampler import Upsampler, UpsamplerCondition
 from unclip.train.config import TrainConfig
+from unclip.train.tasks.clip import ClipTraining
+from unclip.train.tasks.upsampler import UpsamplerTraining
 
 BATCH = 2
 CONTEXT = 24
@@ -55,7 +55,8 @@ def cost(config: TrainConfig, clip: ClipConfig) -> Cost | None:
     keep = torch.ones(BATCH, dtype=torch.bool)
     tokens = torch.ones(BATCH, CONTEXT, dtype=torch.long)
     embedding = torch.zeros(BATCH, clip.embedding)
-    if isinstance(model, ClipConfig):
+    if isinstance(config, ClipTraining):
+        model = config.model
         text = replace(model.text, vocabulary=config.vocabulary, end=config.vocabulary - 1)
         network, size = Clip(replace(model, text=text)), model.vision.size
         pictures = torch.zeros(BATCH, 3, size, size)
@@ -77,13 +78,10 @@ def cost(config: TrainConfig, clip: ClipConfig) -> Cost | None:
         noisy = torch.zeros(BATCH, 3, model.size, model.size)
         given = DecoderCondition(embedding, tokens, keep, keep)
         return counted(decoder, lambda: decoder(noisy, label, decoder.encode(given)))
-    if isinstance(model, UpsamplerConfig):
-        upsampler = Upsampler(model)
-        noise = Noise(range(BATCH))
-        crops = choose_crops(noise, model.high_size, model)
-        windows = torch.zeros(BATCH, 3, crops.side, crops.side)
-        target, low = training_pair(windows, crops.offset, noise, model)
-        return counted(upsampler, lambda: upsampler(target, label, low))
+    if isinstance(config, UpsamplerTraining):
+        upsampler = Upsampler(config.model)
+        crop = torch.zeros(BATCH, 3, config.crop_size, config.crop_size)
+        return counted(upsampler, lambda: upsampler(crop, label, UpsamplerCondition(crop, label)))
     return None
 
 

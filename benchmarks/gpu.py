@@ -380,11 +380,11 @@ class Bench:
 
     def _training(self, row: Row) -> dict[str, Any]:
         from flops import cost
+        from unclip.models.clip import ClipConfig
+        from unclip.train.objectives import build_objective
 
         from unclip import recipes
-        from unclip.models.clip import ClipConfig
         from unclip.train.loop import Run
-        from unclip.train.objectives import build_objective
         from unclip.train.run_folder import RunFolder
 
         self._write_data()
@@ -420,8 +420,9 @@ class Bench:
 
     def _write_data(self) -> None:
         """The shapes decoded, where `Source` looks for them, and the bundled CLIP as a finished run."""
-        from unclip.checkpoints.hub import bundled
         from unclip.data.resident import Resident
+
+        from unclip.checkpoints.hub import bundled
         from unclip.data.shapes import Shapes
 
         run = self.scratch / "clip"

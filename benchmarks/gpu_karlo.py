@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from karlo_folder import CLASSES, SCHEDULERS, Size, build, classes, configs, write_tokenizer
 from torch import Tensor, nn
-
-from unclip.checkpoints import io
 from unclip.checkpoints.files import read_tokenizer
 from unclip.checkpoints.foreign import KARLO_DEFAULTS
 from unclip.checkpoints.maps import clip as clip_map
@@ -23,6 +21,8 @@ from unclip.models.clip import Clip
 from unclip.models.decoder import Decoder
 from unclip.models.prior_diffusion import DiffusionPrior
 from unclip.models.upsampler import Upsampler
+
+from unclip.checkpoints import io
 from unclip.tokenizers.clip import ClipTokenizer
 
 # What is added to a residual stream and the predicted noise are small, as in a network that starts at zero.

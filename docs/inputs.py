@@ -8,8 +8,8 @@ They are Noto's (Apache-2.0) and Fluent's (MIT), rasterised at 256 px and otherw
 import sys
 from pathlib import Path
 
-from unclip.data.canvas import Placement, document, encode_png, rasterise
-from unclip.data.drawings import load_drawings
+from unclip.datasets.artwork.canvas import Placement, document, encode_png, rasterise
+from unclip.datasets.artwork.drawings import load_drawings
 from unclip.images import write_atomically
 
 FOLDER = Path(__file__).parent / "images" / "inputs"

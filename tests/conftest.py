@@ -61,7 +61,7 @@ class Tiny:
             process = cls.flow
         clip = cls.clip(tokenizer)
         upsampler = UpsamplerConfig(
-            net=UnetConfig(in_channels=6, channels=32, multiples=(1, 2), blocks=1, label_scale=1000.0),
+            net=UnetConfig(in_channels=6, channels=32, multiples=(1, 2), blocks=1),
             process=cls.flow,
             low_size=16,
             high_size=32,

@@ -71,7 +71,7 @@ def test_a_config_survives_json(drawing):
             vision=VisionConfig(mean=(0.48, 0.45, 0.4), pool="mean"), text=TextConfig(end=3), loss="sigmoid"
         ),
         DiffusionPriorConfig(process=ProcessConfig(parametrization="x0", steps=50)),
-        AutoregressivePriorConfig(encoder=CaptionEncoderConfig(width=64), reconstruction_error=None),
+        AutoregressivePriorConfig(encoder=CaptionEncoderConfig(width=64)),
         DecoderConfig(net=UnetConfig(attention_levels=(1, 2)), caption=CaptionConfig(layers=2)),
         DecoderConfig(net=PatchTransformerConfig(patch=4), caption=None, inpainting=True),
     ],

@@ -32,7 +32,6 @@ def test_every_trial_can_be_built(benchmark):
         net = config.model.net
         # Convolutions are not for Muon, and labels have to reach the range of a net's sinusoids.
         assert config.optimizer.muon_learning_rate is None or not isinstance(net, UnetConfig)
-        assert net.label_scale == (1.0 if config.model.process.schedule == "cosine" else 1000.0)
 
 
 def test_trials_are_told_apart(benchmark):

@@ -51,6 +51,7 @@ def test_dry_run_prints_the_recipe_with_changes(unclip, tmp_path):
         (("prior", "--recipe", "tiny", "--clip", "nowhere", "-o", "run"), 1, "nowhere"),
         (("clip", "--recipe", "tiny", "--device", "abacus", "-o", "run"), 2, "abacus"),
         (("clip", "--recipe", "tiny", "--budget", "1s", "--data", "nowhere", "-o", "run"), 1, "nowhere"),
+        (("upsampler", "--recipe", "tiny", "--clip", "nowhere", "-o", "run"), 2, "reads no CLIP"),
         (("all", "--recipe", "judge", "-o", "run"), 2, "tiny"),
         (("all", "--recipe", "tiny"), 2, "--out FOLDER"),
         (("all", "--recipe", "tiny", "--clip", "run", "-o", "run"), 2, "leave it out"),
@@ -122,7 +123,7 @@ def test_a_chain_s_settings(unclip, tmp_path):
     assert {name: config["out"] for name, config in found.items()} == {
         name: str(tmp_path / name) for name in found
     }
-    assert {name for name, config in found.items() if config["clip"] == str(tmp_path / "clip")} == {
+    assert {name for name, config in found.items() if config.get("clip") == str(tmp_path / "clip")} == {
         "prior",
         "prior_autoregressive",
         "decoder",

@@ -45,6 +45,7 @@ def perfect_network(process: Process, name: str):
         if process.table is not None:
             sigma = process.table.sigma_of(label)
         else:
+            label = label / process.parametrization.label_scale
             sigma = torch.exp(4 * label) if name == "karras" else label / (1 - label)
         s, state = sigma[:, None], scaled.double()
         abar = 1 / (1 + s**2)

@@ -46,7 +46,7 @@ def model(tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
         size=64, in_channels=7, patch=32, width=32, layers=1, head_channels=16, context_width=32
     )
     upsampler = UpsamplerConfig(
-        net=UnetConfig(in_channels=6, channels=32, multiples=(1,), blocks=1, patch=32, label_scale=1000.0),
+        net=UnetConfig(in_channels=6, channels=32, multiples=(1,), blocks=1, patch=32),
         process=tiny.flow,
     )
     parts = tiny.shake(

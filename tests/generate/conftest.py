@@ -31,7 +31,8 @@ class GaussianDecoder(Decoder):
     """
 
     def forward(self, x: Tensor, label: Tensor, context: DecoderContext) -> Tensor:
-        sigma = (label / (1 - label))[:, None, None, None]
+        time = label / 1000
+        sigma = (time / (1 - time))[:, None, None, None]
         mean = torch.tanh(context.vector[:, :3, None, None]) / 4
         state = x[:, :3] * (1 + sigma**2).sqrt()
         return (sigma**2 * mean + state / 4) / (sigma**2 + 1 / 4)

@@ -93,7 +93,7 @@ def test_without_weights_a_part_is_a_shell_with_its_tables(tiny_folder):
 
 def test_an_upsampler_with_a_network_for_the_last_step_holds_one_at_a_time(tiny):
     torch.manual_seed(0)
-    net = UnetConfig(in_channels=6, channels=8, multiples=(1,), blocks=1, norm="rms", label_scale=1000.0)
+    net = UnetConfig(in_channels=6, channels=8, multiples=(1,), blocks=1, norm="rms")
     config = UpsamplerConfig(net=net, process=tiny.flow, low_size=8, high_size=16, last_step=True)
     whole = Upsampler(config).eval().requires_grad_(False)
     held, loaded = [], []
@@ -110,7 +110,7 @@ def test_an_upsampler_with_a_network_for_the_last_step_holds_one_at_a_time(tiny)
 
     split = load_in_turns(load, prepare)
     assert isinstance(split, Upsampler)
-    x, label, low = torch.randn(1, 3, 16, 16), torch.tensor([0.5]), torch.zeros(1, 3, 8, 8)
+    x, label, low = torch.randn(1, 3, 16, 16), torch.tensor([500.0]), torch.zeros(1, 3, 8, 8)
     for name in ("net", "net", "last_net", "net"):
         made = split.predict(getattr(split, name), x, label, split.condition(low))
         expected = whole.predict(getattr(whole, name), x, label, whole.condition(low))

@@ -18,7 +18,7 @@ from unclip.stages.cascade import plan_enlargement
 def enlarger(tiny, tiny_model) -> Model:
     """Two upsamplers and nothing else: by 2, then by 2."""
     torch.manual_seed(0)
-    net = UnetConfig(in_channels=6, channels=8, multiples=(1, 2), blocks=1, norm="rms", label_scale=1000.0)
+    net = UnetConfig(in_channels=6, channels=8, multiples=(1, 2), blocks=1, norm="rms")
     process = tiny.flow
     parts = {
         f"upsampler_{high}": Upsampler(

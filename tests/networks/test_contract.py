@@ -92,7 +92,6 @@ PATCHES = PatchTransformerConfig(
     layers=1,
     head_channels=8,
     context_width=12,
-    label_scale=1,
 )
 LABEL = torch.tensor([10.0, 500.0, 900.0])
 DRAWING = (draw(3, 8, 8), LABEL, draw(6), TOKENS, SOME, ~SOME, draw(4, 8, 8))

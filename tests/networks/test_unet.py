@@ -25,9 +25,7 @@ SWITCHES = {
     "projected vector": UnetConfig(channels=8, multiples=(1, 2), blocks=1, groups=4, vector_width=5),
     "additive": UnetConfig(channels=8, multiples=(1, 2), blocks=1, groups=4, scale_shift_norm=False),
     "convolutions": UnetConfig(channels=8, multiples=(1, 2, 2), blocks=1, groups=4, resample="conv"),
-    "cheap": UnetConfig(
-        in_channels=6, channels=8, multiples=(1, 1), blocks=1, norm="rms", patch=4, label_scale=1000.0
-    ),
+    "cheap": UnetConfig(in_channels=6, channels=8, multiples=(1, 1), blocks=1, norm="rms", patch=4),
     "dropout": UnetConfig(channels=8, multiples=(1,), blocks=1, groups=4, dropout=0.1),
 }
 
@@ -134,13 +132,6 @@ def test_context_mask_hides_tokens():
     mask = torch.tensor([[True, True, False]]).expand(2, 3)
     hidden = net(x, label, vector, context, mask)
     torch.testing.assert_close(hidden, net(x, label, vector, context[:, :2]))
-
-
-def test_label_scale_multiplies_the_label():
-    net, (x, label, *_) = build(SWITCHES["cheap"]), arguments(SWITCHES["cheap"])
-    other = Unet(replace(net.config, label_scale=1.0))
-    other.load_state_dict(net.state_dict())
-    torch.testing.assert_close(net(x, label), other(x, 1000 * label))
 
 
 @pytest.mark.parametrize("norm", ["rms", "group"])

@@ -6,9 +6,9 @@ import pytest
 
 import unclip
 from unclip import recipes
-from unclip.config import from_dict, to_dict
+from unclip.config import to_dict
 from unclip.generate.settings import Settings
-from unclip.train.config import TrainConfig
+from unclip.train.config import read_config
 
 ALL = [(recipe, stage) for recipe, stages in recipes.RECIPES.items() for stage in stages]
 
@@ -17,7 +17,7 @@ ALL = [(recipe, stage) for recipe, stages in recipes.RECIPES.items() for stage i
 def test_recipes_are_json(recipe, stage):
     config = recipes.get(recipe, stage)
     assert (config.recipe, config.stage) == (recipe, stage)
-    assert from_dict(TrainConfig, json.loads(json.dumps(to_dict(config)))) == config
+    assert read_config(json.loads(json.dumps(to_dict(config)))) == config
 
 
 @pytest.mark.parametrize("recipe", ["artwork", "tiny"])

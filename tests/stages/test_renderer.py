@@ -17,7 +17,7 @@ FLOW = ProcessConfig(parametrization="x0", schedule="flow")
 def upsampler(*, last_step: bool = False, low: int = 16) -> Upsampler:
     """An upsampler by 2 with random weights."""
     torch.manual_seed(0)
-    net = UnetConfig(in_channels=6, channels=8, multiples=(1, 2), blocks=1, norm="rms", label_scale=1000.0)
+    net = UnetConfig(in_channels=6, channels=8, multiples=(1, 2), blocks=1, norm="rms")
     config = UpsamplerConfig(net=net, process=FLOW, low_size=low, high_size=2 * low, last_step=last_step)
     made = Upsampler(config).eval().requires_grad_(False)
     for parameter in made.parameters():

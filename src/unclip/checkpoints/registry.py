@@ -35,7 +35,25 @@ KINDS = {
     "upsampler": Kind("unclip.networks.upsampler", "UpsamplerConfig", "Upsampler", "upsampler"),
 }
 
-RETIRED: dict[str, frozenset[str]] = {}
+RETIRED: dict[str, frozenset[str]] = {
+    "prior_diffusion": frozenset({"dropout_text"}),
+    "prior_autoregressive": frozenset({"dropout_text", "reconstruction_error"}),
+    "decoder": frozenset(
+        {"dropout_image", "dropout_caption", "dropout_hint", "uncertainty", "net.label_scale"}
+    ),
+    "upsampler": frozenset(
+        {
+            "net.label_scale",
+            "degradation",
+            "bsr_strength",
+            "blur_kernel",
+            "blur_sigma",
+            "blur_probability",
+            "noise_level",
+        }
+        | {"seam_level", "seam_patch", "crop_fraction"}
+    ),
+}
 """For each kind, config fields of earlier versions that are ignored when read; a dot leads into a nested config.
 
 They stay in the `model.json` of existing folders, and so in their digest.
@@ -72,9 +90,22 @@ def kind_of(network: nn.Module) -> str:
 def read_config(kind: str, data: Mapping[str, Any], where: str) -> Any:
     """Frozen config of a part from its JSON, without retired fields. Raises `ModelError` naming a key that does not fit."""
     try:
-        return from_dict(classes(kind)[0], without(data, RETIRED.get(kind, frozenset())))
+        config = from_dict(classes(kind)[0], without(data, RETIRED.get(kind, frozenset())))
     except ConfigError as error:
         raise ModelError(f"{where}: {error}") from error
+    _check_label_scale(config, data, where)
+    return config
+
+
+def _check_label_scale(config: Any, data: Mapping[str, Any], where: str) -> None:
+    """Raise `ModelError` for a network of version 0.1 whose labels were scaled otherwise than its process asks for."""
+    net, process = data.get("net"), getattr(config, "process", None)
+    scale = net.get("label_scale") if isinstance(net, Mapping) else None
+    if scale is not None and process is not None and scale != process.label_scale:
+        raise ModelError(
+            f"{where}: it was trained on labels times {scale:g}, its schedule {process.schedule!r} gives them times "
+            f"{process.label_scale:g}: only version 0.1 runs it"
+        )
 
 
 def without(data: Mapping[str, Any], fields: frozenset[str]) -> dict[str, Any]:

@@ -53,6 +53,7 @@ def configs(
     from unclip import recipes
     from unclip.config import override
     from unclip.recipes import judge
+    from unclip.train.config import change
 
     try:
         chain = recipes.chain(arguments.recipe, folder)
@@ -61,11 +62,11 @@ def configs(
     if arguments.no_evaluate:
         chain.pop("judge", None)
     changes: dict[str, list[str]] = {name: [] for name in (*chain, EVALUATION)}
-    for change in arguments.set:
-        name, _, rest = change.partition(".")
+    for assignment in arguments.set:
+        name, _, rest = assignment.partition(".")
         if name not in changes or not rest:
             raise UsageError(
-                f"--set {change}: say of which stage: {', '.join(changes)}, such as clip.batch=128"
+                f"--set {assignment}: say of which stage: {', '.join(changes)}, such as clip.batch=128"
             )
         changes[name].append(rest)
     stages = {}
@@ -77,7 +78,7 @@ def configs(
         if arguments.budget is not None:
             given.append("keep=best")
         try:
-            stages[name] = override(config, [*given, *changes[name]]), share
+            stages[name] = change(config, [*given, *changes[name]]), share
         except ValueError as error:
             raise UsageError(f"--set: {name}: {error}") from None
     if arguments.no_evaluate:
@@ -121,7 +122,7 @@ def evaluate(folder: Path, config: "EvaluationConfig", device: str | None, *, ju
     if file.exists():
         measured = json.loads(file.read_text(encoding="utf-8"))
         same = measured["config"] == {**json.loads(json.dumps(to_dict(config))), "data": None}
-        if same and measured["model"]["weights"] == system.weights:
+        if same and measured["model"]["digest"] == system.digest:
             return file
     with console.Status() as status:
         evaluation = Evaluation(

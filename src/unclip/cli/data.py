@@ -42,7 +42,7 @@ def add(verbs) -> None:
 
 def run_artwork(arguments: argparse.Namespace) -> None:
     from unclip.config import to_dict
-    from unclip.data import artwork
+    from unclip.datasets.artwork import build as artwork
 
     built = artwork.build(
         arguments.out,

@@ -75,10 +75,15 @@ def machine() -> dict[str, Any]:
 
 
 def speeds() -> dict[str, str]:
-    """Measured rates of a 1024 x 1024 matrix product on the CPU, half a second for each number format."""
+    """Measured rates of a 1024 x 1024 matrix product on the CPU by number format, and the choice of `precision=auto`."""
     import torch
 
-    return {str(dtype).removeprefix("torch."): _rate(dtype, 0.5) for dtype in (torch.float32, torch.bfloat16)}
+    from unclip.nn.precision import choose
+
+    rates = {
+        str(dtype).removeprefix("torch."): _rate(dtype, 0.5) for dtype in (torch.float32, torch.bfloat16)
+    }
+    return rates | {"precision auto": choose("auto", "cpu")}
 
 
 def _rate(dtype: Any, seconds: float) -> str:

@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from unclip.cli import console, options, outputs
 from unclip.cli.loading import load_for
-from unclip.cli.request_options import add_fields, add_sampling, given_fields, given_sampling
-from unclip.generate.request import Request
 
 if TYPE_CHECKING:
     from unclip.generate.model import Model
     from unclip.generate.progress import Progress
+    from unclip.generate.request import Request
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """What a command line asks for: requests with the paths of their pictures, and names for the results."""
 
-    requests: Sequence[tuple[Request, Sequence[Path]]]
+    requests: "Sequence[tuple[Request, Sequence[Path]]]"
     stems: "Callable[[Model, int], Sequence[str]]"
     """Names of the results, without suffix, given the model and the seed."""
     joined: bool = False
@@ -35,7 +34,8 @@ class Verb:
 
     name: str
     help: str
-    request: type[Request]
+    kind: str
+    """Kind of the request, a key of `unclip.generate.operations.BY_KIND`."""
     job: "Callable[[argparse.Namespace], Job]"
     aliases: tuple[str, ...] = ()
     positional: tuple[tuple[str, str, str], ...] = ()
@@ -58,11 +58,16 @@ def add(verbs: Any, verb: Verb, *, stub: bool = False) -> None:
     parser = options.verb(verbs, verb.name, verb.help, aliases=verb.aliases)
     if stub:
         return
+
+    from unclip.cli.request_options import add_fields, add_sampling
+    from unclip.generate.operations import BY_KIND
+
+    request = BY_KIND[verb.kind]
     for name, metavar, text in verb.positional:
         kind = Path if name in verb.pictures else verb.types.get(name, str)
         optional = "?" if metavar.endswith("?") else None
         parser.add_argument(name, type=kind, metavar=metavar.rstrip("?"), help=text, nargs=optional)
-    add_fields(parser, verb.request, (*(name for name, _, _ in verb.positional), *verb.hidden))
+    add_fields(parser, request, (*(name for name, _, _ in verb.positional), *verb.hidden))
     verb.extra(parser)
     options.add_seed(parser)
     parser.add_argument("-o", "--output", metavar="PATH", help=verb.output)
@@ -81,12 +86,14 @@ def add(verbs: Any, verb: Verb, *, stub: bool = False) -> None:
         )
     options.add_running(parser)
     group = parser.add_argument_group("sampling (the defaults are the model's)")
-    add_sampling(group, prior=any(name in verb.request.__dataclass_fields__ for name in ("prompt",)))
+    add_sampling(group, prior="prompt" in request.__dataclass_fields__)
     parser.set_defaults(run=lambda arguments: run(verb, arguments))
 
 
-def request_of(arguments: argparse.Namespace, kind: type[Request], **more: Any) -> Request:
+def request_of(arguments: argparse.Namespace, kind: "type[Request]", **more: Any) -> "Request":
     """Request of the command line. Raises `RequestError` for a value out of range; imports no torch."""
+    from unclip.cli.request_options import given_fields, given_sampling
+
     given = {**given_fields(kind, arguments), **more}
     return kind(**given, seed=arguments.seed, sampling=given_sampling(arguments))
 

@@ -63,6 +63,8 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         for member in members:
             if isinstance(member, draw.Verb):
                 draw.add(subparsers, member, stub=only not in (None, member.name, *member.aliases))
+            elif member is probe:
+                probe.add(subparsers, stub=only not in (None, "probe"))
             else:
                 member.add(subparsers)
         parser.groups[title] = subparsers._choices_actions[before:]

@@ -10,7 +10,7 @@ from unclip.cli.console import UsageError
 if TYPE_CHECKING:
     from unclip.checkpoints.manifest import Manifest
     from unclip.checkpoints.quantize import Storage
-    from unclip.generate.settings import Settings
+    from unclip.stages.sampling import Sampling
 
 
 def add(verbs) -> None:
@@ -44,12 +44,11 @@ def add(verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from unclip.checkpoints.manifest import describe
-    from unclip.config import ConfigError, override
-    from unclip.generate.settings import Settings
+    from unclip.stages.sampling import assigned
 
     try:
-        defaults = override(Settings(), arguments.set)
-    except ConfigError as error:
+        defaults = assigned(arguments.set)
+    except ValueError as error:
         raise UsageError(f"--set: {error}") from None
     folder = joined(
         arguments.sources,
@@ -72,7 +71,7 @@ def joined(
     out: Path,
     name: str,
     *,
-    defaults: "Settings | None" = None,
+    defaults: "Sampling | None" = None,
     description: str = "",
     licence: str = "",
     storage: "Storage" = "int8",
@@ -80,8 +79,7 @@ def joined(
 ) -> Path:
     """One model folder of the parts that `sources` hold. Raises what `find_parts` and `find_tokenizer` raise."""
     from unclip.checkpoints.io import load_part, save_model
-    from unclip.config import to_dict
-    from unclip.generate.settings import Settings
+    from unclip.stages.sampling import DEFAULTS
 
     found = find_parts(sources)
     return save_model(
@@ -89,7 +87,7 @@ def joined(
         {part: load_part(source, manifest, part) for part, (source, manifest) in found.items()},
         name=name,
         tokenizer=find_tokenizer(found),
-        defaults=to_dict(defaults or Settings()),
+        defaults=DEFAULTS if defaults is None else defaults.over(DEFAULTS),
         description=description,
         licence=licence,
         space=next((manifest.space for _, manifest in found.values() if manifest.space), None),

@@ -5,11 +5,9 @@ from pathlib import Path
 
 from unclip.cli import captions, console, draw, options, outputs
 from unclip.cli.console import UsageError
-from unclip.cli.request_options import add_sampling
-from unclip.generate.operations import Vary
 
 
-def add(verbs) -> None:
+def add(verbs, *, stub: bool = False) -> None:
     parser = options.verb(
         verbs, "probe", "typographic attack: write a word on a picture and see what CLIP reads"
     )
@@ -37,7 +35,10 @@ def add(verbs) -> None:
         "--grid", type=Path, metavar="FILE", help="write all variations on one sheet, and only that"
     )
     options.add_running(parser)
-    add_sampling(parser.add_argument_group("sampling (the defaults are the model's)"), prior=False)
+    if not stub:
+        from unclip.cli.request_options import add_sampling
+
+        add_sampling(parser.add_argument_group("sampling (the defaults are the model's)"), prior=False)
     parser.set_defaults(run=run)
 
 
@@ -45,6 +46,9 @@ def run(arguments: argparse.Namespace) -> None:
     if not arguments.word.strip():
         raise UsageError("the word is empty; say what to write on the picture")
     choices = captions.read_captions(arguments)
+
+    from unclip.generate.operations import Vary
+
     request = draw.request_of(arguments, Vary)
 
     from unclip.cli.loading import load_for

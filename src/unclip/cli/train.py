@@ -6,8 +6,7 @@ from pathlib import Path
 
 from unclip.cli import console, options
 from unclip.cli.console import UsageError
-
-STAGES = ("clip", "prior", "decoder", "upsampler", "upsampler_1024", "prior_autoregressive")
+from unclip.train.registry import STAGES
 
 
 def add(verbs) -> None:
@@ -65,12 +64,15 @@ def run(arguments: argparse.Namespace) -> None:
         return
 
     from unclip import recipes
-    from unclip.config import override, to_dict
+    from unclip.config import to_dict
+    from unclip.train.config import ClipDependent, change
 
     try:
         config = recipes.get(arguments.recipe, arguments.stage)
     except ValueError as error:
         raise UsageError(f"--recipe: {error}") from None
+    if arguments.clip is not None and not isinstance(config, ClipDependent):
+        raise UsageError(f"--clip: the {arguments.stage} stage reads no CLIP; leave it out")
     named = {"data.path": arguments.data, "out": arguments.out, "clip": arguments.clip}
     given = [f"{key}={json.dumps(str(value))}" for key, value in named.items() if value is not None]
     if arguments.seed is not None:
@@ -78,7 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.budget is not None:
         given.append("keep=best")
     try:
-        config = override(config, [*given, *arguments.set])
+        config = change(config, [*given, *arguments.set])
     except ValueError as error:
         raise UsageError(f"--set: {error}") from None
     if arguments.dry_run:

@@ -8,28 +8,18 @@ from typing import TYPE_CHECKING
 from unclip.cli import console, options, outputs
 from unclip.cli.console import UsageError
 from unclip.cli.draw import Job, Verb, request_of
-from unclip.generate.operations import (
-    Components,
-    Edit,
-    Generate,
-    Interpolate,
-    Outpaint,
-    Reconstruct,
-    Redraw,
-    TextDiff,
-    Upscale,
-    Vary,
-)
-from unclip.generate.operations.path import path_thetas
 
 if TYPE_CHECKING:
     from unclip.generate.model import Model
+    from unclip.generate.operations import Edit, Interpolate, TextDiff
 
 PICTURE = ("picture", "PICTURE", "a PNG, JPEG or WebP file")
 ON_A_PATH = "a .png file for a strip, .gif or .webp for an animation, or a folder for one file each"
 
 
 def _generate(arguments: argparse.Namespace) -> Job:
+    from unclip.generate.operations import Generate, Redraw
+
     prompts = read_prompts(arguments.prompt, arguments.prompts)
     if arguments.strength is not None and arguments.init is None:
         raise UsageError("--strength goes with --init FILE")
@@ -72,18 +62,24 @@ def _several(suffix: str, arguments: argparse.Namespace, number: int):
 
 
 def _vary(arguments: argparse.Namespace) -> Job:
+    from unclip.generate.operations import Vary
+
     request = request_of(arguments, Vary)
     assert isinstance(request, Vary)
     return Job(requests=[(request, [arguments.picture])], stems=_several("vary", arguments, request.n))
 
 
 def _redraw(arguments: argparse.Namespace) -> Job:
+    from unclip.generate.operations import Redraw
+
     request = request_of(arguments, Redraw)
     assert isinstance(request, Redraw)
     return Job(requests=[(request, [arguments.picture])], stems=_several("redraw", arguments, request.n))
 
 
 def _edit(arguments: argparse.Namespace) -> Job:
+    from unclip.generate.operations import Edit
+
     if arguments.mask is not None and arguments.box is not None:
         raise UsageError("give --mask or --box, not both")
     request = request_of(arguments, Edit)
@@ -93,7 +89,7 @@ def _edit(arguments: argparse.Namespace) -> Job:
     return Job(requests=[(request, sources)], stems=_several("edit", arguments, request.n))
 
 
-def _check_mask(request: Edit, paths: list[Path]) -> None:
+def _check_mask(request: "Edit", paths: list[Path]) -> None:
     """Raise `RequestError` for a mask that does not fit, before the model is loaded."""
     from unclip.generate.sources import read_source
     from unclip.stages.windows import read_mask
@@ -112,6 +108,8 @@ def _mask_option(parser: argparse.ArgumentParser) -> None:
 
 
 def _outpaint(arguments: argparse.Namespace) -> Job:
+    from unclip.generate.operations import Outpaint
+
     request = request_of(arguments, Outpaint)
     return Job(
         requests=[(request, [arguments.picture])],
@@ -120,6 +118,8 @@ def _outpaint(arguments: argparse.Namespace) -> Job:
 
 
 def _interpolate(arguments: argparse.Namespace) -> Job:
+    from unclip.generate.operations import Interpolate
+
     request = request_of(arguments, Interpolate)
     assert isinstance(request, Interpolate)
     stem = f"{arguments.first.stem}-to-{arguments.last.stem}"
@@ -127,6 +127,8 @@ def _interpolate(arguments: argparse.Namespace) -> Job:
 
 
 def _text_diff(arguments: argparse.Namespace) -> Job:
+    from unclip.generate.operations import TextDiff
+
     request = request_of(arguments, TextDiff)
     assert isinstance(request, TextDiff)
     stem = f"{arguments.picture.stem}-to-{outputs.slug(request.target)}"
@@ -134,8 +136,10 @@ def _text_diff(arguments: argparse.Namespace) -> Job:
 
 
 def _path(
-    arguments: argparse.Namespace, request: Interpolate | TextDiff, sources: list[Path], stem: str
+    arguments: argparse.Namespace, request: "Interpolate | TextDiff", sources: list[Path], stem: str
 ) -> Job:
+    from unclip.generate.operations.path import path_thetas
+
     count = len(path_thetas(request.thetas, request.frames))
     width = len(str(count))
     apart = outputs.is_folder(arguments.output)
@@ -144,6 +148,8 @@ def _path(
 
 
 def _upscale(arguments: argparse.Namespace) -> Job:
+    from unclip.generate.operations import Upscale
+
     if arguments.steps is not None and arguments.upsampler_steps is None:
         arguments.upsampler_steps, arguments.steps = arguments.steps, None
     request = request_of(arguments, Upscale)
@@ -161,6 +167,8 @@ def _upscale(arguments: argparse.Namespace) -> Job:
 
 
 def _reconstruct(arguments: argparse.Namespace) -> Job:
+    from unclip.generate.operations import Reconstruct
+
     if arguments.dimensions is not None:
         return _components(arguments)
     if arguments.basis_folder is not None:
@@ -178,6 +186,8 @@ def _reconstruct(arguments: argparse.Namespace) -> Job:
 
 
 def _components(arguments: argparse.Namespace) -> Job:
+    from unclip.generate.operations import Components
+
     others = [] if arguments.basis_folder is None else outputs.pictures_in(arguments.basis_folder)
     dimensions = tuple(dict.fromkeys(arguments.dimensions or ()))
     request = request_of(arguments, Components, dimensions=dimensions, basis="given" if others else "model")
@@ -215,7 +225,7 @@ DRAW = (
     Verb(
         name="generate",
         help="draw pictures of a prompt (text to image, or image-to-image with --init)",
-        request=Generate,
+        kind="generate",
         job=_generate,
         positional=(("prompt", "PROMPT?", "what to draw, in quotes"),),
         output="a .png file, or a folder (default: here, named after prompt and seed)",
@@ -224,7 +234,7 @@ DRAW = (
     Verb(
         name="vary",
         help="draw variations of a picture",
-        request=Vary,
+        kind="vary",
         job=_vary,
         positional=(PICTURE,),
         pictures=("picture",),
@@ -233,7 +243,7 @@ DRAW = (
     Verb(
         name="interpolate",
         help="draw pictures between two pictures",
-        request=Interpolate,
+        kind="interpolate",
         job=_interpolate,
         positional=(("first", "FIRST", "a PNG, JPEG or WebP file"), ("last", "LAST", "another one")),
         pictures=("first", "last"),
@@ -246,7 +256,7 @@ EDIT = (
     Verb(
         name="edit",
         help="inpainting: draw a part of a picture under a prompt, keep all other pixels",
-        request=Edit,
+        kind="edit",
         job=_edit,
         positional=(PICTURE, ("prompt", "PROMPT", "what the whole result shows, in quotes")),
         pictures=("picture",),
@@ -257,7 +267,7 @@ EDIT = (
         name="text-diff",
         aliases=("diff",),
         help="edit an image along the difference of two captions",
-        request=TextDiff,
+        kind="text_diff",
         job=_text_diff,
         positional=(PICTURE, ("target", "TARGET", "caption that the picture is turned to, in quotes")),
         pictures=("picture",),
@@ -268,7 +278,7 @@ EDIT = (
     Verb(
         name="outpaint",
         help="outpainting: continue a picture beyond its sides",
-        request=Outpaint,
+        kind="outpaint",
         job=_outpaint,
         positional=(
             PICTURE,
@@ -281,7 +291,7 @@ EDIT = (
     Verb(
         name="redraw",
         help="image-to-image: draw a prompt, starting from a picture",
-        request=Redraw,
+        kind="redraw",
         job=_redraw,
         positional=(PICTURE, ("prompt", "PROMPT", "what the result shows, in quotes")),
         pictures=("picture",),
@@ -290,7 +300,7 @@ EDIT = (
     Verb(
         name="upscale",
         help="enlarge a picture of any shape with the upsamplers",
-        request=Upscale,
+        kind="upscale",
         job=_upscale,
         positional=(PICTURE,),
         pictures=("picture",),
@@ -302,7 +312,7 @@ INSPECT = (
     Verb(
         name="reconstruct",
         help="decode a picture from its own embedding and noise",
-        request=Reconstruct,
+        kind="reconstruct",
         job=_reconstruct,
         positional=(PICTURE,),
         pictures=("picture",),
@@ -312,7 +322,7 @@ INSPECT = (
     Verb(
         name="components",
         help="decode a picture from the first principal components of its embedding",
-        request=Components,
+        kind="components",
         job=_components,
         positional=(PICTURE, ("dimensions", "N,N,...", "numbers of components")),
         types={"dimensions": options.listed(options.whole)},

@@ -100,7 +100,6 @@ def upsampler_config(
         low_size=low_size,
         # Some folders omit it: Karlo upsamples 64 pixels to 256.
         high_size=Options(first, f"{where}/super_res_first").take("sample_size", int, 4 * low_size),
-        crop_fraction=1.0,
         last_step=True,
     )
 

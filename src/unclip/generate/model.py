@@ -4,7 +4,7 @@ import inspect
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 import torch
@@ -26,6 +26,7 @@ from unclip.generate.operations import (
     Upscale,
     Vary,
 )
+from unclip.generate.operations.generate import draw_together
 from unclip.generate.parts import Parts
 from unclip.generate.probes import Match, TypographicProbe, nearest_captions, write_word
 from unclip.generate.progress import Callback
@@ -141,6 +142,24 @@ class Model:
         seed = choose_seed(request.seed)
         session = Session(self.parts, resolved, seed=seed, on_progress=on_progress, batch_size=batch_size)
         return request.run(session, given)
+
+    def run_batch(self, requests: Sequence[Generate], *, on_progress: Callback | None = None) -> Images:
+        """Pictures of several requests, computed together; each has its own prompt and seed.
+
+        Requests make one picture each, and have the same resolved sampling and size. Each picture, with its provenance
+        and warnings, is the one that its request makes alone, to the rounding of larger batches. Raises `RequestError`
+        for requests that cannot share a batch.
+        """
+        resolved = {self.check(request, 0) for request in requests}
+        if not resolved:
+            return Images()
+        if len(resolved) > 1:
+            raise RequestError(
+                "requests in one batch have the same sampling settings: run the others on their own"
+            )
+        seeded = [replace(request, seed=choose_seed(request.seed)) for request in requests]
+        session = Session(self.parts, resolved.pop(), seed=0, on_progress=on_progress, batch_size=len(seeded))
+        return Images(draw_together(session, seeded))
 
     def redo(
         self,

@@ -5,6 +5,7 @@ file in `unclip.generate.operations`, with what it needs of a model and how it r
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, ClassVar, NamedTuple
@@ -44,7 +45,7 @@ class Sources(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(ABC):
     """Base of all requests.
 
     Subclasses declare `kind: Literal["..."] = "..."`, set `sources`, and implement `needs` and `run`.
@@ -67,17 +68,17 @@ class Request:
         """Sampling with every None taken from the model's `defaults`."""
         return self.sampling.over(defaults)
 
+    @abstractmethod
     def needs(self, sampling: Sampling) -> tuple[str, ...]:
         """Capabilities that the model must have (`Parts.capabilities`), given the resolved sampling."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what it needs")
 
+    @abstractmethod
     def run(self, session: Any, sources: Sequence[Any]) -> Iterator[Any]:
         """Pictures (`Image`) of the request, each yielded when it is finished.
 
         `session` is a `Session`, `sources` are `Source`s; both are above this module, which imports no torch. Raises
         `RequestError` before the first picture.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no run")
 
 
 INVERSION = DecoderSampling(steps=25, sampler="ddim", guidance=1.0)

@@ -179,8 +179,13 @@ class Session(StageRunner):
         prior: bool = False,
         results: Mapping[str, Any] | None = None,
         resize: tuple[int, int] | None = None,
+        warnings: Sequence[str] | None = None,
     ) -> Image:
-        """A finished picture with its provenance. `prior` says whether the prior took part in it."""
+        """A finished picture with its provenance. `prior` says whether the prior took part in it.
+
+        `warnings` are the picture's own; those of the whole call unless given.
+        """
+        warnings = self.warnings if warnings is None else warnings
         from_pixels = to_image(pixels)
         image = from_pixels if resize is None else resize_image(from_pixels, resize)
         used = self.sampling if prior else replace(self.sampling, prior=PriorSampling())
@@ -194,10 +199,10 @@ class Session(StageRunner):
             dtype=str(self.parts.dtype).removeprefix("torch."),
             sources=sources,
             results=results,
-            warnings=self.warnings,
+            warnings=warnings,
         )
         embedding = None if z_i is None else z_i.float().cpu().clone()
-        return Image(image=image, provenance=provenance, embedding=embedding, warnings=tuple(self.warnings))
+        return Image(image=image, provenance=provenance, embedding=embedding, warnings=tuple(warnings))
 
 
 def picture_seed(seed: int, index: int) -> int:

@@ -118,10 +118,14 @@ class StageRunner:
 
     def warn_if_truncated(self, *prompts: str | None) -> None:
         """Record a warning for each prompt that is longer than the model's context."""
-        for prompt in prompts:
-            if prompt and (warning := truncation_warning(self.parts.tokenizer, prompt)) is not None:
-                logger.warning(warning)
-                self.warnings.append(warning)
+        for warning in self.truncations(*prompts):
+            logger.warning(warning)
+            self.warnings.append(warning)
+
+    def truncations(self, *prompts: str | None) -> list[str]:
+        """Warning for each prompt that is longer than the model's context."""
+        found = [truncation_warning(self.parts.tokenizer, prompt) for prompt in prompts if prompt]
+        return [warning for warning in found if warning is not None]
 
     @torch.no_grad()
     def embed_text(self, prompts: Sequence[str]) -> Float[Tensor, "b d"]:

@@ -12,7 +12,6 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from unclip.diffusion.losses import Uncertainty
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.networks.clip import TextConfig
 from unclip.networks.clip_caption import CaptionContext, ClipCaption
@@ -54,15 +53,9 @@ class DecoderConfig:
     caption: CaptionConfig | None = None
     inpainting: bool = False
     """Whether the net reads a hint besides the noisy picture: the masked picture and its mask, 4 channels."""
-    dropout_image: float = 0.1
-    dropout_caption: float = 0.5
-    dropout_hint: float = 0.5
-    """The share of samples in training whose hint is empty: everything is to be drawn."""
     augmentation: int = 0
     """Numbers that tell how a drawing was moved before it was learned, added to the time embedding; all 0 in sampling
     (Karras et al. 2022, appendix F.2)."""
-    uncertainty: bool = False
-    """Whether the expected loss at each noise level is learned beside, for the loss to be divided by."""
     process: ProcessConfig = ProcessConfig(parametrization="eps", schedule="cosine", learned_variance=True)
 
 
@@ -154,7 +147,6 @@ class Decoder(nn.Module):
         if config.augmentation:
             self.augmentation = nn.Linear(config.augmentation, vector_width, bias=False)
             nn.init.zeros_(self.augmentation.weight)
-        self.uncertainty = Uncertainty() if config.uncertainty else None
         self.caption: CaptionEncoder | ClipCaption | None = None
         self.caption_project: nn.Linear | None = None
         caption = config.caption

@@ -26,8 +26,6 @@ class PatchTransformerConfig:
     head_channels: int = 64
     mlp_ratio: float = 4.0
     context_width: int | None = None
-    label_scale: float = 1000.0
-    """Brings flow time in [0, 1] to the range of the sinusoids; 1 for labels that are timesteps."""
 
 
 class HeadNorm(nn.RMSNorm):
@@ -106,7 +104,7 @@ class PatchTransformer(nn.Module):
         width, patch, side = config.width, config.patch, config.size // config.patch
         self.patches = nn.Linear(config.in_channels * patch**2, width)
         self.positions = nn.Parameter(grid_positions(side, side, width))
-        self.label = LabelEmbedding(width, frequencies=256, scale=config.label_scale)
+        self.label = LabelEmbedding(width, frequencies=256)
         self.modulation = nn.Linear(width, 6 * width)
         self.blocks = nn.ModuleList(ModulatedBlock(config) for _ in range(config.layers))
         self.norm_out = nn.RMSNorm(width, eps=1e-6, elementwise_affine=False)

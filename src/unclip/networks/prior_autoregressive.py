@@ -36,8 +36,6 @@ class AutoregressivePriorConfig:
     text_width: int = 512
     dimensions: int = 319
     """Principal components of the embedding, one code each."""
-    reconstruction_error: float | None = 0.01
-    """Training keeps the fewest components that leave at most this share of the variance; None: `dimensions` of them."""
     buckets: int = 1024
     """Codes of a component."""
     dot_buckets: int = 1024
@@ -47,8 +45,6 @@ class AutoregressivePriorConfig:
     heads: int = 8
     activation: Activation = "gelu"
     encoder: CaptionEncoderConfig | None = None
-    dropout_text: float = 0.1
-    """The share of samples that lose their caption in training, for classifier-free guidance."""
 
 
 class Predicted(NamedTuple):

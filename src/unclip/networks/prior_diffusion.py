@@ -26,8 +26,6 @@ class DiffusionPriorConfig:
     layers: int = 12
     heads: int = 8
     activation: Activation = "gelu"
-    dropout_text: float = 0.1
-    """The share of samples that lose their caption in training, for classifier-free guidance."""
     null: Literal["learned", "empty"] = "learned"
     """What stands for no caption: learned vectors, or the encoding of the empty caption (Karlo), which callers give."""
     timed: bool = True

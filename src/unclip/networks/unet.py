@@ -25,8 +25,7 @@ class UnetConfig:
     tokens. A conditioning vector of `vector_width` is added to the time embedding, after a projection if it has not
     the width `embedding_width`; None takes no vector. `resample` says how levels change size: by a residual block
     or by a single convolution. `patch` folds blocks of pixels into channels at the entrance and unfolds them at the
-    exit, for cheap nets on large pictures. `groups` belongs to `norm` "group". `label_scale` brings the labels to the
-    range of DDPM's timesteps: 1 for timesteps, 1000 for flow time.
+    exit, for cheap nets on large pictures. `groups` belongs to `norm` "group".
     """
 
     kind: Literal["unet"] = "unet"
@@ -45,7 +44,6 @@ class UnetConfig:
     groups: int = 32
     dropout: float = 0.0
     patch: int = 1
-    label_scale: float = 1.0
 
     def __post_init__(self) -> None:
         """Raise ValueError for levels that do not exist and for channels that do not split."""
@@ -178,7 +176,7 @@ class Unet(nn.Module):
         widths = [config.channels * multiple for multiple in config.multiples]
         levels = range(len(widths))
         embedding_width = config.embedding_width
-        self.label = LabelEmbedding(embedding_width, frequencies=config.channels, scale=config.label_scale)
+        self.label = LabelEmbedding(embedding_width, frequencies=config.channels)
         self.vector: nn.Module | None = None
         if config.vector_width is not None:
             same = config.vector_width == embedding_width

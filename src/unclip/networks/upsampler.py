@@ -1,9 +1,7 @@
 """The upsamplers of unCLIP: diffusion on large pictures, given the small ones (arXiv 2204.06125, section 2.1).
 
 They are unconditional ADM U-Nets without attention: the small picture, resized up, is concatenated to the noisy one.
-In training the small pictures are corrupted (`unclip.data.degradation`), so that the net forgives what a decoder gets
-wrong (Ho et al. 2021, "Cascaded Diffusion Models", conditioning augmentation), and only crops are seen; as there are
-only convolutions, the same net then runs at full size.
+As there are only convolutions, a net trained on crops runs at full size.
 """
 
 from dataclasses import dataclass
@@ -21,17 +19,12 @@ from unclip.nn.embeddings import LabelEmbedding
 
 @dataclass(frozen=True, kw_only=True)
 class UpsamplerConfig:
-    """`net` on pictures of `high_size` given ones of `low_size`, and how training corrupts and crops them.
+    """`net` on pictures of `high_size` given ones of `low_size`.
 
-    `net.in_channels` counts the noisy picture and the small one (6 for RGB). With `degradation` "blur", `blur_kernel`
-    and `blur_sigma` are the Gaussian blur of the small picture, in its pixels, applied to the fraction
-    `blur_probability` of them; "bsr" takes the degradations of BSR, scaled by `bsr_strength`, in its place.
-    `noise_level` is the largest standard deviation of the noise added to it (0 adds none), on the scale of pictures in
-    [-1, 1]; a net with a `vector_width` is told how much there was. `seam_level` is the same for squares of `seam_patch`
-    of its pixels, each a little too bright or dark and slanting, as a decoder of patches leaves them. `crop_fraction`
-    is the side of a training crop over the side of the picture. With `residual` the net predicts the difference from
-    the resized small picture, which only makes sense for a process that predicts x0. With `last_step` there is a second
-    net of the same shape for the last step of sampling (Karlo's was fine-tuned with perceptual and adversarial losses).
+    `net.in_channels` counts the noisy picture and the small one (6 for RGB); a net with a `vector_width` also reads the
+    level of the noise in the small picture. With `residual` the net predicts the difference from the resized small
+    picture, which only makes sense for a process that predicts x0. With `last_step` there is a second net of the same
+    shape for the last step of sampling (Karlo's was fine-tuned with perceptual and adversarial losses).
     """
 
     kind: Literal["upsampler"] = "upsampler"
@@ -39,15 +32,6 @@ class UpsamplerConfig:
     process: ProcessConfig
     low_size: int = 64
     high_size: int = 256
-    degradation: Literal["blur", "bsr"] = "blur"
-    bsr_strength: float = 1.0
-    blur_kernel: int = 3
-    blur_sigma: float = 0.6
-    blur_probability: float = 1.0
-    noise_level: float = 0.0
-    seam_level: float = 0.0
-    seam_patch: int = 8
-    crop_fraction: float = 0.25
     residual: bool = False
     last_step: bool = False
 
@@ -55,22 +39,6 @@ class UpsamplerConfig:
         """Raise ValueError for sizes that do not fit together and for switches that contradict each other."""
         if self.high_size % self.low_size:
             raise ValueError(f"high_size {self.high_size} is no multiple of low_size {self.low_size}")
-        if self.blur_kernel % 2 == 0:
-            raise ValueError(f"blur_kernel {self.blur_kernel} has no middle; choose an odd number")
-        if self.seam_patch < 2:
-            raise ValueError(f"seam_patch is {self.seam_patch}; a square with seams has at least 2 pixels")
-        if not 0 <= self.bsr_strength <= 1.4:
-            # JPEG knows no quality below 1.
-            raise ValueError(f"bsr_strength is {self.bsr_strength}; give 0 (no harm done) to 1.4")
-        if (
-            self.crop_size % self.factor
-            or self.crop_size % self.net.divisor
-            or self.crop_size > self.high_size
-        ):
-            raise ValueError(
-                f"a crop of {self.crop_size} pixels must be a multiple of {self.factor} and of {self.net.divisor}"
-                f" and at most {self.high_size}; change crop_fraction {self.crop_fraction}"
-            )
         outputs = self.net.in_channels // 2 * (1 + self.process.learned_variance)
         if self.net.in_channels % 2 or self.net.out_channels != outputs:
             raise ValueError(
@@ -84,11 +52,6 @@ class UpsamplerConfig:
     def factor(self) -> int:
         """How many times larger the pictures become."""
         return self.high_size // self.low_size
-
-    @property
-    def crop_size(self) -> int:
-        """The side of a training crop, in pixels of the large picture."""
-        return round(self.high_size * self.crop_fraction)
 
 
 @dataclass(frozen=True, eq=False)

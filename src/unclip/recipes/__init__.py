@@ -4,36 +4,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from unclip.generate.settings import Settings
 from unclip.recipes import artwork, dalle2, judge, tiny
-from unclip.train.config import Stage, TrainConfig
+from unclip.stages.sampling import DEFAULTS, Sampling
+from unclip.train.config import ClipDependent, TrainConfig
+from unclip.train.registry import STAGES
 
-RECIPES: dict[str, dict[Stage, Callable[[], TrainConfig]]] = {
-    "artwork": {
-        "clip": artwork.clip,
-        "prior": artwork.prior,
-        "decoder": artwork.decoder,
-        "upsampler": artwork.upsampler,
-        "upsampler_1024": artwork.upsampler_1024,
-        "prior_autoregressive": artwork.prior_autoregressive,
-    },
-    "dalle2": {
-        "clip": dalle2.clip,
-        "prior": dalle2.prior,
-        "decoder": dalle2.decoder,
-        "upsampler": dalle2.upsampler,
-        "upsampler_1024": dalle2.upsampler_1024,
-        "prior_autoregressive": dalle2.prior_autoregressive,
-    },
-    "judge": {"clip": judge.clip},
-    "tiny": {
-        "clip": tiny.clip,
-        "prior": tiny.prior,
-        "decoder": tiny.decoder,
-        "upsampler": tiny.upsampler,
-        "upsampler_1024": tiny.upsampler_1024,
-        "prior_autoregressive": tiny.prior_autoregressive,
-    },
+#: Recipe -> stage -> its config: the functions that a module of this package has, named after the stages.
+RECIPES: dict[str, dict[str, Callable[[], TrainConfig]]] = {
+    module.__name__.rpartition(".")[2]: {
+        stage: getattr(module, stage) for stage in STAGES if hasattr(module, stage)
+    }
+    for module in (artwork, dalle2, judge, tiny)
 }
 
 
@@ -51,7 +32,7 @@ CHAINS = {
 }
 
 #: Recipe -> how its model is sampled, where that was chosen.
-SAMPLING: dict[str, Callable[[], Settings]] = {"artwork": artwork.sampling, "dalle2": dalle2.sampling}
+SAMPLING: dict[str, Callable[[], Sampling]] = {"artwork": artwork.sampling, "dalle2": dalle2.sampling}
 
 
 def chain(recipe: str, out: Path) -> dict[str, tuple[TrainConfig, float]]:
@@ -61,8 +42,9 @@ def chain(recipe: str, out: Path) -> dict[str, tuple[TrainConfig, float]]:
     stages = {}
     for name, share in CHAINS[recipe].items():
         config = get("judge", "clip") if name == "judge" else get(recipe, name)
-        clip = None if config.clip is None else str(out / "clip")
-        stages[name] = replace(config, out=str(out / name), clip=clip), share
+        if isinstance(config, ClipDependent):
+            config = replace(config, clip=str(out / "clip"))
+        stages[name] = replace(config, out=str(out / name)), share
     return stages
 
 
@@ -76,6 +58,6 @@ def get(recipe: str, stage: str) -> TrainConfig:
     return stages[stage]()
 
 
-def sampling(recipe: str) -> Settings:
+def sampling(recipe: str) -> Sampling:
     """How a recipe's model is sampled: its defaults."""
-    return SAMPLING.get(recipe, Settings)()
+    return SAMPLING[recipe]().over(DEFAULTS) if recipe in SAMPLING else DEFAULTS

@@ -7,16 +7,16 @@ unclip evaluate --recipe artwork --model runs/artwork/model --data SHARDS --judg
 from unclip.evaluate.evaluation import EvaluationConfig
 from unclip.evaluate.questions import Group
 from unclip.networks.clip import ClipConfig, TextConfig, VisionConfig
-from unclip.train.config import DataConfig, TrainConfig
+from unclip.train.config import DataConfig
 from unclip.train.optim import OptimizerConfig
+from unclip.train.tasks.clip import ClipTraining
 
 
-def clip() -> TrainConfig:
+def clip() -> ClipTraining:
     """Unlike the artwork CLIP in all that matters: 16 x 16 patches that are averaged, a shallow wide text tower, its own
     vocabulary, order and seed."""
-    return TrainConfig(
+    return ClipTraining(
         recipe="judge",
-        stage="clip",
         model=ClipConfig(
             embedding=128,
             vision=VisionConfig(size=64, patch=16, width=256, layers=6, heads=4, pool="mean"),

@@ -41,8 +41,8 @@ class Contexts(NamedTuple):
 class Conditioner(Protocol):
     """A function from a condition to the network's contexts."""
 
-    def __call__(self, given: Condition, *, guided: bool) -> Contexts:
-        """Contexts of a batch; `null` is None unless `guided`."""
+    def __call__(self, given: Any, *, guided: bool) -> Contexts:
+        """Contexts of a batch (a `Condition`); `null` is None unless `guided`."""
         ...
 
 
@@ -52,14 +52,18 @@ class UnclipConditioner:
     def __init__(self, decoder: Decoder):
         self.decoder = decoder
 
-    def __call__(self, given: Condition, *, guided: bool) -> Contexts:
-        """Contexts of z_i and captions; a hint stays in both."""
-        condition = self.read(given)
+    def __call__(self, given: Condition | DecoderCondition, *, guided: bool) -> Contexts:
+        """Contexts of z_i and captions, or of the decoder's own condition as in training; a hint stays in both."""
+        condition = given if isinstance(given, DecoderCondition) else self.read(given)
         context = self.decoder.encode(condition)
         if not guided:
             return Contexts(context, None)
         null = condition.null()
-        if given.negative is not None and self.decoder.config.caption is not None:
+        if (
+            isinstance(given, Condition)
+            and given.negative is not None
+            and self.decoder.config.caption is not None
+        ):
             kept = torch.ones_like(null.keep_caption)
             null = replace(null, tokens=given.negative.tokens, keep_caption=kept)
         return Contexts(context, self.decoder.encode(null))

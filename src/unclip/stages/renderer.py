@@ -22,7 +22,7 @@ from unclip.networks.tiling import TiledUnet
 from unclip.networks.unet import Unet
 from unclip.networks.upsampler import Upsampler
 from unclip.stages.codec import Codec, PixelCodec, state_shape
-from unclip.stages.conditioner import Condition, Conditioner, UnclipConditioner, UpsamplerConditioner
+from unclip.stages.conditioner import Conditioner, UnclipConditioner, UpsamplerConditioner
 
 INVERSION_FLOOR = 0.1
 """Lowest noise level at which a network that predicts x0 is inverted (see `Renderer.inversion_grid`)."""
@@ -51,13 +51,13 @@ class Renderer:
 
     def denoiser(
         self,
-        condition: Condition,
+        condition: Any,
         *,
         guidance: float = 1.0,
         interval: tuple[float, float] | None = None,
         grid: Float[Tensor, " levels"] | None = None,
     ) -> Denoiser:
-        """Guided network under a condition, its estimates clipped to the codec's range.
+        """Guided network under a condition (a `Condition`), its estimates clipped to the codec's range.
 
         `guidance` is the classifier-free guidance scale (1 is off), within the noise levels of `interval`. `grid` is
         needed where there is a network for the last step.
@@ -93,6 +93,21 @@ class Renderer:
     ) -> Iterator[Step]:
         """Steps of the named sampler down a grid; `options` are the sampler's own, such as DDIM's eta."""
         return SAMPLERS[sampler](denoise, x, grid, noise=noise, **options)
+
+    def sample_from_noise(
+        self,
+        denoise: Denoiser,
+        noise: NoiseSource,
+        *,
+        size: int,
+        steps: int,
+        sampler: str,
+        device: torch.device,
+    ) -> Iterator[Step]:
+        """Steps of the named sampler from pure noise, for square pictures of `size` pixels."""
+        grid = self.grid(steps)
+        x = self.noise_state(noise, grid[0], size, size, device)
+        return self.sample(denoise, x, grid, sampler=sampler, noise=noise)
 
     def _clipped(self, denoise: Denoiser) -> Denoiser:
         return denoise if self.codec.clip_range is None else clip(denoise, *self.codec.clip_range)

@@ -3,11 +3,12 @@
 A field that is None means the model's default. `Sampling.over` fills them; what pictures record is filled.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal, TypeVar
 
-from unclip.config import Param, check, from_dict
+from unclip.config import ConfigError, Param, check, from_dict, override
 from unclip.diffusion.names import SAMPLER_ALIASES, SAMPLER_NAMES, canonical
 from unclip.errors import RequestError
 
@@ -202,6 +203,28 @@ def sampling(**given: Any) -> Sampling:
     while nested["upsamplers"] and not nested["upsamplers"][-1]:
         nested["upsamplers"].pop()
     return from_dict(Sampling, nested, error=RequestError)
+
+
+def assigned(assignments: Sequence[str]) -> Sampling:
+    """`Sampling` from `name=value` texts with short names, or dotted ones such as `decoder.steps=20`.
+
+    Raises `RequestError` for an unknown name or a value out of range.
+    """
+    short = {}
+    dotted = []
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or name not in FLAT_NAMES:
+            dotted.append(assignment)
+            continue
+        try:
+            short[name] = json.loads(text)
+        except json.JSONDecodeError:
+            short[name] = text
+    try:
+        return override(sampling(**short), dotted)
+    except ConfigError as error:
+        raise RequestError(f"{error}; short names are {', '.join(FLAT_NAMES)}") from None
 
 
 def read_sampling(data: Mapping[str, Any]) -> Sampling:

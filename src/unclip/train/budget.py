@@ -20,9 +20,8 @@ from unclip.train.config import TrainConfig
 from unclip.train.ema import copy_of
 from unclip.train.interrupt import Interrupted, stop_requests
 from unclip.train.loop import Run, train, training_device
-from unclip.train.objective import Objective
-from unclip.train.objectives import build_objective
-from unclip.train.run_folder import RunFolder, time_spent
+from unclip.train.run_folder import RunFolder, time_spent, with_precision
+from unclip.train.task import Built, build_task
 
 Clock = Callable[[], float]
 
@@ -37,7 +36,7 @@ PREVIEW_SHARE, MOST_PREVIEWS = 0.03, 5
 RESERVE = 0.04
 # No run is so long: while steps are measured, the schedule stays at its beginning.
 _ENDLESS = 1 << 50
-_SETTLED = ("samples", "validate_every", "preview_every")
+_LENGTH = ("samples", "validate_every", "preview_every")
 # A length that is right to within this share is left as it is.
 CLOSE_ENOUGH = 0.02
 
@@ -65,21 +64,22 @@ def train_within(
     started = clock()
     if not config.out:
         raise ValueError("the config names no folder for the run: set out")
-    begun = settled(config)
+    chosen = training_device(device)
+    config = with_precision(config, chosen)
+    begun = begun_with(config)
     if begun is not None:
         return train(begun, device=device)
-    chosen = training_device(device)
-    objective = build_objective(config, chosen)
+    built = build_task(config, chosen)
     left = seconds - (clock() - started)
-    costs = measure(config, objective, chosen, seconds=left, clock=clock)
+    costs = measure(config, built, chosen, seconds=left, clock=clock)
     config = fitted(config, seconds - (clock() - started), costs)
-    run = Run(config, objective, chosen, RunFolder(config, spent=clock() - started))
+    run = Run(config, built, chosen, RunFolder(config, spent=clock() - started))
     began, first = clock(), run.state.samples
     run.go(until=constant_until(config))
     if run.state.samples > first:
         rate = (run.state.samples - first) / (clock() - began)
         left = (1 - RESERVE) * seconds - (clock() - started)
-        run.settle(settled_again(config, run.state.samples, max(0, int(left * rate))))
+        run.set_length(adjusted_length(config, run.state.samples, max(0, int(left * rate))))
     return run.finish()
 
 
@@ -88,7 +88,7 @@ def constant_until(config: TrainConfig) -> int:
     return int(config.samples * (1 - config.optimizer.decay)) // config.batch * config.batch
 
 
-def settled_again(config: TrainConfig, done: int, more: int) -> TrainConfig:
+def adjusted_length(config: TrainConfig, done: int, more: int) -> TrainConfig:
     """The config of a run that goes on for about `more` samples, and whose schedule up to `done` is the same.
 
     The rate needs some steps to fall in, so the rest is a tenth of what is done at least, even if that takes longer.
@@ -106,7 +106,7 @@ def settled_again(config: TrainConfig, done: int, more: int) -> TrainConfig:
     return replace(config, samples=samples, optimizer=optimizer)
 
 
-def settled(config: TrainConfig) -> TrainConfig | None:
+def begun_with(config: TrainConfig) -> TrainConfig | None:
     """The config with the length that a begun run in its folder has; None where none has begun."""
     file = Path(config.out) / "config.json"
     if not file.exists():
@@ -114,18 +114,18 @@ def settled(config: TrainConfig) -> TrainConfig | None:
     begun = json.loads(file.read_text(encoding="utf-8"))
     schedule = {name: begun["optimizer"][name] for name in ("warmup", "decay")}
     return replace(
-        config, **{name: begun[name] for name in _SETTLED}, optimizer=replace(config.optimizer, **schedule)
+        config, **{name: begun[name] for name in _LENGTH}, optimizer=replace(config.optimizer, **schedule)
     )
 
 
 def measure(
-    config: TrainConfig, objective: Objective, device: torch.device, *, seconds: float, clock: Clock
+    config: TrainConfig, built: Built, device: torch.device, *, seconds: float, clock: Clock
 ) -> Costs:
     """What the run's parts cost on this machine; the network is as before. Raises `Interrupted`."""
-    weights = copy_of(objective.model.state_dict())
+    weights = copy_of(built.task.state_dict())
     with TemporaryDirectory() as folder, stop_requests() as stop:
         trial = replace(config, out=folder, samples=_ENDLESS, keep="last")
-        run = Run(trial, objective, device, RunFolder(trial))
+        run = Run(trial, built, device, RunFolder(trial))
 
         def taken(part: Callable[[], Any]) -> float:
             if stop.signal is not None:
@@ -140,7 +140,8 @@ def measure(
         while len(steps) < MEASURED_STEPS or sum(steps) < MEASURED_SHARE * seconds:
             steps.append(taken(run.step))
         costs = Costs(sum(steps) / len(steps), taken(run.validate), taken(run.preview))
-    objective.model.load_state_dict(weights)
+        run.prefetcher.close()
+    built.task.load_state_dict(weights)
     return costs
 
 
@@ -190,9 +191,9 @@ def train_all(
             report(f"{name}: {config.samples:,} samples")
             models[name] = train(config, device=device)
             continue
-        if settled(config) is None:
+        if begun_with(config) is None:
             spent = sum(time_spent(Path(one.out)) for one, _ in stages.values())
-            waiting = [share for one, share in stages.values() if settled(one) is None]
+            waiting = [share for one, share in stages.values() if begun_with(one) is None]
             allotted = (seconds - spent) * share / sum(waiting)
             if allotted <= 0:
                 raise BudgetSpent(

@@ -13,14 +13,14 @@ from unclip.checkpoints.manifest import read_manifest
 from unclip.images import write_atomically
 from unclip.networks.clip import Clip
 from unclip.tokenizers.clip import ClipTokenizer
-from unclip.train.config import TrainConfig
+from unclip.train.config import ClipDependent
 from unclip.train.source import Source
 
 
 class ClipRun:
     """The finished CLIP stage that `config.clip` names: frozen network, tokenizer, and a hash of both."""
 
-    def __init__(self, config: TrainConfig, device: torch.device):
+    def __init__(self, config: ClipDependent, device: torch.device):
         if not config.clip:
             raise ValueError(
                 f"the {config.stage} stage learns from a CLIP: train that first, or name its run with clip=FOLDER"

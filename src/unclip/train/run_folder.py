@@ -3,17 +3,31 @@
 import json
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from PIL import Image
 
-from unclip.config import ConfigError, from_dict, to_dict
+from unclip.config import ConfigError, to_dict
 from unclip.images import save_picture, write_atomically
-from unclip.train.config import TrainConfig
+from unclip.nn.precision import choose
+from unclip.train.config import TrainConfig, read_config
 
-# A run may go on with other values of these: no weight depends on them (but see `_binding`).
-_FREE = {"out", "validate_every", "preview_every", "checkpoint_seconds", "checkpoints_kept"}
+C = TypeVar("C", bound=TrainConfig)
+
+# A run may be resumed with other values of these: no weight depends on them (but see `_binding`).
+_FREE = {"out", "validate_every", "preview_every", "checkpoint_seconds", "checkpoints_kept", "prefetch"}
+
+
+def with_precision(config: C, device: torch.device) -> C:
+    """The config with the precision of the run in its folder, or else the one chosen for `device`, in place of "auto"."""
+    if config.precision != "auto":
+        return config
+    file = Path(config.out) / "config.json"
+    recorded = json.loads(file.read_text(encoding="utf-8")).get("precision") if file.exists() else None
+    return replace(config, precision=recorded or choose("auto", device))
 
 
 class RunFolder:
@@ -30,18 +44,18 @@ class RunFolder:
         self._started = time.monotonic() - (spent or time_spent(self.path))
         file = self.path / "config.json"
         if file.exists():
-            old = _binding(_completed(json.loads(file.read_text(encoding="utf-8"))))
+            old = _binding(_completed(json.loads(file.read_text(encoding="utf-8")), self.path))
             new = _binding(json.loads(json.dumps(to_dict(config))))
             changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
             if changed:
                 raise ValueError(
                     f"{self.path} holds a run of another config (it differs in {', '.join(changed)}): "
-                    "choose another --out, or remove that folder to start anew"
+                    "choose another --out, or remove that folder to start over"
                 )
-        self.settle(config)
+        self.write_config(config)
 
-    def settle(self, config: TrainConfig) -> None:
-        """Write down that the run is of this config."""
+    def write_config(self, config: TrainConfig) -> None:
+        """Record the run's config."""
         write_atomically(
             self.path / "config.json", json.dumps(to_dict(config), indent=2).encode(), force=True
         )
@@ -98,12 +112,15 @@ def time_spent(path: Path) -> float:
     return next((json.loads(line)["seconds"] for line in reversed(lines) if _is_within(line, math.inf)), 0.0)
 
 
-def _completed(data: dict[str, Any]) -> dict[str, Any]:
-    """`data` with the defaults of fields that a newer version added, so that an older version's run goes on."""
+def _completed(data: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The JSON of a config as this version writes it, so that a run of an older version can be resumed."""
     try:
-        return json.loads(json.dumps(to_dict(from_dict(TrainConfig, data))))
-    except ConfigError:
-        return data
+        return json.loads(json.dumps(to_dict(read_config(data))))
+    except ConfigError as error:
+        raise ValueError(
+            f"{path} holds a run that this version cannot resume ({error}): finish it with the version that began it, "
+            "choose another --out, or remove that folder to start over"
+        ) from None
 
 
 def _binding(config: dict[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 import contextlib
 import hashlib
+import json
+import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,10 +17,10 @@ from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from torch import Tensor
 
 from unclip.data.dataset import Dataset, open_dataset
-from unclip.data.everyday import is_everyday
+from unclip.data.decoded_cache import DecodedCache
 from unclip.data.order import Order
-from unclip.data.resident import Resident
 from unclip.data.sample import BadSample, BadSamples, digest_of
+from unclip.datasets import derived
 from unclip.images import from_uint8
 from unclip.rng import Noise, derive
 from unclip.train.config import DataConfig, TrainConfig
@@ -25,7 +28,7 @@ from unclip.train.config import DataConfig, TrainConfig
 Part = Literal["train", "validation"]
 
 
-class PassedOver(UserWarning):
+class SkippedSamples(UserWarning):
     """Some pictures or captions cannot be used, and the run goes on without them."""
 
 
@@ -45,24 +48,22 @@ class Source:
         if size is not None:
             check_resolution(dataset, size)
         self._content = dataset.fingerprint
-        self.resident = Resident.load(dataset, size or data.size, cache=cache, bad=bad)
+        self.decoded = DecodedCache.load(dataset, size or data.size, cache=cache, bad=bad)
         if len(bad):
-            warnings.warn(f"{data.path}: passed over {bad.summary()}", PassedOver, stacklevel=2)
+            warnings.warn(f"{data.path}: passed over {bad.summary()}", SkippedSamples, stacklevel=2)
         if shared:
-            held_out = chosen_by_key([sample.key for sample in self.resident.samples], data.held_out)
-            self.resident = _rows(self.resident, held_out if part == "validation" else ~held_out)
-        self.order = Order(len(self.resident), derive(config.seed, "order"), weights_of(self.resident, data))
-        self._pixels = _in_device_memory(self.resident, device)
+            held_out = chosen_by_key([sample.key for sample in self.decoded.samples], data.held_out)
+            self.decoded = _rows(self.decoded, held_out if part == "validation" else ~held_out)
+        self.order = Order(len(self.decoded), derive(config.seed, "order"), weights_of(self.decoded, data))
+        self._pixels = _in_device_memory(self.decoded, device)
 
     def __len__(self) -> int:
-        return len(self.resident)
+        return len(self.decoded)
 
     @property
     def fingerprint(self) -> str:
         """Names the pictures, their order and size: what is computed from them is kept under it."""
-        return digest_of([self._content, self.resident.size, *(one.key for one in self.resident.samples)])[
-            :24
-        ]
+        return digest_of([self._content, self.decoded.size, *(one.key for one in self.decoded.samples)])[:24]
 
     def pictures_between(self, start: int, stop: int) -> Float[Tensor, "b 3 s s"]:
         """Pictures `start` to `stop` in the data set's own order, for passes over all of it."""
@@ -74,14 +75,14 @@ class Source:
 
     def key(self, number: int) -> str:
         """The key of the picture that sample `number` shows."""
-        return self.resident.samples[int(self.order.indices(number, number + 1)[0])].key
+        return self.decoded.samples[int(self.order.indices(number, number + 1)[0])].key
 
     def pictures(
         self, indices: Int64[np.ndarray, " b"], noise: Noise | None = None
     ) -> Float[Tensor, "b 3 s s"]:
         """Pictures in [-1, 1] on the device, moved a little where `noise` is given and the config says so."""
         if self._pixels is None:
-            pixels = self.resident.pictures(indices).to(self.device)
+            pixels = self.decoded.pictures(indices).to(self.device)
         else:
             pixels = self._pixels[torch.from_numpy(indices).to(self.device)]
         if noise is not None and self.shift:
@@ -92,11 +93,11 @@ class Source:
         self, indices: Int64[np.ndarray, " b"], corners: Int64[Tensor, "b 2"], side: int
     ) -> Float[Tensor, "b 3 w w"]:
         """The square of `side` pixels at its corner (down, right) of each picture, in [-1, 1] on the device."""
-        return from_uint8(self.resident.squares(indices, corners, side).to(self.device))
+        return from_uint8(self.decoded.squares(indices, corners, side).to(self.device))
 
     def captions(self, indices: Int64[np.ndarray, " b"], noise: Noise | None = None) -> list[str]:
         """One caption of each picture: drawn with `noise`, or else its first."""
-        samples = [self.resident.samples[index] for index in indices]
+        samples = [self.decoded.samples[index] for index in indices]
         if noise is None:
             return [sample.captions[0] for sample in samples]
         draws = noise.fork("caption").uniform().tolist()
@@ -107,7 +108,7 @@ class Source:
 
         Raises ValueError where there are others than so many.
         """
-        told = [self.resident.samples[index].meta.get("augment") or [0.0] * count for index in indices]
+        told = [self.decoded.samples[index].meta.get("augment") or [0.0] * count for index in indices]
         if other := next((each for each in told if len(each) != count), None):
             raise ValueError(
                 f"the data tell {len(other)} numbers of an augmentation, the decoder reads {count}"
@@ -116,7 +117,7 @@ class Source:
 
     def all_captions(self) -> list[str]:
         """Every caption of every picture."""
-        return [caption for sample in self.resident.samples for caption in sample.captions]
+        return [caption for sample in self.decoded.samples for caption in sample.captions]
 
 
 def open_part(data: DataConfig, part: Part, bad: BadSamples) -> tuple[Dataset, bool]:
@@ -137,7 +138,7 @@ def check_resolution(dataset: Dataset, size: int) -> None:
     They would be enlarged, and teach that large pictures are blurred.
     """
     sides = []
-    for index in spread(9, len(dataset)):
+    for index in evenly_spaced(9, len(dataset)):
         with contextlib.suppress(BadSample):
             sides.append(min(dataset.picture(int(index), None).shape[1:]))
     if sides and (middle := int(np.median(sides))) < size:
@@ -167,32 +168,33 @@ def _has_splits(path: Path) -> bool:
     return any(tar.stem.count("-") >= 2 for tar in path.glob("*.tar"))
 
 
-def _rows(resident: Resident, chosen: Bool[np.ndarray, " n"]) -> Resident:
-    samples = [sample for sample, taken in zip(resident.samples, chosen) if taken]
-    return replace(resident, rows=resident.rows[chosen], samples=samples)
+def _rows(decoded: DecodedCache, chosen: Bool[np.ndarray, " n"]) -> DecodedCache:
+    samples = [sample for sample, taken in zip(decoded.samples, chosen) if taken]
+    return replace(decoded, rows=decoded.rows[chosen], samples=samples)
 
 
-def _in_device_memory(resident: Resident, device: torch.device) -> UInt8[Tensor, "n 3 s s"] | None:
+def _in_device_memory(decoded: DecodedCache, device: torch.device) -> UInt8[Tensor, "n 3 s s"] | None:
     """All pictures on a GPU, if they take less than half of its free memory; None: they stay memory-mapped."""
     if device.type != "cuda":
         return None
-    if len(resident) * resident.data[0].nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+    if len(decoded) * decoded.data[0].nbytes > torch.cuda.mem_get_info(device)[0] / 2:
         return None
-    return torch.from_numpy(resident.data[resident.rows]).to(device)
+    return torch.from_numpy(decoded.data[decoded.rows]).to(device)
 
 
-def weights_of(resident: Resident, data: DataConfig) -> Float64[np.ndarray, " n"]:
-    """The samples' weights, times the factors of what they show. Raises ValueError for a factor outside of (0, 1]."""
-    factors = {f"kinds.{kind}": factor for kind, factor in data.kinds.items()} | {"uncommon": data.uncommon}
-    for name, factor in factors.items():
-        if not 0 < factor <= 1:
-            raise ValueError(f"data.{name} is {factor}; give a factor in (0, 1]")
-    seen = [
-        data.kinds.get(sample.meta.get("kind", ""), 1.0)
-        * (1.0 if is_everyday(sample.meta) else data.uncommon)
-        for sample in resident.samples
+def weights_of(decoded: DecodedCache, data: DataConfig) -> Float64[np.ndarray, " n"]:
+    """The samples' weights, times the factors of their metadata (`DataConfig.factors`)."""
+    factors = [
+        math.prod(values.get(_value(sample.meta, name), 1.0) for name, values in data.factors.items())
+        for sample in decoded.samples
     ]
-    return resident.weights * np.array(seen)
+    return decoded.weights * np.array(factors)
+
+
+def _value(meta: Mapping[str, Any], name: str) -> str:
+    """A field of a sample's metadata as text: "true" and "false" for booleans, "" without one."""
+    value = derived(meta, name)
+    return value if isinstance(value, str) else "" if value is None else json.dumps(value)
 
 
 def shifted(pixels: UInt8[Tensor, "b 3 s s"], offsets: Int64[Tensor, "b 2"]) -> UInt8[Tensor, "b 3 s s"]:
@@ -206,6 +208,6 @@ def shifted(pixels: UInt8[Tensor, "b 3 s s"], offsets: Int64[Tensor, "b 2"]) -> 
     return rearrange(moved, "b h w c -> b c h w").contiguous()
 
 
-def spread(count: int, of: int) -> Int64[np.ndarray, " n"]:
-    """At most `count` indices, evenly spread over `of` samples: the same held-out pictures at every validation."""
+def evenly_spaced(count: int, of: int) -> Int64[np.ndarray, " n"]:
+    """At most `count` indices, evenly spaced over `of` samples: the same held-out pictures at every validation."""
     return np.unique(np.linspace(0, of - 1, min(count, of)).round().astype(np.int64))

@@ -113,15 +113,23 @@ class TrainingState:
     def _read(self, checkpoint: Path) -> None:
         manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
         model, ema, tensors = (load_file(checkpoint / f"{name}.safetensors") for name in PARTS)
-        self.model.load_state_dict(model)
-        self.ema.load_state_dict(ema)
+        self.model.load_state_dict(self._named(model))
+        self.ema.load_state_dict(self._named(ema))
         states = _unflatten(tensors, manifest["optimizers"])
         for optimizer, state in zip(self.optimizers, states, strict=True):
             optimizer.load_state_dict(state)
             _lay_out_as_parameters(optimizer)
         self.samples, self.steps = manifest["samples"], manifest["steps"]
         if BEST in manifest:
-            self.best = Best(**manifest[BEST], average=load_file(checkpoint / f"{BEST}.safetensors"))
+            self.best = Best(
+                **manifest[BEST], average=self._named(load_file(checkpoint / f"{BEST}.safetensors"))
+            )
+
+    def _named(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights by this version's names: checkpoints of 0.1 have the network's, without that of the task."""
+        if weights.keys() == self.model.state_dict().keys():
+            return weights
+        return {f"network.{name}": weight for name, weight in weights.items()}
 
 
 def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:

@@ -72,14 +72,55 @@ class Generate(Request):
 
 def _draw(session: "Session", orders: Sequence[Generate], size: int) -> "Iterator[Image]":
     for batch in session.batches(len(orders)):
-        chosen, first = [orders[index] for index in batch], batch.start
-        seeds = session.seeds([order.seed or 0 for order in chosen])
-        captions = session.captions([str(order.prompt) for order in chosen])
-        negatives = [order.negative or "" for order in chosen]
-        negative = session.captions(negatives) if any(negatives) else None
-        z_i = session.sample_prior(captions, seeds, negative, first)
-        condition = stages.conditioner.Condition(z_i=z_i, captions=captions, negative=negative)
-        small = session.decode(condition, seeds, first=first)
-        pixels = session.enlarge(small, seeds, size, first=first)
-        for k, order in enumerate(chosen):
-            yield session.result(pixels[k], order, z_i=None if z_i is None else z_i[k], prior=True)
+        yield from _draw_batch(session, [orders[index] for index in batch], size, batch.start)
+
+
+def draw_together(session: "Session", requests: Sequence[Generate]) -> "list[Image]":
+    """Pictures of requests for one picture each, with their seeds, computed in one batch.
+
+    A picture equals the one that its request makes alone, to the rounding of larger batches. Raises `RequestError` for
+    several pictures in one request, and for requests that cannot share a batch: of different sizes, or some with a
+    negative prompt and some without.
+    """
+    if any(request.n != 1 or len(request.prompts) != 1 for request in requests):
+        raise RequestError("requests in one batch make one picture each: set n to 1 and give one prompt")
+    sizes = {session.size(request.size) for request in requests}
+    if len(sizes) > 1:
+        raise RequestError(
+            f"requests in one batch have the sizes {', '.join(map(str, sorted(sizes)))}: give one size"
+        )
+    (size,) = sizes
+    orders = [
+        replace(
+            request,
+            prompt=request.prompts[0],
+            negative=given_text(request.negative),
+            size=size,
+        )
+        for request in requests
+    ]
+    if len({order.negative is None for order in orders}) > 1:
+        raise RequestError("of requests in one batch, either all have a negative prompt or none has")
+    session.begin(each=session.prior_steps + session.render_steps(size), pictures=len(orders))
+    return _draw_batch(session, orders, size)
+
+
+def _draw_batch(session: "Session", orders: Sequence[Generate], size: int, first: int = 0) -> "list[Image]":
+    seeds = session.seeds([order.seed or 0 for order in orders])
+    captions = session.captions([str(order.prompt) for order in orders])
+    negatives = [order.negative or "" for order in orders]
+    negative = session.captions(negatives) if any(negatives) else None
+    z_i = session.sample_prior(captions, seeds, negative, first)
+    condition = stages.conditioner.Condition(z_i=z_i, captions=captions, negative=negative)
+    small = session.decode(condition, seeds, first=first)
+    pixels = session.enlarge(small, seeds, size, first=first)
+    return [
+        session.result(
+            pixels[k],
+            order,
+            z_i=None if z_i is None else z_i[k],
+            prior=True,
+            warnings=session.truncations(str(order.prompt), order.negative),
+        )
+        for k, order in enumerate(orders)
+    ]

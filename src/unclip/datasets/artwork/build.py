@@ -1,7 +1,7 @@
 """Build the artwork data set: drawings of five emoji styles, rasterised into tar shards with captions.
 
 `build` is deterministic: the same packages, options and library versions give the same bytes, whatever the number of
-workers. See `artwork_plan` for what is made and what is held out.
+workers. See `plan` for what is made and what is held out.
 """
 
 import json
@@ -13,12 +13,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from unclip.data import canvas, drawings
-from unclip.data.artwork_plan import SPLITS, Job, Layer, Plan, digest
-from unclip.data.canvas import Placement
-from unclip.data.colours import Palette, map_colours, measure, recolouring
-from unclip.data.drawings import Drawing
 from unclip.data.shards import ShardWriter
+from unclip.datasets.artwork import canvas, drawings
+from unclip.datasets.artwork.canvas import Placement
+from unclip.datasets.artwork.colours import Palette, map_colours, measure, recolouring
+from unclip.datasets.artwork.drawings import Drawing
+from unclip.datasets.artwork.plan import SPLITS, Job, Layer, Plan, digest
 from unclip.images import write_atomically
 
 #: Side of the small pictures on which colours are measured.

@@ -16,10 +16,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unclip.data import captions
-from unclip.data.canvas import Placement
-from unclip.data.colours import PALETTE, Palette
-from unclip.data.drawings import Drawing
+from unclip.datasets.artwork import captions
+from unclip.datasets.artwork.canvas import Placement
+from unclip.datasets.artwork.colours import PALETTE, Palette
+from unclip.datasets.artwork.drawings import Drawing
 
 SPLITS = ("train", "val", "heldout-style", "heldout-colour", "heldout-pair")
 

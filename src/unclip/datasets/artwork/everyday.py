@@ -1,6 +1,6 @@
 """Things that people ask for first: 265 of the 1,900 that the artwork set draws, by their names in CLDR.
 
-A model that has little time learns these well rather than all of them badly (`DataConfig.uncommon`).
+A model that has little time learns these well rather than all of them badly (`data.factors.everyday`).
 """
 
 from collections.abc import Mapping

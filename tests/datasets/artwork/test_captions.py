@@ -2,8 +2,8 @@
 
 import pytest
 
-from unclip.data import captions
-from unclip.data.drawings import Concept
+from unclip.datasets.artwork import captions
+from unclip.datasets.artwork.drawings import Concept
 
 APPLE = Concept(id="1F34E", label="red apple", keywords=("apple", "food", "fruit", "red"), names=("apple",),
                 group="food-drink", subgroup="food-fruit")  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the stages hand to their losses."""
+"""What the stages hand to their networks."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ import torch
 from unclip.checkpoints.io import space_of
 from unclip.diffusion.parametrization import Preconditioned
 from unclip.rng import Noise
-from unclip.train.objectives.clip import same_tokens
-from unclip.train.objectives.hints import random_hint
+from unclip.train.tasks.clip import same_tokens
+from unclip.train.tasks.hints import random_hint
 
 
 def is_rectangle(mask):
@@ -32,6 +32,11 @@ def test_hints():
         assert is_rectangle(kept) or is_rectangle(1 - kept)
 
 
+def loss_of(run, numbers):
+    noise = Noise(numbers.tolist())
+    return run.task(run.batches.batch(numbers, noise), noise)
+
+
 def test_equal_captions_are_found():
     tokens = torch.tensor([[1, 2, 0], [1, 3, 0], [1, 2, 0]])
     expected = torch.tensor([[1, 0, 1], [0, 1, 0], [1, 0, 1]]).bool()
@@ -40,21 +45,21 @@ def test_equal_captions_are_found():
 
 def test_equal_captions_are_no_negatives(small, begin):
     """Two pictures of one caption: each caption has only its own picture left, and nothing is to be learned."""
-    objective = begin(small("clip")).objective
-    source = objective.train
-    first = source.resident.samples[int(source.indices(np.array([0]))[0])].captions
+    run = begin(small("clip"))
+    source = run.batches.train
+    first = source.decoded.samples[int(source.indices(np.array([0]))[0])].captions
     source.captions = lambda indices, noise=None: [first[0]] * len(indices)
     numbers = np.arange(2)
-    assert objective.loss(numbers, Noise(numbers.tolist())).loss.item() == 0
+    assert loss_of(run, numbers).loss.item() == 0
     source.captions = lambda indices, noise=None: [first[0], first[1]]
-    assert objective.loss(numbers, Noise(numbers.tolist())).loss.item() > 0
+    assert loss_of(run, numbers).loss.item() > 0
 
 
 def test_a_caption_that_fits_both_pictures_is_no_negative_though_another_was_drawn(small, begin):
     """Pictures share captions, of which each draws one: what the other drew fits it as well."""
-    objective = begin(small("clip")).objective
-    source = objective.train
-    everything = [sample.captions for sample in source.resident.samples]
+    run = begin(small("clip"))
+    source = run.batches.train
+    everything = [sample.captions for sample in source.decoded.samples]
     twin = everything.index(everything[0], 1)
     other = next(index for index, captions in enumerate(everything) if not set(captions) & set(everything[0]))
     numbers = np.arange(2)
@@ -62,7 +67,7 @@ def test_a_caption_that_fits_both_pictures_is_no_negative_though_another_was_dra
     def loss(second: int) -> float:
         source.indices = lambda numbers: np.array([0, second])
         source.captions = lambda indices, noise=None: [everything[0][0], everything[second][1]]
-        return objective.loss(numbers, Noise(numbers.tolist())).loss.item()
+        return loss_of(run, numbers).loss.item()
 
     assert everything[0][0] != everything[0][1]
     assert loss(twin) == 0
@@ -74,15 +79,15 @@ class Seen(Exception):
 
 
 def test_the_decoder_loses_its_conditions_as_often_as_the_paper_says(small, begin, monkeypatch):
-    objective = begin(small("decoder")).objective
+    run = begin(small("decoder"))
     numbers = np.arange(800)
 
     def encode(condition):
         raise Seen(condition)
 
-    monkeypatch.setattr(objective.model, "encode", encode)
+    monkeypatch.setattr(run.task.network, "encode", encode)
     with pytest.raises(Seen) as seen:
-        objective.loss(numbers, Noise(numbers.tolist()))
+        loss_of(run, numbers)
     (condition,) = seen.value.args
     image, caption = ~condition.keep_image, ~condition.keep_caption
     # Four standard errors: 0.042 and 0.071; and each is dropped without regard to the other.
@@ -92,8 +97,9 @@ def test_the_decoder_loses_its_conditions_as_often_as_the_paper_says(small, begi
 
 
 def test_the_decoder_is_told_how_its_pictures_were_moved(small, begin, monkeypatch):
-    objective = begin(small("decoder", "model.augmentation=2")).objective
-    samples = objective.train.resident.samples
+    run = begin(small("decoder", "model.augmentation=2"))
+    source = run.batches.train
+    samples = source.decoded.samples
     for number, sample in enumerate(samples):
         sample.meta["augment"] = [float(number), 1.0]
     numbers = np.arange(6)
@@ -101,65 +107,80 @@ def test_the_decoder_is_told_how_its_pictures_were_moved(small, begin, monkeypat
     def encode(condition):
         raise Seen(condition.augmentation)
 
-    monkeypatch.setattr(objective.model, "encode", encode)
+    monkeypatch.setattr(run.task.network, "encode", encode)
     with pytest.raises(Seen) as seen:
-        objective.loss(numbers, Noise(numbers.tolist()))
-    rows = objective.train.indices(numbers)
+        loss_of(run, numbers)
+    rows = source.indices(numbers)
     assert seen.value.args[0].tolist() == [[float(row), 1.0] for row in rows]
     del samples[rows[0]].meta["augment"]
-    assert objective.train.augmentations(rows[:1], 2).tolist() == [[0.0, 0.0]]
+    assert source.augmentations(rows[:1], 2).tolist() == [[0.0, 0.0]]
     with pytest.raises(ValueError, match="tell 2 numbers of an augmentation, the decoder reads 5"):
-        objective.train.augmentations(rows, 5)
+        source.augmentations(rows, 5)
 
 
 def test_the_expected_loss_is_learned_beside(small, begin):
-    objective = begin(small("decoder", "model.uncertainty=true")).objective
+    run = begin(small("decoder", "uncertainty=true"))
     numbers = np.arange(4)
-    found = objective.loss(numbers, Noise(numbers.tolist()))
+    found = loss_of(run, numbers)
     torch.testing.assert_close(found.loss.detach(), found.metrics["unweighted"])
     found.loss.backward()
-    assert objective.model.uncertainty.bias.grad.item() == pytest.approx(1 - found.loss.item(), abs=1e-5)
+    assert run.task.uncertainty.bias.grad.item() == pytest.approx(1 - found.loss.item(), abs=1e-5)
 
 
 def test_the_prior_loses_a_tenth_of_its_captions(small, begin):
-    objective = begin(small("prior")).objective
+    run = begin(small("prior"))
     numbers = np.arange(800)
 
     def network(x, label, condition):
         raise Seen(condition)
 
-    objective.training_denoiser = Preconditioned(network, objective.process)
+    run.task.training_denoiser = Preconditioned(network, run.task.process)
     with pytest.raises(Seen) as seen:
-        objective.loss(numbers, Noise(numbers.tolist()))
+        loss_of(run, numbers)
     dropped = ~seen.value.args[0].keep
     assert dropped.float().mean().item() == pytest.approx(0.1, abs=0.042)
 
 
 def test_the_prior_learns_standardised_embeddings(small, begin):
-    objective = begin(small("prior")).objective
-    standardised = objective.model.standardise(objective.train_embeddings)
+    run = begin(small("prior"))
+    network, embeddings = run.task.network, run.batches.train_embeddings
+    standardised = network.standardise(embeddings)
     torch.testing.assert_close(standardised.mean(0), torch.zeros(8), rtol=0, atol=1e-4)
     assert standardised.square().mean().item() == pytest.approx(1, rel=1e-4)
-    restored = objective.model.unstandardise(standardised)
-    torch.testing.assert_close(restored, objective.train_embeddings)
+    torch.testing.assert_close(network.unstandardise(standardised), embeddings)
 
 
 def test_the_decoder_takes_after_its_clip(small, begin):
-    objective = begin(small("decoder")).objective
-    config, tokenizer = objective.model.config, objective.clip.tokenizer
-    assert config.embedding == objective.clip.embedding == 8
-    assert objective.space == space_of(objective.clip.clip)
+    run = begin(small("decoder"))
+    batches = run.batches
+    config, tokenizer = run.task.network.config, batches.clip.tokenizer
+    assert config.embedding == batches.clip.embedding == 8
+    assert batches.space == space_of(batches.clip.clip)
     assert config.caption.vocabulary == tokenizer.vocabulary
     assert (config.caption.end, config.caption.context) == (tokenizer.end, tokenizer.context)
-    scaled = objective.train_embeddings * config.embedding_scale
+    scaled = batches.train_embeddings * config.embedding_scale
     assert scaled.square().mean().item() == pytest.approx(1, rel=1e-3)
 
 
 def test_embeddings_are_computed_once(small, begin, monkeypatch):
     config = small("decoder")
-    first = begin(config).objective
+    first = begin(config).batches
     monkeypatch.setattr(type(first.clip.clip), "encode_image", None)
-    again = begin(config).objective
+    again = begin(config).batches
     assert torch.equal(again.train_embeddings, first.train_embeddings)
     assert torch.equal(again.held_out_embeddings, first.held_out_embeddings)
     assert len(first.train_embeddings) == len(first.train)
+
+
+@pytest.mark.parametrize("stage", ["clip", "prior", "decoder", "upsampler"])
+def test_every_trained_weight_is_reached_through_forward(small, begin, stage):
+    """As wrappers such as DDP and FSDP require; and nothing but trained weights and the network's buffers is state."""
+    extra = ("uncertainty=true",) if stage == "decoder" else ()
+    run = begin(small(stage, *extra))
+    loss_of(run, np.arange(8)).loss.backward()
+    trained = dict(run.task.named_parameters())
+    assert all(weight.requires_grad and weight.grad is not None for weight in trained.values())
+    network = {f"network.{name}" for name in run.task.network.state_dict()}
+    assert run.task.state_dict().keys() - network == (
+        {"uncertainty.weight", "uncertainty.bias"} if extra else set()
+    )

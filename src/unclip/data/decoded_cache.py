@@ -17,7 +17,7 @@ from unclip.images import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resident:
+class DecodedCache:
     """Pictures, captions and weights of the good samples of a data set, at one size.
 
     data: uint8 (m, 3, s, s), memory-mapped; rows: for each sample its row of `data`; samples: their text.
@@ -37,7 +37,7 @@ class Resident:
         workers: int | None = None,
         bad: BadSamples | None = None,
         report: Callable[[str], None] = lambda line: None,
-    ) -> "Resident":
+    ) -> "DecodedCache":
         """Decode `dataset` at `size`, or find it in the folder `cache` (default: a folder for temporary files).
 
         The cache is keyed by the data set's fingerprint and appears only when complete. Bad samples are left out, counted
@@ -72,7 +72,7 @@ class Resident:
         bad.check(len(dataset) + before)
         if len(bad):
             report(bad.summary())
-        return Resident(
+        return DecodedCache(
             data=np.load(array, mmap_mode="r"), rows=np.array(rows, dtype=np.int64), samples=samples, bad=bad
         )
 

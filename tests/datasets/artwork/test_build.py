@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unclip.data import canvas, captions, drawings
-from unclip.data.artwork import build
-from unclip.data.artwork_plan import Layer, Plan, share
-from unclip.data.canvas import Placement
-from unclip.data.colours import map_colours, measure, recolouring
 from unclip.data.dataset import open_dataset
+from unclip.datasets.artwork import canvas, captions, drawings
+from unclip.datasets.artwork.build import build
+from unclip.datasets.artwork.canvas import Placement
+from unclip.datasets.artwork.colours import map_colours, measure, recolouring
+from unclip.datasets.artwork.plan import Layer, Plan, share
 
 PACKAGES = Path(__file__).parent / "packages"
 SMALL = {
@@ -246,7 +246,7 @@ def test_limit_keeps_whole_concepts(tmp_path):
 
 
 def test_the_lock_file_pins_every_package_and_no_address():
-    lock = json.loads((Path(__file__).parents[2] / "artwork" / "package-lock.json").read_text())
+    lock = json.loads((Path(__file__).parents[3] / "artwork" / "package-lock.json").read_text())
     packages = {name.removeprefix("node_modules/"): one for name, one in lock["packages"].items() if name}
     assert set(drawings.versions(PACKAGES)) <= set(packages)
     assert all(one["version"] and one["integrity"].startswith("sha512-") for one in packages.values())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from unclip.data.drawings import Drawing
+from unclip.datasets.artwork.drawings import Drawing
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from unclip.data.dataset import open_dataset
-from unclip.data.resident import Resident
+from unclip.data.decoded_cache import DecodedCache
 from unclip.data.sample import BadSamples, TooManyBadSamples
 from unclip.data.shapes import Shapes
 
@@ -24,57 +24,57 @@ def folder(tmp_path):
 
 
 def test_pictures_and_texts(folder, tmp_path):
-    resident = Resident.load(open_dataset(folder), 8, tmp_path / "cache")
-    assert (len(resident), resident.size) == (6, 8)
-    pictures = resident.pictures([5, 0, 5])
+    decoded = DecodedCache.load(open_dataset(folder), 8, tmp_path / "cache")
+    assert (len(decoded), decoded.size) == (6, 8)
+    pictures = decoded.pictures([5, 0, 5])
     assert pictures.dtype == torch.uint8
     assert pictures.shape == (3, 3, 8, 8)
     assert pictures[:, 0, 0, 0].tolist() == [100, 0, 100]
-    assert resident.captions(2) == ("grey 2",)
-    assert resident.weights.tolist() == [0.5] * 6
+    assert decoded.captions(2) == ("grey 2",)
+    assert decoded.weights.tolist() == [0.5] * 6
 
 
 def test_second_load_decodes_nothing(folder, tmp_path):
     lines: list[str] = []
-    Resident.load(open_dataset(folder), 8, tmp_path / "cache", report=lines.append)
+    DecodedCache.load(open_dataset(folder), 8, tmp_path / "cache", report=lines.append)
     assert len(lines) == 1
-    again = Resident.load(open_dataset(folder), 8, tmp_path / "cache", report=lines.append)
+    again = DecodedCache.load(open_dataset(folder), 8, tmp_path / "cache", report=lines.append)
     assert len(lines) == 1
     assert again.pictures([3])[0, 0, 0, 0] == 60
-    Resident.load(open_dataset(folder), 4, tmp_path / "cache", report=lines.append)
+    DecodedCache.load(open_dataset(folder), 4, tmp_path / "cache", report=lines.append)
     assert len(lines) == 2
 
 
 def test_half_written_cache_is_not_believed(folder, tmp_path):
     cache = tmp_path / "cache"
-    Resident.load(open_dataset(folder), 8, cache)
+    DecodedCache.load(open_dataset(folder), 8, cache)
     array, record = next(cache.glob("*.npy")), next(cache.glob("*.json"))
     array.write_bytes(array.read_bytes()[:200])
-    assert Resident.load(open_dataset(folder), 8, cache).pictures([1])[0, 0, 0, 0] == 20
+    assert DecodedCache.load(open_dataset(folder), 8, cache).pictures([1])[0, 0, 0, 0] == 20
     record.unlink()
-    assert Resident.load(open_dataset(folder), 8, cache).pictures([2])[0, 0, 0, 0] == 40
+    assert DecodedCache.load(open_dataset(folder), 8, cache).pictures([2])[0, 0, 0, 0] == 40
     assert not list(cache.glob(".*partial"))
 
 
 def test_bad_samples_are_left_out(folder, tmp_path):
     (folder / "2.png").write_bytes(b"broken")
     with pytest.raises(TooManyBadSamples, match=r"2\.png"):
-        Resident.load(open_dataset(folder), 8, tmp_path / "cache", bad=BadSamples(limit=0.0))
+        DecodedCache.load(open_dataset(folder), 8, tmp_path / "cache", bad=BadSamples(limit=0.0))
     bad = BadSamples(limit=0.5)
-    resident = Resident.load(open_dataset(folder), 8, tmp_path / "cache", bad=bad)
+    decoded = DecodedCache.load(open_dataset(folder), 8, tmp_path / "cache", bad=bad)
     assert list(bad.reasons) == ["2.png"]
-    assert [resident.info(i).key for i in range(5)] == ["0.png", "1.png", "3.png", "4.png", "5.png"]
-    assert resident.pictures([2])[0, 0, 0, 0] == 60
+    assert [decoded.info(i).key for i in range(5)] == ["0.png", "1.png", "3.png", "4.png", "5.png"]
+    assert decoded.pictures([2])[0, 0, 0, 0] == 60
 
 
 def test_processes_agree_with_one(tmp_path):
     data = Shapes(count=300)
-    one = Resident.load(data, 8, tmp_path / "one", workers=1)
-    two = Resident.load(data, 8, tmp_path / "two", workers=2)
+    one = DecodedCache.load(data, 8, tmp_path / "one", workers=1)
+    two = DecodedCache.load(data, 8, tmp_path / "two", workers=2)
     np.testing.assert_array_equal(one.data, two.data)
     np.testing.assert_array_equal(one.data[7], data.picture(7, 8))
 
 
 def test_empty(tmp_path):
     with pytest.raises(ValueError, match="empty"):
-        Resident.load(open_dataset(tmp_path), 8, tmp_path)
+        DecodedCache.load(open_dataset(tmp_path), 8, tmp_path)

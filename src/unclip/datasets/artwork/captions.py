@@ -3,8 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from unclip.data.colours import COLOUR_WORDS
-from unclip.data.drawings import Concept
+from unclip.datasets.artwork.colours import COLOUR_WORDS
+from unclip.datasets.artwork.drawings import Concept
 
 #: Everyday names that neither the emoji's label nor its short code gives. The first is used most.
 SYNONYMS: dict[str, tuple[str, ...]] = {

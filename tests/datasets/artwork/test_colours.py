@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from unclip.data import canvas
-from unclip.data.colours import (
+from unclip.datasets.artwork import canvas
+from unclip.datasets.artwork.colours import (
     PALETTE,
     map_colours,
     measure,
