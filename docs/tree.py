@@ -1,14 +1,14 @@
-"""The tree at the README's end, a line a file, made from the first lines of the modules' docstrings.
+"""The source tree, a line per file, made from the first lines of the modules' docstrings.
 
-python docs/tree.py           # writes it into README.md
+    python docs/tree.py           # prints it; the documentation site has it as a page
 """
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BEGIN, END = "<!-- tree: python docs/tree.py -->\n", "<!-- end of tree -->\n"
 COLUMN = 36
 
 
@@ -22,16 +22,6 @@ def tree(folder: Path, depth: int = 0) -> Iterator[str]:
         yield from tree(child, depth + 1)
 
 
-def updated(readme: str) -> str:
-    """The README with its tree made new. Raises ValueError where a mark is missing."""
-    before, begun, rest = readme.partition(BEGIN)
-    _, ended, after = rest.partition(END)
-    if not begun or not ended:
-        raise ValueError(f"README.md lacks the mark {(END if begun else BEGIN).strip()}")
-    listed = "\n".join(tree(ROOT / "src" / "unclip"))
-    return f"{before}{BEGIN}\n```\n{listed}\n```\n\n{END}{after}"
-
-
 def _line(name: str, file: Path, depth: int) -> str:
     doc = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
     says = doc.partition("\n\n")[0].replace("\n", " ").rstrip(".")
@@ -39,5 +29,4 @@ def _line(name: str, file: Path, depth: int) -> str:
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(updated(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    sys.stdout.write("\n".join(tree(ROOT / "src" / "unclip")) + "\n")

@@ -21,7 +21,9 @@ from unclip.checkpoints.quantize import dequantize, encode, quantize
 from unclip.checkpoints.quantize_model import quantize_model
 from unclip.errors import ModelError
 from unclip.networks.clip import Clip, ClipConfig, TextConfig, VisionConfig
+from unclip.networks.decoder import CaptionConfig, Decoder, DecoderConfig
 from unclip.networks.inference import matrices
+from unclip.networks.unet import UnetConfig
 from unclip.stages.sampling import sampling
 
 CONFIG = ClipConfig(
@@ -235,6 +237,31 @@ def test_retired_config_fields_are_ignored_and_stay_in_the_digest(folder, monkey
     monkeypatch.setitem(registry.RETIRED, "clip", frozenset({"dropout", "vision.masked"}))
     assert load_model(folder)["clip"].config == CONFIG
     assert read_manifest(folder).digest != digest
+
+
+def test_retired_weights_are_ignored(tmp_path):
+    """Version 0.1 wrote a copy of CLIP's text tower into the files of Karlo's decoder."""
+    net = UnetConfig(
+        out_channels=6, channels=16, multiples=(1,), blocks=1, groups=8, context_width=8, vector_width=8
+    )
+    caption = CaptionConfig(vocabulary=9, context=4, end=8, width=8, layers=1, heads=1, tower="clip")
+    decoder = Decoder(DecoderConfig(net=net, size=8, embedding=8, caption=caption))
+    folder = save_model(tmp_path / "karlo", {"decoder": decoder}, name="karlo")
+    file = folder / "decoder.safetensors"
+    tower = {
+        "caption.tower.tokens.weight": torch.ones(9, 8, dtype=torch.int8),
+        "caption.tower.tokens.weight.scale": torch.ones(9),
+        "caption.tower.positions": torch.zeros(4, 8),
+    }
+    save_file(load_file(file) | tower, file)
+    edit_manifest(folder, lambda data: data["parts"]["decoder"].update(size=file.stat().st_size))
+    loaded = load_model(folder)["decoder"].state_dict()
+    assert loaded.keys() == decoder.state_dict().keys()
+    assert all(torch.equal(weight, loaded[name]) for name, weight in decoder.state_dict().items())
+    save_file(load_file(file) | {"caption.towers": torch.zeros(1)}, file)
+    edit_manifest(folder, lambda data: data["parts"]["decoder"].update(size=file.stat().st_size))
+    with pytest.raises(ModelError, match=r"holds the weight caption\.towers, unknown to Decoder"):
+        load_model(folder)
 
 
 def test_damage_is_found(folder):

@@ -7,6 +7,7 @@ import torch
 
 from unclip.diffusion.parametrization import Preconditioned, ProcessConfig
 from unclip.diffusion.samplers import ddim, sample
+from unclip.networks.clip import TextEncoding
 from unclip.networks.decoder import CaptionConfig, Decoder, DecoderCondition, DecoderConfig
 from unclip.networks.patch_transformer import PatchTransformer, PatchTransformerConfig
 from unclip.networks.unet import Unet, UnetConfig
@@ -263,3 +264,49 @@ def test_errors():
 def test_nets_that_do_not_fit_are_refused(net, changes, message):
     with pytest.raises(ValueError, match=message):
         Decoder(config(net, net=replace(NETS[net], **changes)))
+
+
+def clip_decoder() -> Decoder:
+    caption = replace(config("unet").caption, tower="clip", start=10)
+    return build("unet", inpainting=False, net=replace(NETS["unet"], in_channels=3), caption=caption)
+
+
+def encoding(rows: int, seed: int, context: int = 5) -> TextEncoding:
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.arange(context) < torch.tensor([[2], [3], [5]])[:rows]
+    return TextEncoding(
+        torch.randn(rows, 6, generator=generator), torch.randn(rows, context, 8, generator=generator), mask
+    )
+
+
+def test_karlos_captions_are_clips_encodings():
+    """The decoder holds no text tower; a dropped caption is the empty one, whatever stands in its row."""
+    decoder = clip_decoder()
+    assert not any("tower" in name for name in decoder.state_dict())
+    given = replace(condition(), tokens=None, hint=None, text=encoding(3, 0), empty=encoding(1, 1))
+    dropped = decoder.encode(given.drop(torch.zeros(3, dtype=torch.bool), torch.tensor([True, False, False])))
+    kept = decoder.encode(given)
+    assert torch.equal(dropped.vector[1:], kept.vector[1:])
+    assert torch.equal(dropped.tokens[1:], kept.tokens[1:])
+    assert not torch.allclose(dropped.vector[0], kept.vector[0])
+    empty = TextEncoding(*(field.expand(3, *field.shape[1:]) for field in given.empty))
+    alone = decoder.encode(replace(given, text=empty))
+    assert torch.equal(dropped.vector[0], alone.vector[0])
+    assert torch.equal(dropped.tokens[0], alone.tokens[0])
+    assert dropped.mask[0].tolist() == [True, True, False, False, False, True, True, True, True]
+    assert dropped.mask[2].tolist() == kept.mask[2].tolist() == [True] * 9
+    # Without captions the empty one is enough.
+    null = decoder.encode(replace(given.null(), text=None))
+    assert torch.equal(null.tokens, decoder.encode(given.null()).tokens)
+
+
+def test_errors_of_karlos_captions():
+    decoder = clip_decoder()
+    given = replace(condition(), hint=None, text=encoding(3, 0), empty=encoding(1, 1))
+    for lacking in (replace(given, empty=None), replace(given, text=None)):
+        with pytest.raises(ValueError, match="as CLIP encodes them: give text, and empty"):
+            decoder.encode(lacking)
+    with pytest.raises(
+        ValueError, match=r"states are \(6, 8\) \(tokens, width\), this decoder reads \(5, 8\)"
+    ):
+        decoder.encode(replace(given, text=encoding(3, 0, context=6)))

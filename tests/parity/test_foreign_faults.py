@@ -140,8 +140,8 @@ def test_a_hub_id_that_was_pulled(karlo_folder, tmp_path, monkeypatch):
     (home / "refs" / "main").write_text(revision)
     system = unclip.load("someone/karlo", device="cpu")
     assert system.name == "someone/karlo"
-    assert system.weights == unclip.load(karlo_folder, device="cpu").weights
-    assert set(system.parts) == {"clip", "prior", "decoder", "upsampler"}
+    assert system.digest == unclip.load(karlo_folder, device="cpu").digest
+    assert set(system.parts.names) == {"clip", "prior", "decoder", "upsampler"}
 
 
 def test_half_precision_where_there_is_no_other(folder, karlo_folder):

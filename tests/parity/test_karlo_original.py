@@ -265,7 +265,7 @@ def test_the_converted_folder_draws_as_diffusers_does(original, original_parts, 
     folder = convert(original, tmp_path / "ours", tokenizer=original / "tokenizer")
     assert read_manifest(folder).licence == "creativeml-openrail-m"
     system = unclip.load(folder, device="cpu")
-    assert system.clip.config.towers == "both"
+    assert system.parts.config("clip").towers == "both"
     with lifted(pipeline, ["prior_scheduler", "decoder_scheduler", "super_res_scheduler"]):
         images = pipeline(
             "a red cat",
@@ -284,7 +284,7 @@ def test_the_converted_folder_draws_as_diffusers_does(original, original_parts, 
         prior_steps=4,
         steps=4,
         upsampler_steps=3,
-        callback=lambda progress: drawn.append(progress.x0),
+        on_progress=lambda progress: drawn.append(progress.x0),
     )
     assert expected.std() > 0.1
     assert (drawn[-1].clamp(-1, 1) - expected).abs().max() < 1e-5

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,8 +23,8 @@ from unclip.checkpoints.manifest import (
     read_manifest,
     write_folder,
 )
-from unclip.checkpoints.quantize import STORAGES, Storage, decode, encode, plain_names
-from unclip.checkpoints.registry import classes, kind_of, read_config
+from unclip.checkpoints.quantize import SCALE, STORAGES, Storage, decode, encode, plain_names
+from unclip.checkpoints.registry import RETIRED_WEIGHTS, classes, kind_of, read_config
 from unclip.checkpoints.stream import Stream
 from unclip.config import to_dict
 from unclip.errors import ModelError
@@ -116,7 +117,14 @@ def load_part(
     check_size(folder, entry)
     config = read_config(entry.kind, entry.config, f"{folder / 'model.json'}: {name}")
     network = build(classes(entry.kind)[1], config)
-    load_weights(network, folder / entry.file, device=device, dtype=dtype, only=only)
+    load_weights(
+        network,
+        folder / entry.file,
+        device=device,
+        dtype=dtype,
+        only=only,
+        ignored=RETIRED_WEIGHTS.get(entry.kind, ""),
+    )
     return network.eval()
 
 
@@ -160,15 +168,23 @@ def load_weights(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     only: str = "",
+    ignored: str = "",
 ) -> None:
     """Assign the weights of a safetensors file to `network`; at most one weight is in memory twice.
 
+    `ignored` is a pattern of names that are skipped, unless the network has them.
     Raises `ModelError` naming the first weight that is unknown, missing or of another shape.
     """
     expected = network.state_dict()
     with _damage_named(file):
         stored = Stream(file)
-        names = plain_names(stored.names)
+        skipped = {
+            name
+            for name in stored.names
+            if re.fullmatch(ignored, name.removesuffix(SCALE)) and name.removesuffix(SCALE) not in expected
+        }
+        present = [name for name in stored.names if name not in skipped]
+        names = plain_names(present)
         if unknown := sorted(names - expected.keys()):
             raise ModelError(
                 f"{file} holds {_some(unknown)}, unknown to {type(network).__name__} with this config"
@@ -179,7 +195,7 @@ def load_weights(
             )
 
         def checked() -> Iterator[tuple[str, Tensor]]:
-            held = (name for name in stored.names if name.startswith(only))
+            held = (name for name in present if name.startswith(only))
             for name, weight in decode(held, stored.get_tensor):
                 if weight.shape != expected[name].shape:
                     have, need = tuple(weight.shape), tuple(expected[name].shape)

@@ -60,6 +60,13 @@ They stay in the `model.json` of existing folders, and so in their digest.
 """
 
 
+RETIRED_WEIGHTS: dict[str, str] = {
+    # Karlo's decoder, as version 0.1 converted it, held a copy of CLIP's text tower.
+    "decoder": r"caption\.tower\..*",
+}
+"""For each kind, a pattern of weights of earlier versions that are ignored when read."""
+
+
 def role_of(kind: str) -> Role:
     """Role of a kind. Raises `ModelError` for an unknown one."""
     return _kind(kind).role

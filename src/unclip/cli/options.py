@@ -77,8 +77,8 @@ def add_device(parser: argparse.ArgumentParser, *, default: str | None = None) -
     )
     parser.add_argument(
         "--dtype",
-        choices=("float32", "bfloat16"),
-        help=f"what the networks compute in (default: {default or 'float32'})",
+        choices=("float32", "bfloat16", "auto"),
+        help=f"what the networks compute in; auto measures which is faster (default: {default or 'float32'})",
     )
 
 

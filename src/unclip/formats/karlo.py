@@ -1,6 +1,6 @@
 """Karlo in diffusers' layout: `UnCLIPPipeline` and `UnCLIPImageVariationPipeline` (kakaobrain/karlo-v1-alpha).
 
-Keys are `component/name`: the decoder is made of three components.
+Keys are `component/name`: the decoder is made of two components.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ DEFAULTS = Sampling(
 
 
 def decoder_table(image_tokens: int) -> Table:
-    """Three components: the U-Net, the projections, and CLIP's text tower, which a decoder of ours has itself."""
+    """Table of two components: the U-Net and the projections. CLIP's text tower belongs to the part `clip`."""
     projections = [
         *renamed(
             {
@@ -47,9 +47,8 @@ def decoder_table(image_tokens: int) -> Table:
     rows = [
         *within("net.", "decoder/", unet_map.ROWS),
         *within("", "text_proj/", projections),
-        *within("caption.tower.", "text_encoder/", clip_map.TRANSFORMERS_TEXT),
     ]
-    return Table(rows, clip_map.POSITION_IDS)
+    return Table(rows)
 
 
 UPSAMPLER = Table(
@@ -138,7 +137,7 @@ def open_folder(folder: Path, reader: Reader = FOLDER) -> PublicModel:
             kind="decoder",
             config=decoder,
             table=decoder_table(decoder.image_tokens),
-            files=weights("decoder") | weights("text_proj") | weights("text_encoder"),
+            files=weights("decoder") | weights("text_proj"),
         ),
         "upsampler": PublicPart(
             kind="upsampler",

@@ -124,7 +124,7 @@ def prior_table(config: DiffusionPriorConfig) -> Table:
 
 
 def decoder_table(config: DecoderConfig) -> Table:
-    """The decoder, and CLIP's text tower, which is in CLIP's file."""
+    """Table of the decoder; CLIP's text tower belongs to the part `clip`."""
     assert isinstance(config.net, UnetConfig)
     projections = [
         *renamed(
@@ -138,18 +138,12 @@ def decoder_table(config: DecoderConfig) -> Table:
         *renamed({"image_tokens": "clip_tok_proj"}, channel_major(config.image_tokens)),
         row("null_image", "cf_param"),
     ]
-    tower = openai_table("clip/")
-    text = [
-        Row(one.ours.replace("text.", "caption.tower.", 1), one.theirs, one.form)
-        for one in tower.rows
-        if one.ours.startswith("text.")
-    ]
-    rows = [
-        *within("net.", "decoder/model.", unet_rows(config.net)),
-        *within("", "decoder/model.", projections),
-    ]
-    # The image tower in CLIP's file is not part of the decoder.
-    return Table([*rows, *text], (*tower.ignored, r"clip/(visual\..*|logit_scale)"))
+    return Table(
+        [
+            *within("net.", "decoder/model.", unet_rows(config.net)),
+            *within("", "decoder/model.", projections),
+        ]
+    )
 
 
 def upsampler_table(config: UpsamplerConfig) -> Table:
@@ -251,7 +245,7 @@ def open_files(folder: Path, files: Mapping[str, Path], tokenizer: ClipTokenizer
             kind="decoder",
             config=decoder,
             table=decoder_table(decoder),
-            files={"decoder/": (files["decoder"],), "clip/": (files["clip"],)},
+            files={"decoder/": (files["decoder"],)},
         ),
         "upsampler": PublicPart(
             kind="upsampler",

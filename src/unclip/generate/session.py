@@ -119,6 +119,7 @@ class Session(StageRunner):
         first: int,
     ) -> Float[Tensor, "1 3 h w"]:
         settings, config = self.sampling.decoder, self.parts.config("decoder")
+        condition = self.complete(condition)
         known = known.at(config.size).to(self.device)
         levels = self.decoder_grid(1.0 if draft is None else DRAFT_STRENGTH)
         noise = seeds.stage("decoder")

@@ -1,7 +1,9 @@
 """Stages of a model run with the sampling settings of one request, each step reported to the callback."""
 
+import functools
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +24,7 @@ from unclip.networks.prior_diffusion import EmbeddingDiffusion
 from unclip.networks.upsampler import Upsampler
 from unclip.rng import derive
 from unclip.stages.cascade import Link, route
-from unclip.stages.conditioner import Condition
+from unclip.stages.conditioner import Condition, reads_text_encodings
 from unclip.stages.inpainting import InpaintingReference
 from unclip.stages.noise import Seeds
 from unclip.stages.prior import choose, prior_condition, sample_autoregressive_prior, sample_diffusion_prior
@@ -116,6 +118,11 @@ class StageRunner:
         with self.parts.lend("clip", Clip) as clip:
             return read_captions(clip, self.parts.tokenizer, prompts, self.device)
 
+    @functools.cached_property
+    def empty_caption(self) -> Captions:
+        """Encoding of the empty caption, one row."""
+        return self.captions([""])
+
     def warn_if_truncated(self, *prompts: str | None) -> None:
         """Record a warning for each prompt that is longer than the model's context."""
         for warning in self.truncations(*prompts):
@@ -162,7 +169,7 @@ class StageRunner:
             return captions.encoding.embedding
         candidates, guidance = settled(settings.candidates), settled(settings.guidance)
         if settings.kind == "diffusion" and negative is None and self.parts.config("prior").null == "empty":
-            negative = self.captions([""] * len(captions.tokens))
+            negative = self.empty_caption.take([0] * len(captions.tokens))
         condition = prior_condition(captions, candidates)
         null = None if negative is None else prior_condition(negative, candidates)
         if settings.kind == "autoregressive":
@@ -208,6 +215,12 @@ class StageRunner:
         """Seed of a part of the picture, such as a tile."""
         return derive(self.seed, *purpose)
 
+    def complete(self, condition: Condition) -> Condition:
+        """Condition with the empty caption, if the decoder reads CLIP's text encodings."""
+        if condition.empty is not None or not reads_text_encodings(self.parts.config("decoder")):
+            return condition
+        return replace(condition, empty=self.empty_caption)
+
     @torch.no_grad()
     def decode(
         self,
@@ -225,7 +238,7 @@ class StageRunner:
         From noise; or from `x_T` by DDIM with `eta`; or from the pictures `start` with noise added, of which
         `strength` is redrawn.
         """
-        settings = self.sampling.decoder
+        settings, condition = self.sampling.decoder, self.complete(condition)
         with self.parts.lend("decoder", Decoder) as decoder:
             renderer, side = decoder_renderer(decoder), decoder.config.size
             denoise = renderer.denoiser(
@@ -250,12 +263,12 @@ class StageRunner:
     def invert(self, source: Source, first: int = 0) -> Inversion:
         """z_i by CLIP, then x_T by walking DDIM up from the picture under z_i; on the model's device."""
         z_i = self.embed_images([source])
-        settings = self.sampling.decoder
+        settings, condition = self.sampling.decoder, self.complete(Condition(z_i=z_i))
         with self.parts.lend("decoder", Decoder) as decoder:
             renderer = decoder_renderer(decoder)
             grid = renderer.inversion_grid(settled(settings.steps))
             denoise = renderer.denoiser(
-                Condition(z_i=z_i), guidance=settled(settings.guidance), interval=settings.guidance_interval
+                condition, guidance=settled(settings.guidance), interval=settings.guidance_interval
             )
             x0 = renderer.codec.encode(source.square(decoder.config.size)[None].to(self.device))
             walk = paths.invert(denoise, x0, grid, iterations=INVERSION_ITERATIONS)

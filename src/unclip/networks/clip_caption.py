@@ -1,20 +1,21 @@
-"""Karlo's caption branch: CLIP's own text tower reads the caption for the decoder (https://github.com/kakaobrain/karlo).
+"""Karlo's caption branch: projections of CLIP's text encoding for the decoder (https://github.com/kakaobrain/karlo).
 
-GLIDE trains a text transformer with the decoder. Karlo keeps CLIP's: the tower's states, projected and normalised, are
-context tokens, and its embedding joins the vector that is added to the time embedding. A dropped caption is the empty one.
+GLIDE trains a text transformer with the decoder. Karlo uses CLIP's: its states, projected and normalised, are context
+tokens, and its embedding is added to the time embedding. A dropped caption is the empty one. The text tower itself
+belongs to CLIP, which the prior reads too: it is loaded once and run once per caption.
 """
 
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from unclip.networks.clip import TextConfig, TextTower
+from unclip.networks.clip import TextEncoding
 
 
 class CaptionContext(NamedTuple):
-    """What a caption gives a decoder's net."""
+    """What a caption adds to a decoder's context."""
 
     vector: Float[Tensor, "b e"]
     tokens: Float[Tensor, "b n f"]
@@ -22,21 +23,17 @@ class CaptionContext(NamedTuple):
 
 
 class ClipCaption(nn.Module):
-    """CLIP's text tower and the projections of what it says; `start` is the token that captions begin with."""
+    """Projections of a text encoding: states to context tokens, embedding to the vector beside the time embedding."""
 
-    def __init__(
-        self, text: TextConfig, start: int, embedding: int, *, context_width: int, vector_width: int
-    ):
+    def __init__(self, width: int, embedding: int, *, context_width: int, vector_width: int):
         super().__init__()
-        self.config, self.start = text, start
-        self.tower = TextTower(text, embedding)
-        self.states = nn.Linear(text.width, context_width)
+        self.states = nn.Linear(width, context_width)
         self.norm = nn.LayerNorm(context_width)
         self.vector = nn.Linear(embedding, vector_width)
 
-    def forward(self, tokens: Int[Tensor, "b n"], keep: Bool[Tensor, " b"]) -> CaptionContext:
-        """Tokens of the tower's context; `keep` is False for captions to be dropped."""
-        empty = torch.zeros_like(tokens[:1])
-        empty[0, 0], empty[0, 1] = self.start, self.config.end
-        text = self.tower(torch.where(keep[:, None], tokens, empty))
-        return CaptionContext(self.vector(text.embedding), self.norm(self.states(text.states)), text.mask)
+    def forward(self, text: TextEncoding, keep: Bool[Tensor, " b"], empty: TextEncoding) -> CaptionContext:
+        """Context of captions; where `keep` is False, of the empty caption, which has one row."""
+        embedding = torch.where(keep[:, None], text.embedding, empty.embedding)
+        states = torch.where(keep[:, None, None], text.states, empty.states)
+        mask = torch.where(keep[:, None], text.mask, empty.mask)
+        return CaptionContext(self.vector(embedding), self.norm(self.states(states)), mask)

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from unclip.diffusion.parametrization import ProcessConfig
-from unclip.networks.clip import TextConfig
+from unclip.networks.clip import TextEncoding
 from unclip.networks.clip_caption import CaptionContext, ClipCaption
 from unclip.networks.patch_transformer import PatchTransformer, PatchTransformerConfig
 from unclip.networks.unet import Unet, UnetConfig
@@ -23,9 +23,10 @@ from unclip.nn.transformer import Activation, Transformer
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionConfig:
-    """GLIDE's text transformer (Nichol et al. 2021, section 4), trained with the decoder; or CLIP's text tower.
+    """GLIDE's text transformer (Nichol et al. 2021, section 4), trained with the decoder; or CLIP's text tower (Karlo).
 
-    With `tower` "clip", the sizes are those of CLIP's tower, and `start` is the token that its captions begin with.
+    With `tower` "clip", the sizes are those of CLIP's tower, whose encodings the decoder reads, and `start` is the token
+    that captions begin with.
     """
 
     vocabulary: int = 49408
@@ -70,6 +71,10 @@ class DecoderCondition:
     keep_caption: Bool[Tensor, " b"]
     hint: Float[Tensor, "b 4 h w"] | None = None
     augmentation: Float[Tensor, "b a"] | None = None
+    text: TextEncoding | None = None
+    """Captions as CLIP's text tower encodes them, b rows; read in place of `tokens` with `tower` "clip"."""
+    empty: TextEncoding | None = None
+    """The empty caption's encoding, one row; it stands for dropped captions with `tower` "clip"."""
 
     def null(self) -> "DecoderCondition":
         """The same batch without embedding and caption; a hint stays."""
@@ -151,13 +156,8 @@ class Decoder(nn.Module):
         self.caption_project: nn.Linear | None = None
         caption = config.caption
         if caption is not None and caption.tower == "clip":
-            names = ("vocabulary", "context", "end", "width", "layers", "heads", "activation")
             self.caption = ClipCaption(
-                TextConfig(**{name: getattr(caption, name) for name in names}),
-                caption.start,
-                config.embedding,
-                context_width=context_width,
-                vector_width=vector_width,
+                caption.width, config.embedding, context_width=context_width, vector_width=vector_width
             )
         elif caption is not None:
             self.caption = CaptionEncoder(caption)
@@ -182,18 +182,36 @@ class Decoder(nn.Module):
             vector = vector + self.augmentation(condition.augmentation)
         if self.caption is None:
             return self._read(DecoderContext(vector, tokens, condition.hint))
+        if isinstance(self.caption, ClipCaption):
+            caption = self._caption(self.caption, condition)
+            mask = torch.cat([caption.mask, caption.mask.new_ones(tokens.shape[:2])], dim=1)
+            tokens = torch.cat([caption.tokens, tokens], dim=1)
+            return self._read(DecoderContext(vector + caption.vector, tokens, condition.hint, mask))
         if condition.tokens is None:
             raise ValueError(
                 "this decoder reads captions: give tokens, and drop them with keep_caption=False"
             )
-        caption = self.caption(condition.tokens, condition.keep_caption)
-        if isinstance(caption, CaptionContext):
-            mask = torch.cat([caption.mask, caption.mask.new_ones(tokens.shape[:2])], dim=1)
-            tokens = torch.cat([caption.tokens, tokens], dim=1)
-            return self._read(DecoderContext(vector + caption.vector, tokens, condition.hint, mask))
         assert self.caption_project is not None
-        tokens = torch.cat([self.caption_project(caption), tokens], dim=1)
+        caption = self.caption_project(self.caption(condition.tokens, condition.keep_caption))
+        tokens = torch.cat([caption, tokens], dim=1)
         return self._read(DecoderContext(vector, tokens, condition.hint))
+
+    def _caption(self, projections: ClipCaption, condition: DecoderCondition) -> CaptionContext:
+        """Context of the caption from CLIP's encodings."""
+        config, empty = self.config.caption, condition.empty
+        if empty is None or (condition.text is None and bool(condition.keep_caption.any())):
+            raise ValueError(
+                "this decoder reads captions as CLIP encodes them: give text, and empty for dropped captions"
+            )
+        text = empty if condition.text is None else condition.text
+        assert config is not None
+        for encoding in (text, empty):
+            if encoding.states.shape[1:] != (config.context, config.width):
+                raise ValueError(
+                    f"the caption's states are {tuple(encoding.states.shape[1:])} (tokens, width), this decoder reads "
+                    f"{(config.context, config.width)}: take the CLIP that it was trained with"
+                )
+        return projections(text, condition.keep_caption, empty)
 
     def _read(self, context: DecoderContext) -> DecoderContext:
         """In sampling the tokens are the same at every step; in training they are read once in any case."""

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unclip.networks.decoder import Decoder, DecoderCondition
+from unclip.networks.decoder import Decoder, DecoderCondition, DecoderConfig
 from unclip.networks.upsampler import Upsampler
 from unclip.stages.text import Captions
 
@@ -24,6 +24,8 @@ class Condition:
     captions: Captions | None = None
     negative: Captions | None = None
     """Captions that guidance leads away from, in place of no caption."""
+    empty: Captions | None = None
+    """The empty caption, one row, for decoders that read CLIP's text encodings (`reads_text_encodings`)."""
     hint: Float[Tensor, "b k h w"] | None = None
     """Inpainting input: the masked picture and its mask (1 = known)."""
     low: Float[Tensor, "b 3 h w"] | None = None
@@ -65,7 +67,8 @@ class UnclipConditioner:
             and self.decoder.config.caption is not None
         ):
             kept = torch.ones_like(null.keep_caption)
-            null = replace(null, tokens=given.negative.tokens, keep_caption=kept)
+            negative = given.negative
+            null = replace(null, tokens=negative.tokens, text=negative.encoding, keep_caption=kept)
         return Contexts(context, self.decoder.encode(null))
 
     def read(self, given: Condition) -> DecoderCondition:
@@ -89,7 +92,14 @@ class UnclipConditioner:
             keep_image=yes if keep_image else ~yes,
             keep_caption=yes if keep_caption else ~yes,
             hint=given.hint,
+            text=None if captions is None else captions.encoding,
+            empty=None if given.empty is None else given.empty.encoding,
         )
+
+
+def reads_text_encodings(config: DecoderConfig) -> bool:
+    """Whether a decoder reads captions as CLIP encodes them (Karlo); the empty one then stands for no caption."""
+    return config.caption is not None and config.caption.tower == "clip"
 
 
 class UpsamplerConditioner:
