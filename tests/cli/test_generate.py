@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
-
 from unclip.cli.drawing import name_outputs, slug
+
 from unclip.images import open_picture, read_recipe
 
 
@@ -65,7 +65,7 @@ def test_the_autoregressive_prior_is_trained_packed_and_asked_for_by_name(unclip
     assert unclip("train", "prior_autoregressive", "--out", run, *given).code == 0
     stages = [runs / stage for stage in ("clip", "prior", "decoder", "upsampler")]
     assert (
-        unclip("pack", *stages, run, "-o", both, "--set", "steps=2", "--set", "upsampler_steps=1").code == 0
+        unclip("bundle", *stages, run, "-o", both, "--set", "steps=2", "--set", "upsampler_steps=1").code == 0
     )
     path, again = tmp_path / "a.png", tmp_path / "again.png"
     command = ("generate", "a red circle", "--prior", "autoregressive", "-o", path, "--seed", 1)

@@ -10,10 +10,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from unclip.generate.manipulations import Manipulations
 
 from unclip.cli import main as program
 from unclip.cli.console import UsageError
-from unclip.generate.manipulations import Manipulations
 
 SURFACE = Path(__file__).with_name("surface.txt")
 

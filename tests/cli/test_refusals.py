@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-
 from unclip.generate.picture import Picture
 
 KINDS = {

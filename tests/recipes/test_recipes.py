@@ -3,11 +3,11 @@
 import json
 
 import pytest
+from unclip.generate.settings import Settings
 
 import unclip
 from unclip import recipes
 from unclip.config import to_dict
-from unclip.generate.settings import Settings
 from unclip.train.config import read_config
 
 ALL = [(recipe, stage) for recipe, stages in recipes.RECIPES.items() for stage in stages]
