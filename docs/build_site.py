@@ -92,7 +92,16 @@ def stage(target: Path) -> None:
 def build(target: Path) -> Path:
     """Folder of the built HTML. Raises `RuntimeError` with the builder's output for any warning."""
     stage(target)
-    program = [sys.executable, "-m", "zensical", "build", "--strict", "--clean", "-f", str(target / "zensical.toml")]
+    program = [
+        sys.executable,
+        "-m",
+        "zensical",
+        "build",
+        "--strict",
+        "--clean",
+        "-f",
+        str(target / "zensical.toml"),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(SOURCE), "NO_COLOR": "1"}
     done = subprocess.run(program, cwd=target, env=environment, capture_output=True, text=True, check=False)
     said = done.stdout + done.stderr
@@ -181,7 +190,10 @@ def api_pages() -> Iterator[tuple[str, str]]:
         files = [file for file in sorted(folder.rglob("*.py")) if not file.name.startswith("_")]
         modules = [".".join(file.relative_to(PACKAGE).with_suffix("").parts) for file in files]
         modules = [module for module in modules if module not in PUBLIC]
-        yield package, _api_page(f"{TITLES[package]}: `unclip.{package}`", modules, _says(folder / "__init__.py"))
+        yield (
+            package,
+            _api_page(f"{TITLES[package]}: `unclip.{package}`", modules, _says(folder / "__init__.py")),
+        )
     yield "base", _api_page("Base modules", ("config", "rng"), "")
 
 
@@ -197,8 +209,12 @@ def _api_page(title: str, modules: tuple[str, ...] | list[str], says: str) -> st
 def _public_names() -> str:
     from unclip import _HOMES
 
-    names = {name: f"unclip.{module.removeprefix('unclip.')}" for module, found in _HOMES.items() for name in found}
-    operations = {name: module for module in PUBLIC for name in defined(PACKAGE / f"{module.replace('.', '/')}.py")}
+    names = {
+        name: f"unclip.{module.removeprefix('unclip.')}" for module, found in _HOMES.items() for name in found
+    }
+    operations = {
+        name: module for module in PUBLIC for name in defined(PACKAGE / f"{module.replace('.', '/')}.py")
+    }
     lines = ["`import unclip` loads no torch; each name is imported when it is first used.", ""]
     for name in sorted(names, key=str.lower):
         home = f"unclip.{operations[name]}" if name in operations else names[name]
@@ -222,8 +238,12 @@ def for_the_site(text: str, page: Path, pages: Path) -> str:
 
 def _prose(text: str, page: Path, pages: Path) -> str:
     text = re.sub(r"\$\$(.+?)\$\$", lambda found: _math(found[1], "block"), text, flags=re.DOTALL)
-    text = re.sub(r"(?<![\w$\\])\$(?=\S)([^$\n]+?)(?<=\S)\$(?!\w)", lambda found: _math(found[1], "inline"), text)
-    text = re.sub(r"(?<!!)\[([^\]]+)\]\(((?!https?:|#)[^)#]+)(#[^)]*)?\)", lambda found: _link(found, page, pages), text)
+    text = re.sub(
+        r"(?<![\w$\\])\$(?=\S)([^$\n]+?)(?<=\S)\$(?!\w)", lambda found: _math(found[1], "inline"), text
+    )
+    text = re.sub(
+        r"(?<!!)\[([^\]]+)\]\(((?!https?:|#)[^)#]+)(#[^)]*)?\)", lambda found: _link(found, page, pages), text
+    )
     return REFERENCE.sub(_linked, text)
 
 

@@ -1,6 +1,6 @@
 """The source tree, a line per file, made from the first lines of the modules' docstrings.
 
-    python docs/tree.py           # prints it; the documentation site has it as a page
+python docs/tree.py           # prints it; the documentation site shows it as a page
 """
 
 import ast
@@ -13,7 +13,7 @@ COLUMN = 36
 
 
 def tree(folder: Path, depth: int = 0) -> Iterator[str]:
-    """A line for `folder` and each module below it: files first, then folders, by name."""
+    """Lines for `folder` and each module below it: files first, then folders, by name."""
     yield _line(f"{folder.name}/", folder / "__init__.py", depth)
     modules = [file for file in folder.glob("*.py") if file.name != "__init__.py"]
     for file in sorted(modules):
@@ -24,8 +24,8 @@ def tree(folder: Path, depth: int = 0) -> Iterator[str]:
 
 def _line(name: str, file: Path, depth: int) -> str:
     doc = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
-    says = doc.partition("\n\n")[0].replace("\n", " ").rstrip(".")
-    return f"{'  ' * depth + name:<{COLUMN}}{says}".rstrip()
+    summary = doc.partition("\n\n")[0].replace("\n", " ").rstrip(".")
+    return f"{'  ' * depth + name:<{COLUMN}}{summary}".rstrip()
 
 
 if __name__ == "__main__":

@@ -30,7 +30,9 @@ def commands(page: Path) -> list[str]:
     quoted = re.findall(r"`(unclip [^`]+)`", prose.replace("\n", " "))
     blocks = re.findall(r"^    (unclip (?:.+\\\n)*.+)$", text, flags=re.MULTILINE)
     found = [re.sub(r"\\\n\s*", "", command) for command in [*quoted, *blocks]]
-    return [command for command in found if not any(word in command for word in ("...", "VERB", "FOLDER MODEL"))]
+    return [
+        command for command in found if not any(word in command for word in ("...", "VERB", "FOLDER MODEL"))
+    ]
 
 
 def parsed(command: str) -> None:
@@ -97,6 +99,8 @@ def test_the_figures_are_those_of_the_evaluation() -> None:
 
 @pytest.mark.parametrize("page", named(PAGES))
 def test_links_lead_somewhere(page: Path) -> None:
-    text = re.sub(r"^```.*?^```$|^    .*$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(
+        r"^```.*?^```$|^    .*$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
     links = re.findall(r"\]\(((?!https?:)[^)#\s]+)", text)
     assert not [link for link in links if not (page.parent / link).exists()]

@@ -58,7 +58,9 @@ def test_equations_are_mathml(site: Path) -> None:
 def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
     for page in ("index.html", "concepts.html", "reference/cli.html"):
         text = (site / page).read_text(encoding="utf-8")
-        assert not re.findall(r"<(?:script|img|iframe)[^>]*src=\"https?:[^\"]*|<link[^>]*stylesheet[^>]*https?:[^\"]*", text)
+        assert not re.findall(
+            r"<(?:script|img|iframe)[^>]*src=\"https?:[^\"]*|<link[^>]*stylesheet[^>]*https?:[^\"]*", text
+        )
 
 
 @pytest.mark.parametrize("page", [pytest.param(page, id=page.stem) for page in PAGES])

@@ -110,7 +110,7 @@ def test_an_upsampler_with_a_network_for_the_last_step_holds_one_at_a_time(tiny)
 
     split = load_in_turns(load, prepare)
     assert isinstance(split, Upsampler)
-    x, label, low = torch.randn(1, 3, 16, 16), torch.tensor([0.5]), torch.zeros(1, 3, 8, 8)
+    x, label, low = torch.randn(1, 3, 16, 16), torch.tensor([500.0]), torch.zeros(1, 3, 8, 8)
     for name in ("net", "net", "last_net", "net"):
         made = split.predict(getattr(split, name), x, label, split.condition(low))
         expected = whole.predict(getattr(whole, name), x, label, whole.condition(low))

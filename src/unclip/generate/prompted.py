@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from unclip import stages
 from unclip.config import Param
@@ -10,6 +10,7 @@ from unclip.generate.request import Negative, Request, check_prompt, given_text,
 from unclip.stages.sampling import Sampling
 
 if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
     from torch import Tensor
 
     from unclip.generate.image import Image
@@ -27,6 +28,8 @@ class Prompted(Request):
 
     prompt: Annotated[str, Param("what the whole result shows")]
     negative: Negative = None
+
+    stages: ClassVar[tuple[str, ...]] = ("prior", "decoder", "upsamplers")
 
     def __post_init__(self) -> None:
         """Raise `RequestError` for an empty prompt or a value out of range."""
@@ -47,8 +50,12 @@ def prompted(
     steps: int,
     n: int,
     sources: "Sequence[Source]",
+    finish: "Callable[[PillowImage], PillowImage] | None" = None,
 ) -> "Iterator[Image]":
-    """`n` pictures by `draw`, which takes `steps` steps each; `alone(seed)` is the request that makes one of them."""
+    """`n` pictures by `draw`, which takes `steps` steps each; `alone(seed)` is the request that makes one of them.
+
+    `finish` is that of `Session.result`.
+    """
     negative = given_text(request.negative)
     session.warn_if_truncated(request.prompt, negative)
     session.begin(each=session.prior_steps + steps, pictures=n, batched=False)
@@ -59,7 +66,7 @@ def prompted(
             condition = read_condition(session, request.prompt, negative, seed, index)
             pixels = draw(condition, seed, index)
             z_i = None if condition.z_i is None else condition.z_i[0]
-            yield session.result(pixels, alone(seed), z_i=z_i, sources=sources, prior=True)
+            yield session.result(pixels, alone(seed), z_i=z_i, sources=sources, prior=True, finish=finish)
 
     return draw_all()
 

@@ -1,11 +1,12 @@
 """Session: one request on a model. Sizes, seeds, inpainting and results, over the stages."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
+from PIL import Image as PillowImage
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -181,14 +182,17 @@ class Session(StageRunner):
         results: Mapping[str, Any] | None = None,
         resize: tuple[int, int] | None = None,
         warnings: Sequence[str] | None = None,
+        finish: Callable[[PillowImage.Image], PillowImage.Image] | None = None,
     ) -> Image:
         """A finished picture with its provenance. `prior` says whether the prior took part in it.
 
-        `warnings` are the picture's own; those of the whole call unless given.
+        `warnings` are the picture's own; those of the whole call unless given. `finish` puts into the drawn picture
+        what pixels in [-1, 1] do not hold: the alpha of kept pixels.
         """
         warnings = self.warnings if warnings is None else warnings
         from_pixels = to_image(pixels)
         image = from_pixels if resize is None else resize_image(from_pixels, resize)
+        image = image if finish is None else finish(image)
         used = self.sampling if prior else replace(self.sampling, prior=PriorSampling())
         used = replace(used, upsamplers=used.upsamplers[: len(self.parts.cascade)])
         provenance = provenance_of(

@@ -1,9 +1,8 @@
 """Pictures given to a request: opened with guards, cropped for the model, and identified by a hash of their pixels."""
 
 import hashlib
-import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxtyping import Float
 from PIL import Image as PillowImage
@@ -11,11 +10,11 @@ from torch import Tensor
 
 from unclip.errors import RequestError
 from unclip.generate.image import Image
-from unclip.images.files import MAX_PIXELS, PictureError, flatten, middle_square, open_picture
+from unclip.images.files import PixelSource, flatten, middle_square, open_picture
 from unclip.images.tensors import to_tensor
 
-PictureLike = Image | PillowImage.Image | str | os.PathLike[str] | bytes
-"""A result, a PIL image, the path of a file, or a file's bytes."""
+PictureLike = Image | PixelSource
+"""A result, the path of a file, a file's bytes, an open file, a PIL image, or a numpy array of pixels."""
 
 
 class Source(NamedTuple):
@@ -29,26 +28,13 @@ class Source(NamedTuple):
         return to_tensor(middle_square(flatten(self.image), size))
 
 
-def read_source(given: PictureLike) -> Source:
+def read_source(given: PictureLike | Any) -> Source:
     """A picture, opened, checked and hashed.
 
-    Raises `FileNotFoundError` for a missing file and `PictureError` for anything but a still PNG, JPEG or WebP picture
-    of a sensible size.
+    All ways in give the same pixels (`unclip.images.files.open_picture`). Raises `FileNotFoundError` for a missing file
+    and `PictureError` for anything but a still picture of a sensible size.
     """
-    if isinstance(given, Image):
-        image = given.image
-    elif isinstance(given, PillowImage.Image):
-        image = given
-        if getattr(image, "is_animated", False):
-            raise PictureError("the picture is animated: give one of its frames as a still picture")
-        if image.width * image.height > MAX_PIXELS:
-            raise PictureError(
-                f"the picture is {image.width}x{image.height}, more than {MAX_PIXELS / 1e6:g} megapixels: make it smaller"
-            )
-        if image.mode not in ("RGB", "RGBA"):
-            image = image.convert("RGBA") if image.has_transparency_data else flatten(image)
-    else:
-        image = open_picture(given)
+    image = open_picture(given.image if isinstance(given, Image) else given)
     head = f"{image.mode} {image.width}x{image.height}\n".encode()
     return Source(image, hashlib.sha256(head + image.tobytes()).hexdigest())
 

@@ -126,8 +126,12 @@ class StageRunner:
     def warn_if_truncated(self, *prompts: str | None) -> None:
         """Record a warning for each prompt that is longer than the model's context."""
         for warning in self.truncations(*prompts):
-            logger.warning(warning)
-            self.warnings.append(warning)
+            self.warn(warning)
+
+    def warn(self, warning: str) -> None:
+        """Record a warning, which the pictures carry."""
+        logger.warning(warning)
+        self.warnings.append(warning)
 
     def truncations(self, *prompts: str | None) -> list[str]:
         """Warning for each prompt that is longer than the model's context."""
@@ -152,10 +156,9 @@ class StageRunner:
         """CLIP image embedding of a square in [-1, 1], rounded to 8 bits as a saved picture is."""
         return self.embed_images([read_source(to_image(pixels))])
 
-    def pixels(self, source: Source, *, on_device: bool = True) -> Float[Tensor, "3 h w"]:
-        """Pixels of a given picture in [-1, 1]; transparent ones show white."""
-        pixels = to_tensor(source.image)
-        return pixels.to(self.device) if on_device else pixels
+    def pixels(self, source: Source) -> Float[Tensor, "3 h w"]:
+        """Pixels of a given picture in [-1, 1], on the CPU; transparent ones show white."""
+        return to_tensor(source.image)
 
     @torch.no_grad()
     def sample_prior(

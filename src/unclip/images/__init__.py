@@ -7,9 +7,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unclip.images.errors import PictureError, PictureWarning
     from unclip.images.files import (
         MAX_PIXELS,
-        PictureError,
         centre_crop,
         flatten,
         grid,
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from unclip.images.tensors import from_uint8, to_image, to_tensor, to_uint8
 
 _HOMES = {
+    "errors": ("PictureError", "PictureWarning"),
     "files": (
         "MAX_PIXELS",
-        "PictureError",
         "centre_crop",
         "flatten",
         "grid",
@@ -58,6 +58,7 @@ __all__ = [
     "GENERATED",
     "MAX_PIXELS",
     "PictureError",
+    "PictureWarning",
     "centre_crop",
     "flatten",
     "from_uint8",

@@ -14,7 +14,11 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
-from unclip.images.files import PictureError, open_picture, picture_size, write_atomically
+from unclip.images.errors import PictureError
+from unclip.images.files import PictureFile, decode, read_file, write_atomically
+from unclip.images.headers import header_size
+from unclip.images.png import SIGNATURE, Text
+from unclip.images.png import read_text as png_text
 
 _CODES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 GENERATED = _CODES + "trainedAlgorithmicMedia"
@@ -74,28 +78,31 @@ def save_picture(
     return write_atomically(path, data, force=force)
 
 
-def read_text(source: str | os.PathLike[str] | bytes) -> dict[str, str]:
-    """All text chunks of a PNG; empty for other formats. Raises like `open_picture`."""
-    picture_size(source)
-    data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    if not data.startswith(b"\x89PNG"):
-        return {}
-    open_picture(source)
-    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-        assert isinstance(image, PngImagePlugin.PngImageFile)
-        return {key: str(value) for key, value in image.text.items()}
+def read_text(source: PictureFile | Any) -> dict[str, str]:
+    """Text chunks of a PNG that take up to a megabyte each; empty for other formats. Raises like `open_picture`."""
+    return _read_text(source)[1].found
 
 
-def read_provenance(source: str | os.PathLike[str] | bytes) -> dict[str, Any]:
+def _read_text(source: PictureFile | Any) -> tuple[str, Text]:
+    """Name and text of a picture's file."""
+    name, data = read_file(source)
+    if not data.startswith(SIGNATURE):
+        header_size(data, name)
+        return name, Text({}, ())
+    decode(data, name)
+    return name, png_text(data)
+
+
+def read_provenance(source: PictureFile | Any) -> dict[str, Any]:
     """Provenance that a picture carries. Raises `PictureError` if it carries none or a damaged one."""
-    name = "the picture" if isinstance(source, bytes) else str(source)
-    text = read_text(source).get("unclip")
-    if text is None:
+    name, (found, skipped) = _read_text(source)
+    text = found.get("unclip")
+    if text is None and "unclip" not in skipped:
         raise PictureError(
             f"{name} carries no provenance: only PNG files saved by unclip do, until another program saves them again"
         )
     try:
-        provenance = json.loads(text) if len(text) <= MAX_PROVENANCE else None
+        provenance = json.loads(text) if text is not None and len(text) <= MAX_PROVENANCE else None
     except (ValueError, RecursionError):
         provenance = None
     if not isinstance(provenance, dict):
@@ -103,6 +110,6 @@ def read_provenance(source: str | os.PathLike[str] | bytes) -> dict[str, Any]:
     return provenance
 
 
-def read_parameters(source: str | os.PathLike[str] | bytes) -> str | None:
+def read_parameters(source: PictureFile | Any) -> str | None:
     """The readable `parameters` line of a picture, of this program or another one; None if there is none."""
     return read_text(source).get("parameters")

@@ -1,4 +1,4 @@
-"""Inpainting: a part of a picture is drawn under a caption; all other pixels keep their bits.
+"""Inpainting: a part of a picture is drawn under a caption; all other pixels keep their bits, alpha included.
 
 The decoder reads the known part at its own size, as its inpainting inputs where it has them (GLIDE, section 2.4), else by
 RePaint; its result is blended into the colours around the hole. The upsamplers then work against the known pixels.
@@ -16,6 +16,7 @@ from unclip.generate.request import Count, Request, Sources
 from unclip.stages.sampling import Sampling
 
 if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
     from torch import Tensor
 
     from unclip.generate.image import Image
@@ -23,10 +24,19 @@ if TYPE_CHECKING:
     from unclip.generate.sources import Source
     from unclip.stages.conditioner import Condition
 
+SOFT = (
+    "partly transparent pixels of the picture are kept with their transparency: to draw them too, give a mask, or make "
+    "them fully transparent"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Edit(Prompted):
-    """A part of a picture drawn under a prompt: the pixels of a mask, a box, or the picture's transparent pixels."""
+    """A part of a picture drawn under a prompt: the pixels of a mask, a box, or the picture's transparent pixels.
+
+    Only fully transparent pixels count as transparent. What a soft eraser thinned (alpha 1 to 254) is kept as it is,
+    unless a mask or a box says otherwise; drawn pixels are opaque.
+    """
 
     kind: Literal["edit"] = "edit"
     box: Annotated[
@@ -49,7 +59,7 @@ class Edit(Prompted):
             raise RequestError("give a mask or a box, not both")
         windows = stages.windows
         hole = windows.read_mask(source.image, masks[0].image if masks else None, self.box)
-        window, pixels = windows.window_of(hole), session.pixels(source, on_device=False)
+        window, pixels = windows.window_of(hole), session.pixels(source)
         size = session.size_for(window.side)
 
         def draw(condition: "Condition", seed: int, index: int) -> "Tensor":
@@ -58,4 +68,18 @@ class Edit(Prompted):
         def alone(seed: int) -> Request:
             return replace(self, n=1, seed=seed)
 
-        return prompted(session, self, draw, alone, steps=session.fill_steps(size), n=self.n, sources=sources)
+        def finish(drawn: "PillowImage") -> "PillowImage":
+            return stages.transparency.keep(drawn, source.image, hole)
+
+        if not masks and self.box is None and stages.transparency.is_soft(source.image):
+            session.warn(SOFT)
+        return prompted(
+            session,
+            self,
+            draw,
+            alone,
+            steps=session.fill_steps(size),
+            n=self.n,
+            sources=sources,
+            finish=finish,
+        )

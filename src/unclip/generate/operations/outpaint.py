@@ -18,6 +18,7 @@ from unclip.generate.request import Negative, Request, Sources, check_prompt, gi
 from unclip.stages.sampling import Sampling
 
 if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
     from torch import Tensor
 
     from unclip.generate.image import Image
@@ -25,22 +26,21 @@ if TYPE_CHECKING:
     from unclip.generate.sources import Source
     from unclip.stages.conditioner import Condition
 
-_Side = Annotated[int, Param("pixels to add at this side", ge=0, le=65_536)]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Outpaint(Request):
-    """A picture continued beyond its sides."""
+    """A picture continued beyond its sides. Its own pixels keep their bits, alpha included; added ones are opaque."""
 
     kind: Literal["outpaint"] = "outpaint"
     prompt: Annotated[str | None, Param("what the whole result shows; more of the same if not given")] = None
     negative: Negative = None
-    left: _Side = 0
-    top: _Side = 0
-    right: _Side = 0
-    bottom: _Side = 0
+    left: Annotated[int, Param("pixels to add at the left", ge=0, le=65_536)] = 0
+    top: Annotated[int, Param("pixels to add at the top", ge=0, le=65_536)] = 0
+    right: Annotated[int, Param("pixels to add at the right", ge=0, le=65_536)] = 0
+    bottom: Annotated[int, Param("pixels to add at the bottom", ge=0, le=65_536)] = 0
 
     sources: ClassVar[Sources] = Sources(("picture",), 1)
+    stages: ClassVar[tuple[str, ...]] = ("prior", "decoder", "upsamplers")
     composite: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -63,8 +63,9 @@ class Outpaint(Request):
 
     def run(self, session: "Session", sources: "Sequence[Source]") -> "Iterator[Image]":
         """One picture."""
-        windows, picture = stages.windows, session.pixels(sources[0], on_device=False)
+        windows, picture = stages.windows, session.pixels(sources[0])
         pixels, hole = windows.extended(picture, **self.sides)
+        added = hole.clone()
         tiles = windows.plan_tiles(hole, min(picture.shape[-2:]))
         size, rough = session.size_for(tiles[0].side), session.size(None)
         steps = session.fill_steps(rough) + len(tiles) * session.fill_steps(size, drafted=True)
@@ -72,6 +73,9 @@ class Outpaint(Request):
         negative = None if prompt is None else given_text(self.negative)
         session.warn_if_truncated(prompt, negative)
         session.begin(each=steps + (0 if prompt is None else session.prior_steps), pictures=1, batched=False)
+
+        def finish(drawn: "PillowImage") -> "PillowImage":
+            return stages.transparency.keep(drawn, sources[0].image, added, left=self.left, top=self.top)
 
         def draw() -> "Iterator[Image]":
             whole, filled, unknown = windows.window_around(pixels.shape[-1], pixels.shape[-2]), pixels, hole
@@ -90,7 +94,9 @@ class Outpaint(Request):
                 unknown[tile.top : tile.top + tile.side, tile.left : tile.left + tile.side] = False
             z_i = None if condition.z_i is None else condition.z_i[0]
             alone = replace(self, seed=session.seed, negative=negative)
-            yield session.result(filled, alone, z_i=z_i, sources=sources, prior=prompt is not None)
+            yield session.result(
+                filled, alone, z_i=z_i, sources=sources, prior=prompt is not None, finish=finish
+            )
 
         return draw()
 

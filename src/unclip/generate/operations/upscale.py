@@ -10,6 +10,8 @@ from unclip.generate.request import Request, Sources
 from unclip.stages.sampling import Sampling
 
 if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+
     from unclip.generate.image import Image
     from unclip.generate.session import Session
     from unclip.generate.sources import Source
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Upscale(Request):
-    """A picture enlarged by the upsamplers."""
+    """A picture enlarged by the upsamplers. Its alpha is enlarged bicubically, apart from its colours."""
 
     kind: Literal["upscale"] = "upscale"
     size: Annotated[
@@ -26,6 +28,7 @@ class Upscale(Request):
     ] = None
 
     sources: ClassVar[Sources] = Sources(("picture",), 1)
+    stages: ClassVar[tuple[str, ...]] = ("upsamplers",)
     composite: ClassVar[bool] = True
 
     def resolve(self, defaults: Sampling) -> Sampling:
@@ -49,10 +52,16 @@ class Upscale(Request):
 
     def _draw(self, session: "Session", sources: "Sequence[Source]", links, target) -> "Iterator[Image]":
         seeds = session.seeds([session.seed])
-        pixels = session.pixels(sources[0])[None]
+        picture = sources[0].image
+        alpha = stages.transparency.alpha_of(picture)
+        pixels = stages.transparency.colours(picture)[None].to(session.device)
         for link in links:
             # The last rows and columns are repeated up to a size that the network can divide; then cut off again.
             padded, (height, width) = stages.cascade.padded(pixels, link.config)
             pixels = session.upsample(link, padded, seeds, tile=link.tile)[..., :height, :width]
+
+        def finish(drawn: "PillowImage") -> "PillowImage":
+            return stages.transparency.with_alpha(drawn, alpha)
+
         alone = replace(self, size=max(target), seed=session.seed)
-        yield session.result(pixels[0], alone, sources=sources, resize=target)
+        yield session.result(pixels[0], alone, sources=sources, resize=target, finish=finish)
