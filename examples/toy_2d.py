@@ -22,11 +22,11 @@ class Network(nn.Module):
     def __init__(self, width: int = 128):
         super().__init__()
         hidden = [layer for _ in range(2) for layer in (nn.Linear(width, width), nn.SiLU())]
-        self.layers = nn.Sequential(nn.Linear(14, width), nn.SiLU(), *hidden, nn.Linear(width, 2))
+        self.layers = nn.Sequential(nn.Linear(26, width), nn.SiLU(), *hidden, nn.Linear(width, 2))
 
     def forward(self, x, label, condition=None):
-        angles = label[:, None] / 1000 * 2.0 ** torch.arange(6)
-        return self.layers(torch.cat([x, angles.sin(), angles.cos()], dim=1))
+        waves = torch.cat([2 * x, 4 * x, 8 * x, label[:, None] / 1000 * 2.0 ** torch.arange(6)], dim=1)
+        return self.layers(torch.cat([x, waves.sin(), waves.cos()], dim=1))
 
 
 def spiral(noise: Noise) -> torch.Tensor:
