@@ -387,6 +387,7 @@ class Bench:
 
         from unclip import recipes
         from unclip.networks.clip import ClipConfig
+        from unclip.train.config import ClipDependent
         from unclip.train.loop import Run
         from unclip.train.run_folder import RunFolder, with_precision
         from unclip.train.task import build_task
@@ -403,9 +404,10 @@ class Bench:
             # No run is so long: the rate stays at its beginning.
             samples=1 << 50,
             compile=row.how == "compiled",
-            clip=None if config.clip is None else str(self.scratch / "clip"),
             out=str(self.scratch / f"{row.what}-{row.how}"),
         )
+        if isinstance(config, ClipDependent):
+            config = dataclasses.replace(config, clip=str(self.scratch / "clip"))
         config = with_precision(config, self.device.device)
         run = Run(config, build_task(config, self.device.device), self.device.device, RunFolder(config))
         few, many = (1, 1) if self.tiny else (2, 10)
