@@ -9,7 +9,7 @@ really had, if that was another.
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +21,7 @@ from unclip.train.config import TrainConfig
 from unclip.train.ema import copy_of
 from unclip.train.interrupt import Interrupted, stop_requests
 from unclip.train.loop import Run, train, training_device
+from unclip.train.metrics import MetricsLogger
 from unclip.train.run_folder import RunFolder, time_spent, with_precision
 from unclip.train.task import Built, build_task
 
@@ -57,7 +58,12 @@ class Costs(NamedTuple):
 
 
 def train_within(
-    config: TrainConfig, seconds: float, *, device: str | None = None, clock: Clock = time.monotonic
+    config: TrainConfig,
+    seconds: float,
+    *,
+    device: str | None = None,
+    clock: Clock = time.monotonic,
+    loggers: Sequence[MetricsLogger] = (),
 ) -> Path:
     """Train one stage for `seconds`, reading its data included; the finished model's folder.
 
@@ -71,12 +77,12 @@ def train_within(
     config = with_precision(config, chosen)
     begun = begun_with(config)
     if begun is not None:
-        return train(begun, device=device)
+        return train(begun, device=device, loggers=loggers)
     built = build_task(config, chosen)
     left = seconds - (clock() - started)
     costs = measure(config, built, chosen, seconds=left, clock=clock)
     config = fitted(config, seconds - (clock() - started), costs)
-    run = Run(config, built, chosen, RunFolder(config, spent=clock() - started))
+    run = Run(config, built, chosen, RunFolder(config, spent=clock() - started, loggers=loggers))
     began, first = clock(), run.state.samples
     run.go(until=constant_until(config))
     if run.state.samples > first:
@@ -127,7 +133,7 @@ def measure(
     """What the run's parts cost on this machine; the network is as before. Raises `Interrupted`."""
     weights = copy_of(built.task.state_dict())
     with TemporaryDirectory() as folder, stop_requests() as stop:
-        trial = replace(config, out=folder, samples=_ENDLESS, keep="last")
+        trial = replace(config, out=folder, samples=_ENDLESS, keep="last", loggers=())
         run = Run(trial, built, device, RunFolder(trial))
 
         def taken(part: Callable[[], Any]) -> float:

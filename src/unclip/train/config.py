@@ -106,6 +106,9 @@ class TrainConfig:
     prefetch: int = 2
     """Micro-batches prepared ahead on a background thread; 0 prepares each when it is needed. No weight depends on it."""
 
+    loggers: tuple[str, ...] = ()
+    """Where measurements go beside the run's folder: "tensorboard", or MODULE:CLASS of a `train.metrics.MetricsLogger`."""
+
     MOVED: ClassVar[Mapping[str, str]] = {
         "data.kinds": "data.factors.kind",
         "data.uncommon": "data.factors.everyday.false",

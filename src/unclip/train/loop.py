@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
@@ -21,6 +21,7 @@ from unclip.train.begin import take_weights
 from unclip.train.config import TrainConfig
 from unclip.train.ema import Ema, holding
 from unclip.train.interrupt import Interrupted, stop_requests
+from unclip.train.metrics import MetricsLogger
 from unclip.train.optim import build_optimizers, schedule, set_rate
 from unclip.train.run_folder import RunFolder, with_precision
 from unclip.train.state import TrainingState
@@ -31,17 +32,17 @@ class NonFiniteLoss(ArithmeticError):
     """The loss or its gradient is not a number; the weights are still those of the last good step."""
 
 
-def train(config: TrainConfig, *, device: str | None = None) -> Path:
+def train(config: TrainConfig, *, device: str | None = None, loggers: Sequence[MetricsLogger] = ()) -> Path:
     """Train one stage to its end, from its newest checkpoint if there is one; the finished model's folder.
 
     An interruption does not change the weights: they are bitwise those of an uninterrupted run on the same device with
     as many threads (on CUDA, as far as its kernels add up in a fixed order). `RunFolder` describes the files in
-    `config.out`. Raises `NonFiniteLoss`, `BatchError`, `Interrupted`, and ValueError where the folder holds a run of
+    `config.out`; measurements go to `loggers` as well. Raises `NonFiniteLoss`, `BatchError`, `Interrupted`, and ValueError where the folder holds a run of
     another config.
     """
     chosen = training_device(device)
     config = with_precision(config, chosen)
-    folder = RunFolder(config)
+    folder = RunFolder(config, loggers=loggers)
     if folder.finished:
         return folder.model
     return Run(config, build_task(config, chosen), chosen, folder).finish()
@@ -94,7 +95,12 @@ class Run:
         config, state = self.config, self.state
         end = config.samples if until is None else min(until, config.samples)
         saved = time.monotonic()
-        with closing(self.prefetcher), stop_requests() as stop, self._progress_bar() as bar:
+        with (
+            closing(self.folder),
+            closing(self.prefetcher),
+            stop_requests() as stop,
+            self._progress_bar() as bar,
+        ):
             while state.samples < end and not stop:
                 before, started = state.samples, time.monotonic()
                 metrics = self.step()
