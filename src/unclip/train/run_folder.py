@@ -1,4 +1,4 @@
-"""A run's folder: config.json, metrics.jsonl, previews/, checkpoints/, and in the end model/."""
+"""Folder of a run: config.json, metrics.jsonl, previews/, checkpoints/, and model/ when it has finished."""
 
 import json
 import math
@@ -43,7 +43,7 @@ def with_precision(config: C, device: torch.device) -> C:
 class RunFolder:
     """The folder that `config.out` names, claimed for a run of that config.
 
-    `spent` is how many seconds the run has taken already, where its metrics do not tell. Measurements go to the folder,
+    `spent` is the seconds that the run has taken already, where its metrics do not record them. Measurements go to the folder,
     to the config's `loggers` and to the given ones.
     Raises ValueError where the config names no folder, or the folder holds a run of another config.
     """
@@ -114,7 +114,7 @@ class RunFolder:
 
 
 def time_spent(path: Path) -> float:
-    """How many seconds the run in this folder has taken, as its last whole line of metrics tells; 0 without one."""
+    """Seconds that the run in this folder has taken, by its last whole line of metrics; 0 without one."""
     file = path / "metrics.jsonl"
     if not file.exists():
         return 0.0
@@ -136,7 +136,7 @@ def _completed(data: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _binding(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a config, as JSON, that decides the weights."""
+    """The part of a config, as JSON, that the weights depend on."""
     # What is kept as best depends on when it was looked for.
     free = _FREE - {"validate_every"} if config.get("keep") == "best" else _FREE
     kept = {key: value for key, value in config.items() if key not in free}
