@@ -1,25 +1,25 @@
-"""What a GPU makes of this project: pictures and training, in one run of at most four minutes.
+"""Benchmark on a GPU: sampling and training, in one run of at most four minutes.
 
     python benchmarks/gpu.py [--out gpu.json] [--seconds 240] [--only bundled karlo training]
     python benchmarks/gpu.py --table gpu.json
-    python benchmarks/gpu.py --tiny --device cpu              # whether it runs: small sizes, in a minute or two
+    python benchmarks/gpu.py --tiny --device cpu              # a test with small sizes, in a few minutes
 
-It needs a CUDA GPU, of 40 GB for all rows; a row that does not fit is noted and left out. Nothing is downloaded: Karlo's
-form is made on the device at full size with random weights, as time does not depend on them, and training learns from
-the procedural data set of shapes. diffusers' rows need diffusers and transformers, and are left out without them.
+It needs a CUDA GPU, with 40 GB for all rows; a row that does not fit is recorded as failed. Nothing is downloaded: Karlo
+is made on the device at full size with random weights, on which time does not depend, and training uses the procedural
+data set of shapes. diffusers' rows need diffusers and transformers, and are recorded as failed without them.
 
-After every row the JSON is written anew, so whatever stops the run, what was measured stays. The most important rows
-come first; when the time is up, the rest is skipped, and so is on the way what would not get done. What torch has
-compiled stays in its cache on disk: a second run gets further.
+The JSON is written after every row, so that an interrupted run keeps its measurements. The most important rows come
+first; rows for which there is not enough time are skipped. torch caches compiled code on disk, so that a second run
+measures more rows.
 
-A picture's operations are counted while it is drawn (matrix products, convolutions and attention, a multiplication and
-an addition being two), and a training step takes three times those of a forward pass (`benchmarks/flops.py`). The share
-is of what the same run measured for one large matrix product in bfloat16.
+Operations of a picture are counted while it is sampled (matrix products, convolutions and attention; a multiplication
+and an addition are two). A training step takes three times those of a forward pass (`benchmarks/flops.py`). The share is
+relative to one large matrix product in bfloat16, measured in the same run.
 
-- eager: as it comes. For diffusers, "channels last" has its U-Nets' maps laid out as this project always has them.
-- device noise: noise drawn on the device, where this project's is drawn on the CPU, for the same numbers everywhere.
+- eager: the default. For diffusers, "channels last" gives U-Nets the memory format that this project always uses.
+- device noise: noise sampled on the device; this project samples on the CPU by default, for equal numbers everywhere.
 - graphs: every call of a network is one CUDA graph (`benchmarks/graphs.py`).
-- compiled: `torch.compile` of each network that samples, for fixed shapes; with graphs around it, both.
+- compiled: `torch.compile` of each network, for fixed shapes; also combined with graphs.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Loading torch counts.
+# Set before torch is imported, as that takes part of the time.
 START = time.monotonic()
 
 import torch  # noqa: E402
@@ -52,19 +52,19 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 PROMPT, SEED = "a red cat", 7
 MATRIX = 8192
 FEW = (2, 2, 2)
-"""Steps of a picture that is drawn to warm up, and to count."""
+"""Steps per stage of the picture that warms up, and of the one whose operations are counted."""
 ENOUGH, MOST = 1.0, 5
-"""Pictures are drawn again for so many seconds, and at most so many times."""
+"""Seconds for which a measurement is repeated, and the maximum number of repetitions."""
 
 Steps = tuple[int, int, int]
-"""Of the prior, the decoder and the upsampler."""
+"""Steps of the prior, the decoder and the upsampler."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What is measured: a picture by `what`, or training's stage `what`, in batches, in which way.
+    """A measurement: pictures by the library `what`, or training of the stage `what`, run as `how` in batches.
 
-    `least` is how many seconds must be left for it to be begun. A batch of 0 is the recipe's.
+    It is skipped with less than `least` seconds left. A batch of 0 is the recipe's.
     """
 
     part: str
@@ -75,7 +75,7 @@ class Row:
 
 
 def plan(*, tiny: bool, cuda: bool) -> list[Row]:
-    """All rows, the most important ones first, and no model made twice without need."""
+    """All rows, the most important ones first, ordered so that models are seldom loaded twice."""
     one, many, most = (1, 2, 3) if tiny else (1, 16, 256)
     trained = ("decoder", "clip", "prior", "upsampler")
     rows = [Row("bundled", "unclip", "eager", batch, 4) for batch in (one, many, most)]
@@ -83,7 +83,7 @@ def plan(*, tiny: bool, cuda: bool) -> list[Row]:
     rows += [Row("karlo", "diffusers", "eager", one, 15), Row("karlo", "diffusers", "eager", many, 15)]
     rows += [Row("karlo", "diffusers", "channels last", many, 12)]
     rows += [Row("training", stage, "eager", 0, 6) for stage in trained]
-    # After all that is certain: a recording that fails can leave the device unusable.
+    # After the reliable rows: a failed recording can leave the device unusable.
     rows += [Row("bundled", "unclip", "graphs", batch, 4) for batch in (one, many)]
     rows += [Row("bundled", "unclip", "device noise", most, 4)]
     rows += [Row("karlo", "unclip", "graphs", one, 8), Row("karlo", "unclip", "device noise", many, 12)]
@@ -98,30 +98,30 @@ def plan(*, tiny: bool, cuda: bool) -> list[Row]:
     if not cuda:
         rows = [row for row in rows if "graphs" not in row.how and row.how != "float32"]
     if tiny:
-        # One of each is enough to see that it works; a compiled training step cannot be had in time.
+        # One row of each kind; compiling a training step takes too long.
         rows = [row for row in rows if row.how != "compiled" or (row.part != "training" and row.batch == one)]
         rows = [dataclasses.replace(row, least=0) for row in rows]
     return rows
 
 
 class TimeUp(BaseException):
-    """The time is up. No `Exception`: what catches those must not catch this."""
+    """Raised when the time is up. Not an `Exception`, so that handlers of those do not catch it."""
 
 
 class Clock:
-    """The time that a run has, from its process's start."""
+    """Time limit of a run, from the start of its process."""
 
     def __init__(self, seconds: float, start: float = START):
         self.end = start + seconds
 
     @property
     def left(self) -> float:
-        """The seconds that are left."""
+        """Remaining seconds."""
         return self.end - time.monotonic()
 
     @contextlib.contextmanager
     def alarm(self) -> Iterator[None]:
-        """`TimeUp` is raised within when the time is up, where the system has such signals."""
+        """Context in which `TimeUp` is raised when the time is up, on systems with timer signals."""
         if not hasattr(signal, "setitimer"):
             yield
             return
@@ -139,7 +139,7 @@ class Clock:
 
 
 class Timed(NamedTuple):
-    """Seconds of the first call, and the median of `runs` further ones."""
+    """Seconds of the first call, and the median of `runs` later ones."""
 
     first: float
     seconds: float
@@ -152,16 +152,16 @@ class Device:
     def __init__(self, name: str):
         self.device = torch.device(name)
         self.cuda = self.device.type == "cuda"
-        # A CPU without bfloat16 products would spend a tiny run in them.
+        # bfloat16 is slow on CPUs without matrix units.
         self.dtype = torch.bfloat16 if self.cuda else torch.float32
 
     @property
     def name(self) -> str:
-        """What the device is called."""
+        """Name of the device."""
         return torch.cuda.get_device_name(self.device) if self.cuda else platform.machine()
 
     def time(self, work: Callable[[], object]) -> float:
-        """Seconds of `work`, until the device has done it."""
+        """Seconds of `work`, until the device has finished it."""
         self.wait()
         start = time.perf_counter()
         work()
@@ -169,7 +169,7 @@ class Device:
         return time.perf_counter() - start
 
     def time_again(self, warm_up: Callable[[], object], work: Callable[[], object]) -> Timed:
-        """`work`, again and again, after `warm_up`; the peak of memory is that of `work`."""
+        """Times of repeated `work` after `warm_up`; the peak of memory is that of `work`."""
         first = self.time(warm_up)
         self.clear()
         runs: list[float] = []
@@ -178,36 +178,36 @@ class Device:
         return Timed(first, statistics.median(runs), len(runs))
 
     def wait(self) -> None:
-        """Until the device has done all that it was told."""
+        """Wait until the device has finished all work."""
         if self.cuda:
             torch.cuda.synchronize()
 
     def clear(self) -> None:
-        """Give back memory that nothing uses, and forget its peak."""
+        """Free unused memory, and reset its peak."""
         gc.collect()
         if self.cuda:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 
     def memory(self) -> dict[str, float]:
-        """The most memory that tensors took, and that was reserved for them and for graphs, in MiB."""
+        """Peak memory of tensors, and peak memory reserved for them and for graphs, in MiB."""
         if not self.cuda:
             return {}
         peak, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
         return {"peak_mib": peak / 2**20, "reserved_mib": reserved / 2**20}
 
     def matrix_peak(self, side: int) -> float:
-        """The operations a second of one product of square matrices, the best of several, in 10^12."""
+        """TFLOP/s of a product of square matrices, the best of several."""
         a, b = (torch.randn(side, side, device=self.device, dtype=self.dtype) for _ in range(2))
         for _ in range(3):
             torch.mm(a, b)
-        # Several at a time: the launch of the first is not counted for all.
+        # Several products at a time, to hide the launch of the first.
         times = [self.time(lambda: [torch.mm(a, b) for _ in range(10)]) for _ in range(3)]
         return 2 * side**3 * 10 / min(times) / 1e12
 
 
 class Painter:
-    """What draws pictures: `paint(batch, steps)`; the networks that each stage calls once a step; and its steps."""
+    """A function that draws pictures, `paint(batch, steps)`; the networks that each stage calls once per step; the steps."""
 
     def __init__(
         self, paint: Callable[[int, Steps], object], stages: dict[str, list[nn.Module]], steps: Steps
@@ -217,7 +217,7 @@ class Painter:
 
     @functools.cached_property
     def teraflop(self) -> float:
-        """What one picture takes, in 10^12 operations: counted with few steps, and added up for all."""
+        """TFLOP of one picture, counted with few steps and extrapolated to all."""
         started: list[int] = []
         of_a_call: dict[str, int] = {}
         with FlopCounterMode(display=False) as counter, contextlib.ExitStack() as hooks:
@@ -240,7 +240,7 @@ class Painter:
 
     @contextlib.contextmanager
     def changed(self, how: str, backend: str) -> Iterator[None]:
-        """Its networks called in another way, or its noise drawn on the device."""
+        """Context with another way of calling the networks, or with noise sampled on the device."""
         networks = [network for several in self.stages.values() for network in several]
         pool = torch.cuda.graph_pool_handle() if "graphs" in how else None
         with contextlib.ExitStack() as undone:
@@ -264,38 +264,39 @@ class Painter:
 
 @contextlib.contextmanager
 def noise_on(device: torch.device) -> Iterator[None]:
-    """This project's noise drawn on a device; numbers differ from the CPU's by rounding."""
-    from unclip.stages import noise as stages
+    """Context in which this project's noise is sampled on a device; numbers differ from the CPU's by rounding."""
+    from unclip.stages import noise
 
-    drawn = stages.Noise
-    stages.Noise = functools.partial(drawn, device=device)  # pyright: ignore[reportAttributeAccessIssue]
+    sampled = noise.Noise
+    noise.Noise = functools.partial(sampled, device=device)  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:
-        stages.Noise = drawn
+        noise.Noise = sampled
 
 
 def model_painter(model: Any) -> Painter:
-    """A model of this project with its own settings."""
-    settings = model.defaults
+    """A model of this project with its default sampling."""
+    from torch import nn
 
-    def network(name: str) -> Any:
-        with model.parts.lend(name, nn.Module) as held:
-            return held
+    defaults, networks = model.defaults, {}
+    for name in ("prior", "decoder", "upsampler"):
+        with model.parts.lend(name, nn.Module) as networks[name]:
+            pass
 
     def paint(batch: int, steps: Steps) -> None:
         prior, decoder, upsampler = steps
         given = {"prior_steps": prior, "steps": decoder, "upsampler_steps": upsampler}
         model.generate(PROMPT, n=batch, batch_size=batch, seed=SEED, **given)
 
-    upsampler = network("upsampler")
+    upsampler = networks["upsampler"]
     nets = [net for net in (upsampler.net, upsampler.last_net) if net is not None]
-    stages = {"prior": [network("prior")], "decoder": [network("decoder").net], "upsampler": nets}
-    return Painter(paint, stages, (settings.prior.steps, settings.decoder.steps, settings.upsampler(0).steps))
+    stages = {"prior": [networks["prior"]], "decoder": [networks["decoder"].net], "upsampler": nets}
+    return Painter(paint, stages, (defaults.prior.steps, defaults.decoder.steps, defaults.upsampler(0).steps))
 
 
 def pipeline_painter(pipeline: Any) -> Painter:
-    """diffusers' pipeline with its own settings."""
+    """A diffusers pipeline with its default settings."""
 
     def paint(batch: int, steps: Steps) -> None:
         prior, decoder, upsampler = steps
@@ -316,17 +317,17 @@ def pipeline_painter(pipeline: Any) -> Painter:
 
 
 class Bench:
-    """Measures rows, one model on the device at a time."""
+    """Measurement of rows, with one model on the device at a time."""
 
     def __init__(self, device: Device, *, tiny: bool, scratch: Path):
         self.device, self.tiny, self.scratch = device, tiny, scratch
-        # To trace is enough to see whether it works; to compile takes longer than all the rest.
+        # Tracing is a sufficient test; compiling takes longer than everything else.
         self.backend = "eager" if tiny else "inductor"
         self._held: tuple[str, Painter] | None = None
         self._missing: dict[str, str] = {}
 
     def measure(self, row: Row) -> dict[str, Any]:
-        """What is found out about a row: seconds a batch, and what follows from them."""
+        """Measured values of a row: seconds per batch, memory and operations."""
         if row.part != "training":
             return self._pictures(row)
         self.release()
@@ -337,7 +338,7 @@ class Bench:
                 torch.compiler.reset()
 
     def _pictures(self, row: Row) -> dict[str, Any]:
-        # The way that is no way of calling networks: another type of weights.
+        # "float32" is a model with other weights, not another way of calling the networks.
         painter = self._painter(f"{row.part} {row.what}" + (" float32" if row.how == "float32" else ""))
         teraflop = painter.teraflop
         with painter.changed(row.how, self.backend):
@@ -349,7 +350,7 @@ class Bench:
     def _painter(self, name: str) -> Painter:
         if self._held is None or self._held[0] != name:
             self.release()
-            # Made once in vain is enough.
+            # A missing library is not tried again.
             if name in self._missing:
                 raise ImportError(self._missing[name])
             try:
@@ -360,7 +361,7 @@ class Bench:
         return self._held[1]
 
     def release(self) -> None:
-        """Forget the model that was held, and what was compiled for it."""
+        """Free the model on the device, and its compiled code."""
         if self._held is not None:
             compiled, self._held = bool(self._held[1].compiled), None
             if compiled:
@@ -387,6 +388,7 @@ class Bench:
 
         from unclip import recipes
         from unclip.networks.clip import ClipConfig
+        from unclip.train.config import ClipDependent
         from unclip.train.loop import Run
         from unclip.train.run_folder import RunFolder, with_precision
         from unclip.train.task import build_task
@@ -400,12 +402,13 @@ class Bench:
             config,
             data=dataclasses.replace(config.data, path="shapes"),
             batch=4 if self.tiny else config.batch,
-            # No run is so long: the rate stays at its beginning.
+            # A length that is never reached, so that the learning rate stays at its start.
             samples=1 << 50,
             compile=row.how == "compiled",
-            clip=None if config.clip is None else str(self.scratch / "clip"),
             out=str(self.scratch / f"{row.what}-{row.how}"),
         )
+        if isinstance(config, ClipDependent):
+            config = dataclasses.replace(config, clip=str(self.scratch / "clip"))
         config = with_precision(config, self.device.device)
         run = Run(config, build_task(config, self.device.device), self.device.device, RunFolder(config))
         few, many = (1, 1) if self.tiny else (2, 10)
@@ -423,7 +426,7 @@ class Bench:
         }
 
     def _write_data(self) -> None:
-        """The shapes decoded, where `Source` looks for them, and the bundled CLIP as a finished run."""
+        """Write the decoded shapes where `Source` looks for them, and the bundled CLIP as a finished run."""
         from unclip.checkpoints.hub import bundled
         from unclip.data.decoded_cache import DecodedCache
         from unclip.data.shapes import Shapes
@@ -433,14 +436,14 @@ class Bench:
             return
         for seed in (0, 1):
             for side in (64, 256):
-                # Here, as other processes would take longer to start than to draw.
+                # In this process, as starting workers takes longer than drawing.
                 DecodedCache.load(Shapes(seed=seed), side, cache=self.scratch / "cache", workers=1)
         run.mkdir()
         (run / "model").symlink_to(bundled()["artwork"], target_is_directory=True)
 
 
 def finished(row: Row, found: dict[str, Any], peak: float) -> dict[str, Any]:
-    """A row's entry in the JSON, with what follows from the seconds of a batch."""
+    """Entry of a row in the JSON, with rates derived from the seconds per batch."""
     batch = found.get("batch", row.batch)
     rate = batch / found["seconds"]
     derived = {"each": 1 / rate, "rate": rate, "share": rate * found["teraflop"] / peak}
@@ -458,10 +461,10 @@ def run_rows(
     peak: float,
     report: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Measure what there is time for, in order; `report` is given an entry for each row."""
+    """Measure rows in order while there is time; `report` is called with an entry for each row."""
     for row in rows:
         if clock.left < row.least or clock.left <= 0:
-            why = f"wants {row.least:.0f} s, {max(clock.left, 0):.0f} were left"
+            why = f"needs {row.least:.0f} s, {max(clock.left, 0):.0f} were left"
             report({**_named(row), "status": "skipped", "why": why})
             continue
         try:
@@ -476,8 +479,8 @@ def run_rows(
         report(entry)
 
 
-def told(entry: dict[str, Any]) -> str:
-    """A row in words, while others are measured."""
+def summary(entry: dict[str, Any]) -> str:
+    """One line about a finished row."""
     name = ", ".join(str(entry[key]) for key in ("part", "what", "how", "batch") if entry[key])
     if entry["status"] != "done":
         return f"{name}: {entry['status']}, {entry['why']}"
@@ -486,7 +489,7 @@ def told(entry: dict[str, Any]) -> str:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The JSON as Markdown: a table of pictures, one of training, and what is missing."""
+    """Markdown of the JSON: a table of pictures, one of training, and a list of rows without measurements."""
     side = result["matrix"]
     parts = [
         f"{result['device']}, torch {result['torch']}, {result['date']}. A product of {side} x {side} matrices in "
@@ -520,7 +523,7 @@ def table(result: dict[str, Any]) -> str:
         if row["part"] == "training"
     ]
     parts += [_markdown(rows) for rows in (pictures, training) if rows]
-    missing = [f"- {told(row)}" for row in result["rows"] if row["status"] != "done"]
+    missing = [f"- {summary(row)}" for row in result["rows"] if row["status"] != "done"]
     return "\n\n".join([*parts, *(["\n".join(missing)] if missing else [])])
 
 
@@ -542,20 +545,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=240.0, help="all that it may take (default: 240)")
-    parser.add_argument("--out", type=Path, default=Path("gpu.json"), help="the JSON (default: gpu.json)")
+    parser.add_argument("--seconds", type=float, default=240.0, help="time limit in seconds (default: 240)")
     parser.add_argument(
-        "--only", nargs="+", choices=("bundled", "karlo", "training"), help="these rows alone"
+        "--out", type=Path, default=Path("gpu.json"), help="JSON file to write (default: gpu.json)"
     )
-    parser.add_argument("--device", default="cuda", help="where to run (default: cuda)")
-    parser.add_argument("--tiny", action="store_true", help="small sizes, to see whether it runs")
-    parser.add_argument("--table", type=Path, metavar="JSON", help="only print the tables of an earlier run")
+    parser.add_argument("--only", nargs="+", choices=("bundled", "karlo", "training"), help="rows to measure")
+    parser.add_argument("--device", default="cuda", help="device (default: cuda)")
+    parser.add_argument("--tiny", action="store_true", help="small sizes, to test the script")
+    parser.add_argument("--table", type=Path, metavar="JSON", help="print the tables of an earlier run")
     arguments = parser.parse_args()
     if arguments.table:
         print(table(json.loads(arguments.table.read_text(encoding="utf-8"))))
         return
     if not arguments.device.startswith("cuda") and not arguments.tiny:
-        parser.error("at full size it needs a CUDA GPU: add --tiny to try it elsewhere")
+        parser.error("the full size needs a CUDA GPU: give --tiny to test it on another device")
     warnings.simplefilter("ignore")
     os.environ["HF_HUB_OFFLINE"] = "1"
     clock, device = Clock(arguments.seconds), Device(arguments.device)
@@ -577,7 +580,7 @@ def main() -> None:
         fresh = arguments.out.with_name(f"{arguments.out.name}.part")
         fresh.write_text(json.dumps(result, indent=1), encoding="utf-8")
         fresh.replace(arguments.out)
-        print(f"{time.monotonic() - START:6.1f} s  {told(entry)}", file=sys.stderr, flush=True)
+        print(f"{time.monotonic() - START:6.1f} s  {summary(entry)}", file=sys.stderr, flush=True)
 
     print(
         f"{time.monotonic() - START:6.1f} s  {device.name}: {peak:.3g} TFLOP/s", file=sys.stderr, flush=True
@@ -589,7 +592,7 @@ def main() -> None:
         bench = Bench(device, tiny=arguments.tiny, scratch=Path(scratch))
         run_rows(rows, bench.measure, clock, peak, report)
     print(table(result), flush=True)
-    # Processes that compile what nobody waits for would hold up the end.
+    # Do not wait for background processes of the compiler.
     os._exit(0)
 
 

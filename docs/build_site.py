@@ -174,7 +174,8 @@ def _escaped(text: str) -> str:
 def source_tree() -> str:
     """The page of the source tree, a line per file."""
     spec = importlib.util.spec_from_file_location("tree", DOCS / "tree.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     listed = "\n".join(module.tree(PACKAGE))

@@ -1,4 +1,4 @@
-"""`unclip doctor`: what this machine can do and whether the bundled models are whole; made for bug reports."""
+"""`unclip doctor`: versions, hardware, speed and integrity of the bundled models, for bug reports."""
 
 import argparse
 import os
@@ -12,7 +12,9 @@ PACKAGES = ("unclip", "torch", "numpy", "pillow", "safetensors", "tokenizers", "
 
 
 def add(verbs) -> None:
-    parser = options.verb(verbs, "doctor", "tell what this machine can do and whether all is in place")
+    parser = options.verb(
+        verbs, "doctor", "show versions, hardware, speed and the state of the bundled models"
+    )
     options.add_json(parser)
     parser.set_defaults(run=run)
 
@@ -34,7 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def examine() -> dict[str, dict[str, Any]]:
-    """The report, by section; takes about two seconds, most of it the measured speeds."""
+    """The report, by section; takes about two seconds, mostly for measuring speeds."""
     return {"versions": versions(), "machine": machine(), "speed": speeds(), "models": models()}
 
 

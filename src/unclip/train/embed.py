@@ -1,4 +1,4 @@
-"""What a trained CLIP gives to the other stages: image embeddings of every drawing, its text tower, its tokenizer."""
+"""Frozen CLIP of a finished run: image embeddings of a data set, text tower and tokenizer for the other stages."""
 
 import hashlib
 from pathlib import Path
@@ -18,7 +18,7 @@ from unclip.train.source import Source
 
 
 class ClipRun:
-    """The finished CLIP stage that `config.clip` names: frozen network, tokenizer, and a hash of both."""
+    """Frozen network and tokenizer of the CLIP run that `config.clip` names, and a hash of both."""
 
     def __init__(self, config: ClipDependent, device: torch.device):
         if not config.clip:
