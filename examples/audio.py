@@ -35,7 +35,7 @@ class DiffWave(nn.Module):
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--iterations", type=int, default=1000)
     parser.add_argument("--length", type=int, default=4096, help="in samples, at 8000 a second")
     parser.add_argument("--out", type=Path, default=Path("out/audio"))
@@ -47,8 +47,11 @@ def main(argv: list[str] | None = None) -> None:
         waves = (pitch * harmonics * time).sin() * (-3 * harmonics * time).exp()
         return (0.4 * noise.uniform(5, 1).float() * waves).sum(1, keepdim=True)
 
-    process = ProcessConfig(parametrization="karras", schedule="edm", sigma_data=0.3)
-    model = train(DiffWave(), process, LossConfig(density=LogNormal(), weight="edm"), plucked, args.iterations, 16)
+    edm, loss = (
+        ProcessConfig(parametrization="karras", schedule="edm"),
+        LossConfig(density=LogNormal(), weight="edm"),
+    )
+    model = train(DiffWave(), edm, loss, plucked, args.iterations, 16)
     args.out.mkdir(parents=True, exist_ok=True)
     for index, sound in enumerate(draw(model, (1, args.length), 4, "dpmpp_2m_sde", 30)):
         with wave.open(str(args.out / f"{index}.wav"), "wb") as file:

@@ -37,7 +37,7 @@ def draw_data(folder: Path, count: int) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument("--samples", type=int, help="samples per stage (default: the recipe's)")
     parser.add_argument("--out", type=Path, default=Path("out/own_data"))

@@ -35,7 +35,7 @@ def spiral(noise: Noise) -> torch.Tensor:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parametrization", default="eps", choices=("eps", "v", "x0"))
     parser.add_argument("--sampler", default="ddpm", choices=tuple(SAMPLERS))
     parser.add_argument("--iterations", type=int, default=2000)

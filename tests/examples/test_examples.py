@@ -16,9 +16,15 @@ NOTEBOOKS = sorted((EXAMPLES / "notebooks").glob("*.ipynb"))
 # Script -> the arguments of its smallest run, and the files that it has to write.
 SMALLEST: dict[str, tuple[list[str], list[str]]] = {
     "draw": (["-n", "1", "--steps", "2", "--out", "drawn"], ["drawn/*.png"]),
-    "variations_sheet": (["--etas", "0.5", "-n", "1", "--steps", "2", "--out", "a/sheet.png"], ["a/sheet.png"]),
+    "variations_sheet": (
+        ["--etas", "0.5", "-n", "1", "--steps", "2", "--out", "a/sheet.png"],
+        ["a/sheet.png"],
+    ),
     "text_diff": (["--frames", "2", "--steps", "2", "--out", "a/diff.webp"], ["a/diff.webp"]),
-    "guidance_sweep": (["--scales", "1,4", "-n", "1", "--steps", "2", "--out", "a/sweep.png"], ["a/sweep.png"]),
+    "guidance_sweep": (
+        ["--scales", "1,4", "-n", "1", "--steps", "2", "--out", "a/sweep.png"],
+        ["a/sweep.png"],
+    ),
     "progress": (["--steps", "3", "--out", "a"], ["a/finished.png", "a/decoder-*.png"]),
     "clip_search": (["-k", "2"], []),
     "embeddings_table": (["--out", "a/table.parquet"], ["a/table.parquet"]),
