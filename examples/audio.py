@@ -11,7 +11,7 @@ import torch
 from diffusion_loop import draw, train
 from torch import nn
 
-from unclip.diffusion.losses import LogNormal, LossConfig
+from unclip.diffusion.losses import LossConfig
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.rng import Noise
 
@@ -47,10 +47,7 @@ def main(argv: list[str] | None = None) -> None:
         waves = (pitch * harmonics * time).sin() * (-3 * harmonics * time).exp()
         return (0.4 * noise.uniform(5, 1).float() * waves).sum(1, keepdim=True)
 
-    edm, loss = (
-        ProcessConfig(parametrization="karras", schedule="edm"),
-        LossConfig(density=LogNormal(), weight="edm"),
-    )
+    edm, loss = ProcessConfig(parametrization="karras", schedule="edm"), LossConfig(weight="edm")
     model = train(DiffWave(), edm, loss, plucked, args.iterations, 16)
     args.out.mkdir(parents=True, exist_ok=True)
     for index, sound in enumerate(draw(model, (1, args.length), 4, "dpmpp_2m_sde", 30)):
