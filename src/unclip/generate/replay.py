@@ -63,8 +63,8 @@ def read_replay(provenance: Mapping[str, Any] | Any) -> Replay:
         raise RequestError(
             f"the provenance has the format {found}; this version reads recipe 1 and provenance {FORMAT}"
         )
-    record = _read_record(provenance, word, names)
     request = _read_complete(data, word)
+    record = _read_record(provenance, word, names)
     return Replay(
         request=request,
         sources=record.sources or (),
