@@ -63,6 +63,11 @@ class Request(ABC):
     def __post_init__(self) -> None:
         """Raise `RequestError` for a value of another type or out of range."""
         check(self, RequestError)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            for text in value if isinstance(value, tuple) else (value,):
+                if isinstance(text, str):
+                    _check_characters(text, field.name)
 
     def resolve(self, defaults: Sampling) -> Sampling:
         """Sampling with every None taken from the model's `defaults`."""
@@ -99,6 +104,16 @@ def resolve_inversion(sampling: Sampling, defaults: Sampling) -> Sampling:
     return Sampling(
         prior=sampling.prior, decoder=sampling.decoder, upsamplers=sampling.upsamplers, random=sampling.random
     ).over(given)
+
+
+def _check_characters(text: str, name: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(
+            f"{name} holds {text[error.start]!r} at character {error.start + 1}, which is half of a pair and no text: "
+            "give text in UTF-8"
+        ) from None
 
 
 def check_prompt(text: str, what: str = "the prompt") -> str:
