@@ -1,14 +1,14 @@
-"""Decoders at equal cost, side by side: nets, parametrisations, weights of the loss, optimisers.
+"""Benchmark of decoders at equal training cost: networks, parametrisations, loss weights, optimisers.
 
     python benchmarks/decoders.py --data SHARDS --clip runs/artwork/clip --judge runs/artwork/judge --out runs/decoders
 
-Every trial is the artwork recipe's decoder made smaller and changed (see `trials`), and is trained with the same number of
-floating-point operations (`--teraflop`, counted as benchmarks/flops.py does) in the same order of drawings. A trial that
-is finished in `--out` is not trained again. What is measured of each, with the *true* embeddings and captions of drawings:
+Each trial is a smaller variant of the artwork recipe's decoder (see `trials`). All are trained with the same number of
+floating-point operations (`--teraflop`, counted by benchmarks/flops.py) on the same order of drawings. A trial that is
+finished in `--out` is not trained again. With the *true* embeddings and captions of drawings, the metrics are:
 
-- the error of x0 with the velocity's weight at the same eight noise levels, held out, whatever the net predicts;
-- pictures drawn from training drawings of everyday things and from held-out drawings (16 steps, guidance 2): the mean
-  cosine with those drawings in the judge's features, and Fréchet's distance to them.
+- the held-out error of x0 with the velocity's weight at the same eight noise levels, whatever the network predicts;
+- for pictures of training drawings of everyday things, and of held-out drawings (16 steps, guidance 2): the mean cosine
+  with those drawings in the judge's features, and the Fréchet distance to them.
 """
 
 import argparse
@@ -24,7 +24,6 @@ import torch
 from flops import cost
 from jaxtyping import Float, Int64
 from torch import Tensor
-from unclip.generate.stages import decode, decoder_denoiser
 
 from unclip import config as configs
 from unclip import recipes
@@ -41,6 +40,8 @@ from unclip.networks.clip import ClipConfig
 from unclip.networks.decoder import Decoder, DecoderCondition
 from unclip.networks.patch_transformer import PatchTransformerConfig
 from unclip.networks.unet import UnetConfig
+from unclip.rng import Noise
+from unclip.stages.renderer import decoder_renderer
 from unclip.train.loop import train
 from unclip.train.run_folder import with_precision
 from unclip.train.source import Source, evenly_spaced
@@ -53,7 +54,7 @@ FLOW, COSINE = "flow", "cosine"
 
 
 class Measured(NamedTuple):
-    """What is told of a trial beside its cost."""
+    """Metrics of a trial."""
 
     error: float
     seen: float
@@ -77,17 +78,17 @@ def base() -> DecoderTraining:
 
 
 def with_model(config: DecoderTraining, **changes: Any) -> DecoderTraining:
-    """The same with another decoder."""
+    """Config with changes to the decoder."""
     return replace(config, model=replace(config.model, **changes))
 
 
 def with_net(config: DecoderTraining, **changes: Any) -> DecoderTraining:
-    """The same with other sizes of its net."""
+    """Config with changes to the decoder's network."""
     return with_model(config, net=replace(config.model.net, **changes))
 
 
 def with_unet(config: DecoderTraining, attention_levels: tuple[int, ...], **sizes: Any) -> DecoderTraining:
-    """The same with a U-Net, whose convolutions Muon is not for."""
+    """Config with a U-Net, trained with AdamW, as Muon does not apply to convolutions."""
     net = UnetConfig(
         in_channels=7,
         out_channels=3,
@@ -103,20 +104,20 @@ def with_unet(config: DecoderTraining, attention_levels: tuple[int, ...], **size
 
 
 def with_adamw(config: DecoderTraining) -> DecoderTraining:
-    """The same with AdamW on everything."""
+    """Config with AdamW for all weights."""
     return replace(config, optimizer=replace(config.optimizer, muon_learning_rate=None))
 
 
 def predicting(
     config: DecoderTraining, parametrization: str, schedule: str, loss: LossConfig
 ) -> DecoderTraining:
-    """The same with another process and its own loss."""
+    """Config with another noise process and its loss."""
     process = configs.from_dict(ProcessConfig, {"parametrization": parametrization, "schedule": schedule})
     return replace(with_model(config, process=process), loss=loss)
 
 
 def trials() -> dict[str, DecoderTraining]:
-    """What is compared with the first; but U-Nets, for which there is no Muon, with "AdamW"."""
+    """Trials, each to be compared with the first; U-Nets, which Muon cannot train, with "AdamW"."""
     start = base()
     uniform = LossConfig(density=UniformTime(), weight="target")
     return {
@@ -132,38 +133,45 @@ def trials() -> dict[str, DecoderTraining]:
         "velocity (flow)": predicting(start, "flow", FLOW, COMMON),
         "v, cosine": predicting(start, "v", COSINE, uniform),
         "eps, cosine": predicting(start, "eps", COSINE, uniform),
-        "karras": predicting(start, "karras", ("edm", 1000.0), LossConfig(density=LogNormal(), weight="edm")),
+        "EDM": predicting(start, "karras", "edm", LossConfig(density=LogNormal(), weight="edm")),
         "x0, min-SNR": replace(start, loss=replace(COMMON, weight="min_snr")),
         "uncertainty weighting": replace(start, uncertainty=True),
-        "told how drawings were moved": with_model(start, augmentation=5),
+        "augmentation as a condition": with_model(start, augmentation=5),
         "short average, 10 steps": replace(start, ema_decay=0.9),
     }
 
 
 def folder_of(name: str) -> str:
-    """A trial's name as that of a folder."""
+    """Folder name of a trial."""
     return "-".join("".join(one if one.isalnum() else " " for one in name).lower().split())
 
 
 def everyday(source: Source, count: int) -> Int64[np.ndarray, " n"]:
-    """Single drawings of everyday things, spread over all there are."""
+    """Rows of single drawings of everyday things, evenly spaced."""
     metas = [one.meta for one in source.decoded.samples]
     rows = np.array([row for row, meta in enumerate(metas) if meta["kind"] == "plain" and is_everyday(meta)])
     return rows[evenly_spaced(count, len(rows))]
 
 
 def redrawn(network: Decoder, condition: DecoderCondition) -> Float[Tensor, "n 3 h w"]:
-    """Pictures of the condition."""
-    denoise = decoder_denoiser(network, condition, guidance=2.0)
-    seeds = range(len(condition.keep_image))
-    return sample(
-        decode(network, denoise, seeds, steps=16, sampler="dpmpp_2m", device=condition.image_embedding.device)
+    """Pictures of a condition (16 steps, guidance 2)."""
+    renderer = decoder_renderer(network)
+    denoise = renderer.denoiser(condition, guidance=2.0)
+    noise = Noise(range(len(condition.keep_image))).fork("decoder")
+    steps = renderer.sample_from_noise(
+        denoise,
+        noise,
+        size=network.config.size,
+        steps=16,
+        sampler="dpmpp_2m",
+        device=condition.image_embedding.device,
     )
+    return renderer.codec.decode(sample(steps))
 
 
 @torch.inference_mode()
 def measure(batches: DecoderBatches, network: Decoder, judge: Encoder) -> Measured:
-    """A trained trial."""
+    """Metrics of a trained trial."""
     process = network.config.process.build()
     held_out = batches.held_out_pictures(DRAWN)
     context = network.encode(held_out.condition)
@@ -182,7 +190,7 @@ def measure(batches: DecoderBatches, network: Decoder, judge: Encoder) -> Measur
 
 
 def run(names: Iterable[str], arguments: argparse.Namespace) -> None:
-    """Train and measure trials one after the other; a line for each when it is done."""
+    """Train and measure trials one after the other, and write a line for each when it is finished."""
     write = sys.stdout.write
     write("| trial | M parameters | GFLOP/sample | samples | s | error of x0 | cosine, seen | held out |")
     write(" Fréchet, seen | held out |\n|---|" + "---:|" * 9 + "\n")
@@ -212,7 +220,7 @@ def run(names: Iterable[str], arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Read the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -220,7 +228,7 @@ def main() -> None:
     parser.add_argument("--cache", help="where decoded pictures are kept (default: beside the runs)")
     parser.add_argument("--clip", type=Path, required=True, help="the run folder of the CLIP stage")
     parser.add_argument("--judge", type=Path, required=True, help="the run folder of the judge")
-    parser.add_argument("--out", type=Path, required=True, help="where the trials' runs go")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the trials' runs")
     parser.add_argument("--teraflop", type=float, default=16.0, help="of each trial (default: 16)")
     parser.add_argument("--only", nargs="+", choices=trials(), metavar="TRIAL", help="some of the trials")
     arguments = parser.parse_args()

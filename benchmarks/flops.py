@@ -1,11 +1,11 @@
-"""What training costs, counted: floating-point operations of each stage, and how far a device and a time get.
+"""Training cost in floating-point operations per stage, and the number of samples that a device trains in a given time.
 
     python benchmarks/flops.py [--recipe artwork] [--teraflops 250] [--minutes 25]
 
-Counted are the matrix products and convolutions of one forward pass at the stage's real shapes; a training step takes
-three times as many (one forward, two backward). `--teraflops` is what the device reaches in such steps, not its peak: two
-CPU cores without matrix units reach 0.2 to 0.25, a large GPU 100 to 300. The last column divides; it is an
-upper bound, as reading, augmentation and the optimiser are left out.
+The count is of matrix products and convolutions in one forward pass at the stage's real shapes; a training step takes
+three times as many (one forward, two backward). `--teraflops` is the rate that the device reaches in such steps, not its
+peak: 0.2 to 0.25 on two CPU cores without matrix units, 100 to 300 on a large GPU. The last column is an upper bound:
+reading, augmentation and the optimiser are not counted.
 """
 
 import argparse
@@ -30,19 +30,19 @@ from unclip.train.tasks.upsampler import UpsamplerTraining
 
 BATCH = 2
 CONTEXT = 24
-# Of the bundled CLIP's embeddings so many components hold 99 % of the variance.
+# Number of components with 99 % of the variance of the bundled CLIP's embeddings.
 COMPONENTS = 59
 
 
 class Cost(NamedTuple):
-    """Of one sample's forward pass: operations; and the network's parameters."""
+    """Operations of one sample's forward pass, and the network's parameters."""
 
     forward: float
     parameters: int
 
 
 def counted(network: nn.Module, forward: Callable[[], object]) -> Cost:
-    """Run `forward` on a batch of `BATCH` and count."""
+    """Cost of `forward`, which runs a batch of `BATCH`."""
     with FlopCounterMode(display=False) as counter:
         forward()
     parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -50,7 +50,7 @@ def counted(network: nn.Module, forward: Callable[[], object]) -> Cost:
 
 
 def cost(config: TrainConfig, clip: ClipConfig) -> Cost | None:
-    """What a stage costs, its sizes fitted to `clip` as in training; None for a stage that is no network on pictures."""
+    """Cost of a stage, with its sizes fitted to `clip` as in training; None for a stage that is not counted."""
     model, label = config.model, torch.zeros(BATCH)
     keep = torch.ones(BATCH, dtype=torch.bool)
     tokens = torch.ones(BATCH, CONTEXT, dtype=torch.long)
@@ -86,7 +86,7 @@ def cost(config: TrainConfig, clip: ClipConfig) -> Cost | None:
 
 
 def main() -> None:
-    """Print a line a stage."""
+    """Print one line per stage."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,11 +1,11 @@
-"""A folder like kakaobrain/karlo-v1-alpha, in diffusers' layout, with random weights: nothing to download.
+"""Model folder like kakaobrain/karlo-v1-alpha, in diffusers' layout, with random weights: no download.
 
     python benchmarks/karlo_folder.py FOLDER [--size small|full] [--dtype bfloat16]
 
-Names and shapes come from diffusers' classes on the meta device; a component is made and written at a time.
+Names and shapes come from diffusers' classes on the meta device; components are made and written one at a time.
 """
 
-# diffusers brings its names in lazily, which no type checker follows.
+# diffusers imports its names lazily, which type checkers do not follow.
 # pyright: reportPrivateImportUsage=false, reportAttributeAccessIssue=false
 
 import argparse
@@ -24,7 +24,7 @@ VOCABULARY, CONTEXT = 49_408, 77
 
 
 class Size(NamedTuple):
-    """How wide the parts are. Heads have 64 channels everywhere."""
+    """Widths of the parts. All heads have 64 channels."""
 
     embedding: int
     text_layers: int
@@ -55,11 +55,11 @@ CLASSES = {
     "super_res_first": "UNet2DModel",
     "super_res_last": "UNet2DModel",
 }
-"""The class of each component that has weights."""
+"""Class of each component that has weights."""
 
 
 def configs(size: Size) -> dict[str, dict[str, Any]]:
-    """The config of each component that has weights."""
+    """Config of each component that has weights."""
     heads = size.prior_width // 64
 
     def unet(channels: int, blocks: int) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def classes() -> dict[str, type]:
 
 
 def build(kind: type, config: Mapping[str, Any]) -> torch.nn.Module:
-    """A component, where torch's default device is."""
+    """A component, on torch's default device."""
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
     return kind(CLIPTextConfig(**config)) if kind is CLIPTextModelWithProjection else kind(**config)
@@ -155,7 +155,7 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
 
 
 def write_folder(folder: Path, size: Size, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Write the whole folder; weights are random, the same for the same sizes."""
+    """Write the folder; weights are random, and the same for the same sizes."""
     index: dict[str, Any] = {"_class_name": "UnCLIPPipeline", "_diffusers_version": "0.15.0.dev0"}
     kinds = classes()
     for seed, (name, config) in enumerate(configs(size).items()):
@@ -178,7 +178,7 @@ def write_folder(folder: Path, size: Size, dtype: torch.dtype = torch.bfloat16) 
 
 
 def random_weights(like: Mapping[str, Tensor], seed: int, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Weights that keep the variance of what passes through them, as training's do."""
+    """Weights that preserve the variance of activations, as trained ones do."""
     # Full size has 3.4 billion weights: the same million numbers again and again, at another place in every row.
     numbers = torch.randn(1_000_003, generator=torch.Generator().manual_seed(seed))
     made = {}
@@ -227,9 +227,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, help="where to write it")
-    parser.add_argument("--size", choices=SIZES, default="small", help="how wide the parts are")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="of the files")
+    parser.add_argument("folder", type=Path, help="folder to write")
+    parser.add_argument("--size", choices=SIZES, default="small", help="widths of the parts")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="type of the stored weights"
+    )
     arguments = parser.parse_args()
     write_folder(arguments.folder, SIZES[arguments.size], getattr(torch, arguments.dtype))
 

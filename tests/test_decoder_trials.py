@@ -1,4 +1,4 @@
-"""benchmarks/decoders.py: its trials can be built, and are told apart."""
+"""benchmarks/decoders.py: its trials can be built, and differ."""
 
 import runpy
 import sys
@@ -34,7 +34,7 @@ def test_every_trial_can_be_built(benchmark):
         assert config.optimizer.muon_learning_rate is None or not isinstance(net, UnetConfig)
 
 
-def test_trials_are_told_apart(benchmark):
+def test_trials_differ(benchmark):
     trials = benchmark["trials"]()
     assert len({benchmark["folder_of"](name) for name in trials}) == len(trials)
     first, *others = trials.values()

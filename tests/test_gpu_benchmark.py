@@ -32,14 +32,14 @@ def gpu() -> Iterator[ModuleType]:
 
 def result(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """A JSON with these rows."""
-    told = {"device": "a card", "torch": "2.11.0", "date": "2026-11-27", "dtype": "bfloat16"}
-    return {**told, "matrix": 8192, "peak": 100.0, "rows": rows}
+    header = {"device": "a card", "torch": "2.11.0", "date": "2026-11-27", "dtype": "bfloat16"}
+    return {**header, "matrix": 8192, "peak": 100.0, "rows": rows}
 
 
 FOUND = {"first": 2.0, "seconds": 0.5, "runs": 3, "teraflop": 4.0}
 
 
-def test_rows_are_told_apart_and_the_most_important_come_first(gpu):
+def test_rows_differ_and_the_most_important_come_first(gpu):
     rows = gpu.plan(tiny=False, cuda=True)
     keys = [(row.part, row.what, row.how, row.batch) for row in rows]
     assert len(set(keys)) == len(keys)
@@ -78,7 +78,7 @@ def test_rows_for_which_there_is_no_time_are_skipped_and_failures_noted(gpu, cap
     rows += [gpu.Row("karlo", "broken", "eager", 1), gpu.Row("karlo", "b", "eager", 2)]
     gpu.run_rows(rows, measure, gpu.Clock(100.0, time.monotonic()), 10.0, entries.append)
     assert [entry["status"] for entry in entries] == ["done", "skipped", "failed", "done"]
-    assert "wants 1000 s" in entries[1]["why"]
+    assert "needs 1000 s" in entries[1]["why"]
     assert entries[2]["why"] == "RuntimeError: out of memory"
     assert "out of memory" in capsys.readouterr().err
 
@@ -99,14 +99,14 @@ def test_the_tables(gpu):
     picture = gpu.finished(gpu.Row("karlo", "unclip", "eager", 16), {**FOUND, **memory}, 1000.0)
     trained = gpu.finished(gpu.Row("training", "prior", "compiled", 0), {**FOUND, "batch": 256}, 10_000.0)
     skipped = {"part": "training", "what": "clip", "how": "eager", "batch": 0}
-    skipped |= {"status": "skipped", "why": "wants 6 s, 2 were left"}
+    skipped |= {"status": "skipped", "why": "needs 6 s, 2 were left"}
     text = gpu.table(json.loads(json.dumps(result([picture, trained, skipped]))))
     assert text.startswith(
         "a card, torch 2.11.0, 2026-11-27. A product of 8192 x 8192 matrices in bfloat16: 100 "
     )
     assert "\n| karlo | unclip | eager | 16 | 0.0312 | 32.00 | 4 | 12.8% | 2,000 | 3,000 | 2.0 |\n" in text
     assert "\n| prior | compiled | 256 | 512 | 4000.00 | 20.5% |  |  | 2.0 |\n" in text
-    assert text.endswith("\n\n- training, clip, eager: skipped, wants 6 s, 2 were left")
+    assert text.endswith("\n\n- training, clip, eager: skipped, needs 6 s, 2 were left")
     widths = {line.count("|") for line in text.splitlines() if line.startswith("|") and "karlo" in line}
     assert widths == {text.split("\n\n")[1].splitlines()[1].count("|")}
 
@@ -148,10 +148,10 @@ class Pair(NamedTuple):
     second: int
 
 
-def test_nested_arguments_are_told_apart_by_their_shapes(gpu):
+def test_nested_arguments_differ_by_their_shapes(gpu):
     from graphs import describe, rebuild
 
-    from unclip.models.prior_diffusion import PriorCondition
+    from unclip.networks.prior_diffusion import PriorCondition
 
     def arguments(width: int) -> Any:
         condition = PriorCondition(
@@ -172,11 +172,11 @@ def test_nested_arguments_are_told_apart_by_their_shapes(gpu):
 
 def test_karlos_form_paints_here_and_in_diffusers(gpu):
     pytest.importorskip("diffusers")
-    from gpu_karlo import karlo_pipeline, karlo_system
+    from gpu_karlo import karlo_model, karlo_pipeline
     from karlo_folder import SIZES
 
     device, size = torch.device("cpu"), SIZES["tiny"]
-    ours = gpu.system_painter(karlo_system(size, device, torch.float32))
+    ours = gpu.model_painter(karlo_model(size, device, torch.float32))
     theirs = gpu.pipeline_painter(karlo_pipeline(size, device, torch.float32))
     assert ours.steps == theirs.steps == (25, 25, 7)
     # The caption is read once here, and once a step there.

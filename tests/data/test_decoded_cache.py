@@ -1,6 +1,7 @@
 """The decoded cache: right pixels, found again, complete or absent, bad samples left out."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -34,15 +35,15 @@ def test_pictures_and_texts(folder, tmp_path):
     assert decoded.weights.tolist() == [0.5] * 6
 
 
-def test_second_load_decodes_nothing(folder, tmp_path):
-    lines: list[str] = []
-    DecodedCache.load(open_dataset(folder), 8, tmp_path / "cache", report=lines.append)
-    assert len(lines) == 1
-    again = DecodedCache.load(open_dataset(folder), 8, tmp_path / "cache", report=lines.append)
-    assert len(lines) == 1
+def test_second_load_decodes_nothing(folder, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "unclip")
+    DecodedCache.load(open_dataset(folder), 8, tmp_path / "cache")
+    assert len(caplog.records) == 1
+    again = DecodedCache.load(open_dataset(folder), 8, tmp_path / "cache")
+    assert len(caplog.records) == 1
     assert again.pictures([3])[0, 0, 0, 0] == 60
-    DecodedCache.load(open_dataset(folder), 4, tmp_path / "cache", report=lines.append)
-    assert len(lines) == 2
+    DecodedCache.load(open_dataset(folder), 4, tmp_path / "cache")
+    assert len(caplog.records) == 2
 
 
 def test_half_written_cache_is_not_believed(folder, tmp_path):

@@ -1,4 +1,4 @@
-"""The scripts in docs/, as modules; and a tiny model of the bundled one's sizes, whose pictures mean nothing."""
+"""Fixtures: the scripts in docs/ as modules, and a tiny model of the sizes of the bundled one."""
 
 import importlib.util
 import sys

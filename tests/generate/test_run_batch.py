@@ -27,7 +27,7 @@ def model(tiny) -> Model:
     clip = tiny.clip(tokenizer)
     net = PatchTransformerConfig(size=16, patch=4, width=32, layers=1, head_channels=16, context_width=24)
     upsampler = UpsamplerConfig(
-        net=UnetConfig(in_channels=6, channels=32, multiples=(1,), blocks=1, label_scale=1000.0),
+        net=UnetConfig(in_channels=6, channels=32, multiples=(1,), blocks=1),
         process=tiny.flow,
         low_size=16,
         high_size=32,

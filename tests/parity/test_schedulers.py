@@ -250,7 +250,8 @@ def test_heun(prediction: str) -> None:
 
 
 def edm_network(x: Tensor, label: Tensor, condition: object = None) -> Tensor:
-    return estimate(x, 40 * label.to(x.dtype).reshape(-1, 1, 1, 1))
+    """A network of labels in timestep units: 1000 c_noise."""
+    return estimate(x, 0.04 * label.to(x.dtype).reshape(-1, 1, 1, 1))
 
 
 def test_edm_euler() -> None:
@@ -262,7 +263,7 @@ def test_edm_euler() -> None:
     reference = x = 80 * z.float()
     for t in scheduler.timesteps:
         scaled = scheduler.scale_model_input(reference, t)
-        reference = scheduler.step(edm_network(scaled, t.expand(len(z))), t, reference).prev_sample
+        reference = scheduler.step(edm_network(scaled, 1000 * t.expand(len(z))), t, reference).prev_sample
     sigmas = model.process.grid(20)
     assert torch.allclose(sigmas, scheduler.sigmas, rtol=1e-6)
     mine = sample(ddim(model.bind(None), x, sigmas))
@@ -348,7 +349,7 @@ def test_edm_dpm_solver(steps: int) -> None:
     reference = x = 80 * z
     for t in scheduler.timesteps:
         scaled = scheduler.scale_model_input(reference, t)
-        reference = scheduler.step(edm_network(scaled, t.expand(len(z))), t, reference).prev_sample
+        reference = scheduler.step(edm_network(scaled, 1000 * t.expand(len(z))), t, reference).prev_sample
     sigmas = scheduler.sigmas
     mine = sample(dpmpp_2m(model.bind(None), x, sigmas))
     agree(mine, reference, sample(ddim(model.bind(None), x, sigmas)), tolerance=1e-5)

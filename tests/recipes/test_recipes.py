@@ -7,7 +7,7 @@ import pytest
 import unclip
 from unclip import recipes
 from unclip.config import to_dict
-from unclip.generate.settings import Settings
+from unclip.stages.sampling import DEFAULTS
 from unclip.train.config import read_config
 
 ALL = [(recipe, stage) for recipe, stages in recipes.RECIPES.items() for stage in stages]
@@ -35,13 +35,13 @@ def test_the_bundled_model_is_sampled_as_its_recipe_says():
 
 def test_the_papers_model_is_sampled_as_the_paper_says():
     """Table 3: 64, 250, 27 and 15 steps."""
-    settings = recipes.sampling("dalle2")
-    steps = (settings.prior_steps, settings.steps, settings.upsampler_steps, settings.second_upsampler_steps)
-    assert steps == (64, 250, 27, 15)
+    sampling = recipes.sampling("dalle2")
+    steps = [one.steps for one in (sampling.prior, sampling.decoder, *sampling.upsamplers)]
+    assert steps == [64, 250, 27, 15]
 
 
 def test_a_recipe_that_chose_nothing_is_sampled_as_any_model():
-    assert recipes.sampling("tiny") == Settings()
+    assert recipes.sampling("tiny") == DEFAULTS
 
 
 def test_what_there_is_is_named():

@@ -44,15 +44,15 @@ def run_artwork(arguments: argparse.Namespace) -> None:
     from unclip.config import to_dict
     from unclip.datasets.artwork import build as artwork
 
-    built = artwork.build(
-        arguments.out,
-        packages=arguments.packages,
-        size=arguments.size,
-        limit=arguments.limit,
-        workers=arguments.workers,
-        seed=arguments.seed,
-        report=(lambda line: None) if arguments.quiet else console.tell,
-    )
+    with console.logs(quiet=arguments.quiet):
+        built = artwork.build(
+            arguments.out,
+            packages=arguments.packages,
+            size=arguments.size,
+            limit=arguments.limit,
+            workers=arguments.workers,
+            seed=arguments.seed,
+        )
     if arguments.json:
         console.result_json(to_dict(built) | {"folder": str(built.folder)})
         return

@@ -13,6 +13,7 @@ from typing import Any
 
 import unclip
 from unclip.cli import (
+    bundle,
     captions,
     console,
     convert,
@@ -21,7 +22,6 @@ from unclip.cli import (
     draw,
     evaluate,
     models,
-    pack,
     probe,
     redo,
     show,
@@ -36,7 +36,7 @@ GROUPS: dict[str, tuple[Any, ...]] = {
     "edit": verbs.EDIT,
     "inspect": (*verbs.INSPECT, captions, probe, show, redo),
     "models": (models, convert, doctor),
-    "train": (data, train, pack, evaluate),
+    "train": (data, train, bundle, evaluate),
 }
 
 EXIT_FAILURE, EXIT_USAGE = 1, 2

@@ -35,11 +35,16 @@ def real(text: str) -> float:
     return value
 
 
-def listed(parse: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
-    """Parser of values separated by commas."""
+def listed(parse: Callable[[str], Any], count: int | None = None) -> Callable[[str], tuple[Any, ...]]:
+    """Parser of values separated by commas, of any number or `count` of them."""
 
     def parse_all(text: str) -> tuple[Any, ...]:
-        return tuple(parse(part) for part in text.split(","))
+        parts = text.split(",")
+        if count not in (None, len(parts)):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} has {len(parts)} values: give {count}, separated by commas"
+            )
+        return tuple(parse(part) for part in parts)
 
     return parse_all
 

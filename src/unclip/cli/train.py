@@ -15,7 +15,7 @@ def add(verbs) -> None:
         "train",
         "train one stage by a recipe, or all; the same command again goes on where it was stopped",
         epilog="The priors and the decoder read the CLIP that was trained before: --clip is its --out.\n"
-        "all: every stage and a judge in folders of --out, then model/ (packed) and report.json (measured).",
+        "all: every stage and a judge in folders of --out, then model/ (bundled) and report.json (measured).",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -94,10 +94,11 @@ def run(arguments: argparse.Namespace) -> None:
     from unclip.train.loop import train
 
     device = None if arguments.device is None else str(read_device(arguments.device))
-    if arguments.budget is None:
-        folder = train(config, device=device)
-    else:
-        folder = train_within(config, arguments.budget, device=device)
+    with console.logs():
+        if arguments.budget is None:
+            folder = train(config, device=device)
+        else:
+            folder = train_within(config, arguments.budget, device=device)
     if arguments.json:
         console.result_json({"model": str(folder)})
     else:

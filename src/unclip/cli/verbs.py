@@ -47,7 +47,7 @@ def _prompt_options(parser: argparse.ArgumentParser) -> None:
         "--strength",
         type=options.real,
         metavar="X",
-        help="how much of --init is redrawn: near 0 keeps it, 1 hardly its colours (default: 0.7)",
+        help="share of the noise levels that is redrawn of --init: near 0 keeps it, 1 hardly keeps its colours (default: 0.7)",
     )
 
 
@@ -166,6 +166,12 @@ def _upscale(arguments: argparse.Namespace) -> Job:
     return Job(requests=[(request, [arguments.picture])], stems=stems)
 
 
+def _steps_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--steps", type=options.whole, metavar="N", help="sampler steps of every upsampler that takes part"
+    )
+
+
 def _reconstruct(arguments: argparse.Namespace) -> Job:
     from unclip.generate.operations import Reconstruct
 
@@ -266,7 +272,7 @@ EDIT = (
     Verb(
         name="text-diff",
         aliases=("diff",),
-        help="edit an image along the difference of two captions",
+        help="edit a picture along the difference of two captions",
         kind="text_diff",
         job=_text_diff,
         positional=(PICTURE, ("target", "TARGET", "caption that the picture is turned to, in quotes")),
@@ -306,6 +312,7 @@ EDIT = (
         pictures=("picture",),
         output="a .png file, or a folder (default: here, named after the picture and its new size)",
         grid=False,
+        extra=_steps_option,
     ),
 )
 INSPECT = (

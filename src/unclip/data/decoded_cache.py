@@ -1,8 +1,9 @@
 """A decoded data set in memory: every picture once, as uint8 in a memory-mapped file that later runs find again."""
 
 import json
+import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from torch import Tensor
 from unclip.data.decode_all import decode_all
 from unclip.data.sample import BadSample, BadSamples, Dataset, Sample
 from unclip.images import write_atomically
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,6 @@ class DecodedCache:
         *,
         workers: int | None = None,
         bad: BadSamples | None = None,
-        report: Callable[[str], None] = lambda line: None,
     ) -> "DecodedCache":
         """Decode `dataset` at `size`, or find it in the folder `cache` (default: a folder for temporary files).
 
@@ -56,7 +58,7 @@ class DecodedCache:
         )
         reasons = _cached(array, record, (len(dataset), 3, size, size))
         if reasons is None:
-            report(f"decoding {len(dataset)} pictures at {size} px into {array}")
+            logger.info("decoding %d pictures at %d px into %s", len(dataset), size, array)
             reasons = decode_all(dataset, size, array, workers)
             write_atomically(record, json.dumps({"format": 1, "bad": reasons}).encode(), force=True)
         samples, rows = [], []
@@ -71,7 +73,7 @@ class DecodedCache:
                 bad.record(error.key, error.reason)
         bad.check(len(dataset) + before)
         if len(bad):
-            report(bad.summary())
+            logger.debug("skipped %s", bad.summary())
         return DecodedCache(
             data=np.load(array, mmap_mode="r"), rows=np.array(rows, dtype=np.int64), samples=samples, bad=bad
         )

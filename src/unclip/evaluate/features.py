@@ -69,13 +69,13 @@ class Encoder:
         parts = [self.clip.encode_text(some).embedding for some in tokens.split(batch)]
         return normalize(torch.cat(parts).float(), dim=-1).cpu()
 
-    def training_set(self, resident: DecodedCache, fingerprint: str, cache: Path) -> Float[Tensor, "n d"]:
+    def training_set(self, decoded: DecodedCache, fingerprint: str, cache: Path) -> Float[Tensor, "n d"]:
         """Embeddings of a whole data set, computed once and kept in the folder `cache`."""
-        file = cache / f"{fingerprint[:24]}-{len(resident)}-{resident.size}-judged-{self.digest}.safetensors"
+        file = cache / f"{fingerprint[:24]}-{len(decoded)}-{decoded.size}-judged-{self.digest}.safetensors"
         if file.exists():
             return load_file(file)["image_embedding"]
-        chunks = np.array_split(np.arange(len(resident)), -(-len(resident) // 1024))
-        embeddings = torch.cat([self.pictures(resident.pictures(chunk)) for chunk in chunks])
+        chunks = np.array_split(np.arange(len(decoded)), -(-len(decoded) // 1024))
+        embeddings = torch.cat([self.pictures(decoded.pictures(chunk)) for chunk in chunks])
         cache.mkdir(parents=True, exist_ok=True)
         fresh = file.with_suffix(".writing")
         save_file({"image_embedding": embeddings}, fresh)

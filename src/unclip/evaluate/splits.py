@@ -1,6 +1,5 @@
 """Splits of a data set, decoded once and kept in memory at one size."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from unclip.data.dataset import BadSamples, open_dataset
@@ -10,14 +9,8 @@ from unclip.data.decoded_cache import DecodedCache
 class Splits:
     """Decoded splits of the data set `data`, at `size` pixels a side; decoded pictures are kept in the folder `cache`."""
 
-    def __init__(
-        self,
-        data: str,
-        size: int,
-        cache: Path | None = None,
-        report: Callable[[str], None] = lambda line: None,
-    ):
-        self.data, self.size, self.cache, self.report = data, size, cache, report
+    def __init__(self, data: str, size: int, cache: Path | None = None):
+        self.data, self.size, self.cache = data, size, cache
         self.fingerprints: dict[str, str] = {}
         self._decoded: dict[str, DecodedCache] = {}
 
@@ -27,7 +20,5 @@ class Splits:
             bad = BadSamples()
             dataset = open_dataset(self.data, split, bad)
             self.fingerprints[split] = dataset.fingerprint
-            self._decoded[split] = DecodedCache.load(
-                dataset, self.size, self.cache, bad=bad, report=self.report
-            )
+            self._decoded[split] = DecodedCache.load(dataset, self.size, self.cache, bad=bad)
         return self._decoded[split]

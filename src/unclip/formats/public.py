@@ -14,6 +14,7 @@ from unclip.checkpoints.io import assign, build
 from unclip.checkpoints.keymap import Table
 from unclip.checkpoints.registry import classes
 from unclip.errors import ModelError
+from unclip.formats.digest import stable_repr
 from unclip.formats.folder import sample_of
 from unclip.formats.weights import open_weights
 from unclip.stages.sampling import Sampling
@@ -93,9 +94,8 @@ class PublicModel:
 
         Reading all of 14 GB to identify a model would take longer than generating with it.
         """
-        digest = hashlib.sha256(
-            repr(sorted((name, part.config) for name, part in self.parts.items())).encode()
-        )
+        configs = [f"({name!r}, {stable_repr(part.config)})" for name, part in sorted(self.parts.items())]
+        digest = hashlib.sha256(f"[{', '.join(configs)}]".encode())
         for file in self.files:
             digest.update(sample_of(file))
         return digest.hexdigest()[:12]

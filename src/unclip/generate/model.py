@@ -223,8 +223,9 @@ class Model:
         None for the picture's own transparent pixels. Options are the fields of `unclip.Edit`.
         """
         is_box = isinstance(mask, list | tuple) or getattr(mask, "ndim", None) == 1
+        box = mask if is_box else options.pop("box", None)
         masks: tuple[Any, ...] = () if mask is None or is_box else (mask,)
-        return self._call(Edit, (picture, *masks), options, prompt=prompt, box=mask if is_box else None)
+        return self._call(Edit, (picture, *masks), options, prompt=prompt, box=box)
 
     @_documents(Outpaint)
     def outpaint(self, picture: PictureLike, prompt: str | None = None, **options: Any) -> Image:
@@ -261,6 +262,7 @@ class Model:
 
         `options` are sampling settings and `on_progress`.
         """
+        options = _renamed(options)
         on_progress = options.pop("on_progress", None)
         self.parts.require("invert", ("image_encoder", "decoder", "inversion"))
         resolved = resolve_inversion(sampling(**options), self.parts.defaults)
@@ -303,6 +305,9 @@ class Model:
         The paper's CLIP took an apple with "iPod" on it for an iPod, and its decoder still drew apples. Options are the
         fields of `unclip.Vary`.
         """
+        if n:
+            request, _, _ = _prepared(Vary, options, n=n)
+            self.check(request, 1)
         image = read_source(picture).image
         written = write_word(image, word)
         before, after = (self.nearest_captions(one, captions) for one in (image, written))
@@ -315,11 +320,18 @@ class Model:
     def _call(
         self, kind: type[Request], sources: Sequence[PictureLike], options: dict[str, Any], **own: Any
     ) -> Images:
-        options = _renamed(options)
-        on_progress, batch_size = options.pop("on_progress", None), options.pop("batch_size", None)
-        batch_size = read_value(int | None, batch_size, "batch_size", error=RequestError)
-        request = build(kind, {**options, **own})
+        request, on_progress, batch_size = _prepared(kind, options, **own)
         return Images(self.run(request, sources, on_progress=on_progress, batch_size=batch_size))
+
+
+def _prepared(
+    kind: type[Request], options: Mapping[str, Any], **own: Any
+) -> tuple[Request, Callback | None, int | None]:
+    """Request, `on_progress` and `batch_size` of a method's options."""
+    given = _renamed(options)
+    on_progress, batch_size = given.pop("on_progress", None), given.pop("batch_size", None)
+    batch_size = read_value(int | None, batch_size, "batch_size", error=RequestError)
+    return build(kind, {**given, **own}), on_progress, batch_size
 
 
 def build(kind: type[Request], options: Mapping[str, Any]) -> Request:
@@ -344,7 +356,7 @@ def build(kind: type[Request], options: Mapping[str, Any]) -> Request:
     missing = [field.name for field in fields(kind) if field.default is MISSING and field.name not in own]
     if missing:
         raise RequestError(f"{kind.__name__} needs {missing[0]!r}: give it")
-    return kind(**own, sampling=sampling(**short).over(whole) if short else whole)
+    return kind(**own, sampling=sampling(**short).merged(whole) if short else whole)
 
 
 _OLD_NAMES = {"callback": "on_progress", "decoder_steps": "steps"}
@@ -355,7 +367,7 @@ def _renamed(options: Mapping[str, Any]) -> dict[str, Any]:
     renamed = {}
     for name, value in options.items():
         if name in _OLD_NAMES:
-            warnings.warn(f"{name} is deprecated: use {_OLD_NAMES[name]}", DeprecationWarning, stacklevel=4)
+            warnings.warn(f"{name} is deprecated: use {_OLD_NAMES[name]}", DeprecationWarning, stacklevel=5)
         renamed[_OLD_NAMES.get(name, name)] = value
     return renamed
 

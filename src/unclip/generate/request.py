@@ -21,9 +21,7 @@ MAX_SEED = 2**63 - 1
 Count = Annotated[int, Param("number of pictures", ge=1, le=MAX_PICTURES, metavar="N")]
 Size = Annotated[
     int | None,
-    Param(
-        "side of the picture in pixels; the size that the first upsampler makes if not given", ge=1, le=65_536
-    ),
+    Param("side of the picture in pixels; what the first upsampler makes if not given", ge=1, le=65_536),
 ]
 Negative = Annotated[str | None, Param("negative prompt: what guidance leads away from")]
 
@@ -57,6 +55,8 @@ class Request(ABC):
     sampling: Sampling = Sampling()
 
     sources: ClassVar[Sources] = Sources()
+    stages: ClassVar[tuple[str, ...]] = ("decoder", "upsamplers")
+    """Fields of `Sampling` that matter to the operation."""
     composite: ClassVar[bool] = False
     """Whether pixels of a given picture remain in the result, for the IPTC digital source type."""
 

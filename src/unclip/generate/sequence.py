@@ -21,8 +21,9 @@ _DESCRIPTION, _SOFTWARE = 0x010E, 0x0131  # EXIF tags (CIPA DC-008, table 4)
 
 def strip(pictures: Sequence[Image]) -> Image:
     """Pictures of one path side by side; the provenance holds the values of all."""
+    provenance = _joined(pictures)
     image = grid([picture.image for picture in pictures], columns=len(pictures))
-    return Image(image=image, provenance={**_joined(pictures), "size": list(image.size), "layout": "strip"})
+    return Image(image=image, provenance={**provenance, "size": list(image.size), "layout": "strip"})
 
 
 def animation(pictures: Sequence[Image], kind: str, *, milliseconds: int = 120) -> bytes:

@@ -1,13 +1,21 @@
 """Recipes: functions that return a training config. `get("artwork", "decoder")` finds one by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
+from unclip.config import ConfigError, override
 from unclip.recipes import artwork, dalle2, judge, tiny
 from unclip.stages.sampling import DEFAULTS, Sampling
-from unclip.train.config import ClipDependent, TrainConfig
+from unclip.train.chain import JUDGE, Chain
+from unclip.train.config import ClipDependent, TrainConfig, change
 from unclip.train.registry import STAGES
+
+T = TypeVar("T")
+
+EVALUATION = "evaluation"
+"""What changes of the evaluation begin with, beside the names of stages."""
 
 #: Recipe -> stage -> its config: the functions that a module of this package has, named after the stages.
 RECIPES: dict[str, dict[str, Callable[[], TrainConfig]]] = {
@@ -35,17 +43,61 @@ CHAINS = {
 SAMPLING: dict[str, Callable[[], Sampling]] = {"artwork": artwork.sampling, "dalle2": dalle2.sampling}
 
 
-def chain(recipe: str, out: Path) -> dict[str, tuple[TrainConfig, float]]:
-    """Every run of a recipe's model, each in its own folder in `out`, with its share. Raises ValueError that names what there is."""
+def chain(
+    recipe: str,
+    out: str | Path,
+    *,
+    data: str | None = None,
+    seed: int | None = None,
+    keep_best: bool = False,
+    evaluate: bool = True,
+    changes: Sequence[str] = (),
+) -> Chain:
+    """Every run of a recipe's model, each in its own folder in `out`; `unclip.train.chain.train_chain` trains it.
+
+    `data` and `seed` are for all stages (but the judge keeps its seed, so that it compares models of several); with
+    `keep_best` each keeps the average of its best validation. `changes` are `--set` assignments that begin with the name
+    of a stage or with `evaluation`. Raises ValueError for an unknown recipe, and `ConfigError` for a change that does
+    not fit.
+    """
     if recipe not in CHAINS:
         raise ValueError(f"there is no chain of stages {recipe!r}; choose from {', '.join(CHAINS)}")
-    stages = {}
-    for name, share in CHAINS[recipe].items():
-        config = get("judge", "clip") if name == "judge" else get(recipe, name)
+    out = Path(out)
+    shares = {name: share for name, share in CHAINS[recipe].items() if evaluate or name != JUDGE}
+    changed = _by_stage(changes, (*shares, EVALUATION))
+    stages: dict[str, tuple[TrainConfig, float]] = {}
+    for name, share in shares.items():
+        config = get(JUDGE, "clip") if name == JUDGE else get(recipe, name)
         if isinstance(config, ClipDependent):
             config = replace(config, clip=str(out / "clip"))
-        stages[name] = replace(config, out=str(out / name)), share
-    return stages
+        config = replace(config, out=str(out / name), keep="best" if keep_best else config.keep)
+        if data is not None:
+            config = replace(config, data=replace(config.data, path=data))
+        if seed is not None and name != JUDGE:
+            config = replace(config, seed=seed)
+        stages[name] = _changed(name, config, changed[name], change), share
+    questions = None
+    if evaluate:
+        questions = _changed(EVALUATION, judge.evaluation(recipe), changed[EVALUATION], override)
+        questions = replace(questions, data=next(iter(stages.values()))[0].data.path)
+    return Chain(name=recipe, folder=out, stages=stages, sampling=sampling(recipe), evaluation=questions)
+
+
+def _by_stage(changes: Sequence[str], names: Sequence[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {name: [] for name in names}
+    for assignment in changes:
+        name, _, rest = assignment.partition(".")
+        if name not in found or not rest:
+            raise ConfigError(f"{assignment}: begin with a stage: {', '.join(names)}, such as clip.batch=128")
+        found[name].append(rest)
+    return found
+
+
+def _changed(name: str, config: T, changes: Sequence[str], change: Callable[[T, Sequence[str]], T]) -> T:
+    try:
+        return change(config, changes)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from None
 
 
 def get(recipe: str, stage: str) -> TrainConfig:

@@ -19,7 +19,7 @@ T = TypeVar("T")
 Settings = TypeVar("Settings", "PriorSampling", "DecoderSampling", "UpsamplerSampling")
 
 _Steps = Annotated[int | None, Param("sampler steps", ge=1, le=1000)]
-_Sampler = Annotated[str | None, Param("sampler name", choices=SAMPLER_NAMES, aliases=tuple(SAMPLER_ALIASES))]
+_Sampler = Annotated[str | None, Param("sampler", choices=SAMPLER_NAMES, aliases=tuple(SAMPLER_ALIASES))]
 
 
 def _check(settings: Any) -> None:
@@ -34,7 +34,7 @@ class PriorSampling:
 
     kind: Annotated[
         PriorName | None,
-        Param("source of the image embedding: a prior, the text embedding in its place, or none (figure 8)"),
+        Param("source of the image embedding: a prior, the caption's text embedding, or none"),
     ] = None
     steps: _Steps = None
     sampler: _Sampler = None
@@ -59,7 +59,8 @@ class DecoderSampling:
     guidance_interval: Annotated[
         tuple[float, float] | None,
         Param(
-            "noise levels (sigma) between which the decoder is guided (arXiv 2404.07724); all if not given"
+            "noise levels (sigma) within which the decoder is guided (arXiv 2404.07724); all if not given",
+            metavar="LOW,HIGH",
         ),
     ] = None
 
@@ -89,7 +90,7 @@ class Sampling:
     upsamplers: tuple[UpsamplerSampling, ...] = ()
     random: Annotated[
         RandomName | None,
-        Param("how a seed becomes noise: a stream per stage (unclip), or the order of draws of diffusers"),
+        Param("noise of a seed: one stream per stage, or one for all in the order in which diffusers draws"),
     ] = None
     fast: Annotated[
         bool | None,
@@ -105,8 +106,11 @@ class Sampling:
             )
 
     def over(self, defaults: "Sampling") -> "Sampling":
-        """Copy with every None taken from `defaults`, of their fast form if `fast`."""
-        base = defaults.faster() if self.fast else defaults
+        """Copy with every None taken from a model's `defaults`, of their fast form if `fast`."""
+        return replace(self.merged(defaults.faster() if self.fast else defaults), fast=None)
+
+    def merged(self, base: "Sampling") -> "Sampling":
+        """Copy with every None taken from `base`, which may leave settings open as well."""
         count = max(len(self.upsamplers), len(base.upsamplers))
         return Sampling(
             prior=_merge(self.prior, base.prior),
@@ -118,7 +122,7 @@ class Sampling:
                 )
             ),
             random=base.random if self.random is None else self.random,
-            fast=None,
+            fast=base.fast if self.fast is None else self.fast,
         )
 
     def faster(self) -> "Sampling":

@@ -7,6 +7,7 @@ really had, if that was another.
 """
 
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -22,6 +23,8 @@ from unclip.train.interrupt import Interrupted, stop_requests
 from unclip.train.loop import Run, train, training_device
 from unclip.train.run_folder import RunFolder, time_spent, with_precision
 from unclip.train.task import Built, build_task
+
+logger = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
 
@@ -177,7 +180,6 @@ def train_all(
     *,
     device: str | None = None,
     clock: Clock = time.monotonic,
-    report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Path]:
     """Train stages in order, each (config, share of the time); by name, the folders of their models.
 
@@ -188,7 +190,7 @@ def train_all(
     models = {}
     for name, (config, share) in stages.items():
         if seconds is None:
-            report(f"{name}: {config.samples:,} samples")
+            logger.info("%s: %s samples", name, f"{config.samples:,}")
             models[name] = train(config, device=device)
             continue
         if begun_with(config) is None:
@@ -200,9 +202,9 @@ def train_all(
                     f"{spent:.0f} s of {seconds:.0f} s are spent, and {name} has not begun: "
                     "the same command with a larger budget goes on"
                 )
-            report(f"{name}: {allotted:.0f} s")
+            logger.info("%s: %.0f s", name, allotted)
         else:
             allotted = seconds
-            report(f"{name}: goes on to the length that it has, or is finished")
+            logger.info("%s: finished, or resumed with the length that it has", name)
         models[name] = train_within(config, allotted, device=device, clock=clock)
     return models

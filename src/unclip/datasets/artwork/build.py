@@ -5,6 +5,7 @@ workers. See `plan` for what is made and what is held out.
 """
 
 import json
+import logging
 import multiprocessing
 import os
 from collections import Counter
@@ -20,6 +21,8 @@ from unclip.datasets.artwork.colours import Palette, map_colours, measure, recol
 from unclip.datasets.artwork.drawings import Drawing
 from unclip.datasets.artwork.plan import SPLITS, Job, Layer, Plan, digest
 from unclip.images import write_atomically
+
+logger = logging.getLogger(__name__)
 
 #: Side of the small pictures on which colours are measured.
 MEASURED = 64
@@ -49,18 +52,17 @@ def build(
     held_out_pairs: int = 2_000,
     augmented: int = 5_000,
     per_shard: int = 1_000,
-    report: Callable[[str], None] = lambda line: None,
 ) -> Built:
     """Build the set into the folder `out` (created; must hold no other shards).
 
     packages: the node_modules folder that holds the icon sets. size: side of the pictures in pixels. limit: at most so
     many plain drawings, spread over styles, and proportionally fewer of the rest (for tests). workers: processes
     (default: the cores of this machine). recolours: per drawing that has one dominant colour. held_out_pairs: pairs of
-    held-out combinations beyond those among `pairs`, for the evaluation's distances. report: gets progress lines.
+    held-out combinations beyond those among `pairs`, for the evaluation's distances.
     Raises FileNotFoundError when packages are missing, FileExistsError when `out` holds shards already.
     """
     folder = Path(out)
-    everything = drawings.load_drawings(Path(packages), report)
+    everything = drawings.load_drawings(Path(packages))
     if any(folder.glob("artwork-*.tar")):
         raise FileExistsError(f"{folder} holds shards already: name an empty folder, or delete them first")
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +78,7 @@ def build(
         for drawing, palette in zip(everything, parallel(_measure, everything), strict=True):
             if palette is not None:
                 palettes[drawing.key] = palette
-        report(f"measured {len(palettes)} drawings")
+        logger.info("measured %d drawings", len(palettes))
         plan = Plan(everything, palettes, seed)
         trials = [
             Layer(drawing=drawing, colour=colour, palette=palettes[drawing.key])
@@ -88,7 +90,7 @@ def build(
             if good and layer.colour is not None:
                 checked.setdefault(layer.drawing.key, []).append(layer.colour)
         passed = sum(len(colours) for colours in checked.values())
-        report(f"recoloured {passed} of {len(trials)} trials on {len(checked)} drawings")
+        logger.info("recoloured %d of %d trials on %d drawings", passed, len(trials), len(checked))
         jobs = [
             *plan.plain(),
             *plan.recolours(checked, recolours),
@@ -97,7 +99,7 @@ def build(
         ]
         # One fixed shuffle, so that reading the shards in sequence meets every kind and style.
         jobs.sort(key=lambda job: digest("order", seed, job.key))
-        counts, kinds = _write(folder, jobs, size, per_shard, parallel, report)
+        counts, kinds = _write(folder, jobs, size, per_shard, parallel)
     record = {
         "format": 1,
         "packages": drawings.versions(Path(packages)),
@@ -118,7 +120,6 @@ def _write(
     size: int,
     per_shard: int,
     parallel: "Mapper",
-    report: Callable[[str], None],
 ) -> tuple[dict[str, int], dict[str, int]]:
     kinds: Counter[str] = Counter()
     with ExitStack() as stack:
@@ -131,7 +132,7 @@ def _write(
             writers[job.split].add({"png": png, "json": text.encode()})
             kinds[job.meta["kind"]] += 1
             if number % 1000 == 0:
-                report(f"{number} of {len(jobs)} pictures")
+                logger.info("%d of %d pictures", number, len(jobs))
     return {split: writer.count for split, writer in writers.items()}, dict(sorted(kinds.items()))
 
 

@@ -6,10 +6,13 @@ A *concept* is one emoji without its skin tone; the same concept is drawn in up 
 """
 
 import json
+import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 #: style word -> npm package, in the order of the built set.
 STYLES: dict[str, str] = {
@@ -205,7 +208,7 @@ def versions(packages: Path) -> dict[str, str]:
     return found
 
 
-def load_drawings(packages: Path, report: Callable[[str], None] = lambda line: None) -> list[Drawing]:
+def load_drawings(packages: Path) -> list[Drawing]:
     """Every visible drawing of the five sets, in a fixed order, each with its concept.
 
     Icons that Iconify marks hidden (old duplicates) are left out. Drawings that match no emoji keep a concept of their
@@ -241,7 +244,7 @@ def load_drawings(packages: Path, report: Callable[[str], None] = lambda line: N
         for drawing, known in _read_icons(style, icons, characters[style], concepts):
             drawings.append(drawing)
             matched += known
-        report(f"{style}: {len(drawings) - before} drawings, {matched} matched to an emoji")
+        logger.info("%s: %d drawings, %d matched to an emoji", style, len(drawings) - before, matched)
     return drawings
 
 

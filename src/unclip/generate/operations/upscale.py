@@ -28,6 +28,7 @@ class Upscale(Request):
     ] = None
 
     sources: ClassVar[Sources] = Sources(("picture",), 1)
+    stages: ClassVar[tuple[str, ...]] = ("upsamplers",)
     composite: ClassVar[bool] = True
 
     def resolve(self, defaults: Sampling) -> Sampling:
@@ -62,5 +63,5 @@ class Upscale(Request):
         def finish(drawn: "PillowImage") -> "PillowImage":
             return stages.transparency.with_alpha(drawn, alpha)
 
-        alone = replace(self, seed=session.seed)
+        alone = replace(self, size=max(target), seed=session.seed)
         yield session.result(pixels[0], alone, sources=sources, resize=target, finish=finish)
