@@ -144,7 +144,7 @@ def test_bad_values_are_refused_in_python_without_a_type_checker():
     [
         ({"kind": "paint"}, "the request has the kind 'paint'; this version knows generate, redraw"),
         ({}, "the request has the kind None"),
-        ("generate", "expected an object with keys, got 'generate'"),
+        ("generate", "the request has the kind None"),
         ({"kind": "generate"}, "the key 'prompt' is missing"),
     ],
 )
@@ -156,30 +156,21 @@ def test_what_is_no_request_is_refused(data, message):
 @pytest.mark.parametrize(
     ("provenance", "message"),
     [
-        ({}, "the provenance has the format none; this version reads recipe 1 and provenance 2"),
-        ({"provenance": 99}, "the format provenance 99; this version reads recipe 1 and provenance 2"),
-        ({"recipe": 7}, "the provenance has the format recipe 7"),
-        ({"provenance": 2, "request": {"kind": "upscale", "size": 32}}, "provenance.seed is missing"),
-        ({"provenance": 2, "request": {"kind": "vary", "seed": 1}}, "provenance.size is missing"),
+        ({}, "the provenance has format None, this version reads 1 and 2"),
+        ({"provenance": 99}, "the provenance has format 99, this version reads 1 and 2"),
+        ({"recipe": 7}, "the provenance has format 7"),
+        ({"provenance": 2, "request": {"kind": "upscale", "size": 32}}, "damaged: its request has no seed"),
+        ({"provenance": 2, "request": {"kind": "vary", "seed": 1}}, "damaged: its request has no size"),
         (
             {"provenance": 2, "request": {"kind": "interpolate", "seed": 1, "size": 16}},
-            "provenance.thetas is missing",
+            "damaged: its request has no thetas",
         ),
         (
-            {
-                "provenance": 2,
-                "model": "m",
-                "digest": "d",
-                "request": {"kind": "upscale", "seed": 1, "size": 32},
-                "sources": [7],
-            },
-            r"provenance.sources\[0\]: expected str, got 7",
+            {"provenance": 2, "request": {"kind": "upscale", "seed": 1, "size": 32}, "sources": [7]},
+            "damaged: its sources are not a list of hashes",
         ),
-        (
-            {"recipe": 1, "operation": "dream"},
-            "made by the operation 'dream', which this version does not know",
-        ),
-        ({"recipe": 1, "operation": "vary", "size": 16}, "recipe.seed is missing"),
+        ({"recipe": 1, "operation": "dream"}, "made by 'dream', which this version does not know"),
+        ({"recipe": 1, "operation": "vary", "size": 16}, "damaged: its request has no seed"),
         ({"recipe": 1, "operation": "vary", "seed": 1, "size": 16, "steps": 0}, "steps is 0"),
         (
             {"recipe": 1, "operation": "generate", "seed": 1, "size": 16, "prompt": "a", "prior": "magic"},
