@@ -265,29 +265,34 @@ class Painter:
 @contextlib.contextmanager
 def noise_on(device: torch.device) -> Iterator[None]:
     """This project's noise drawn on a device; numbers differ from the CPU's by rounding."""
-    from unclip.generate import stages
+    from unclip.stages import noise
 
-    drawn = stages.Noise
-    stages.Noise = functools.partial(drawn, device=device)  # pyright: ignore[reportAttributeAccessIssue]
+    drawn = noise.Noise
+    noise.Noise = functools.partial(drawn, device=device)  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:
-        stages.Noise = drawn
+        noise.Noise = drawn
 
 
-def system_painter(system: Any) -> Painter:
-    """A system of this project with its own settings."""
-    settings = system.defaults
+def model_painter(model: Any) -> Painter:
+    """A model of this project with its own settings."""
+    settings = model.defaults
 
     def paint(batch: int, steps: Steps) -> None:
         prior, decoder, upsampler = steps
         given = {"prior_steps": prior, "steps": decoder, "upsampler_steps": upsampler}
-        system.generate(PROMPT, n=batch, batch_size=batch, seed=SEED, **given)
+        model.generate(PROMPT, n=batch, batch_size=batch, seed=SEED, **given)
 
-    upsampler = system.upsamplers[0]
+    def network(name: str) -> Any:
+        with model.parts.lend(name, nn.Module) as lent:
+            return lent
+
+    upsampler = network(model.parts.cascade[0].name)
     nets = [net for net in (upsampler.net, upsampler.last_net) if net is not None]
-    stages = {"prior": [system.prior], "decoder": [system.decoder.net], "upsampler": nets}
-    return Painter(paint, stages, (settings.prior_steps, settings.steps, settings.upsampler_steps))
+    stages = {"prior": [network("prior")], "decoder": [network("decoder").net], "upsampler": nets}
+    steps = settings.prior.steps, settings.decoder.steps, settings.upsampler(0).steps
+    return Painter(paint, stages, steps)
 
 
 def pipeline_painter(pipeline: Any) -> Painter:
@@ -369,23 +374,24 @@ class Bench:
             import unclip
 
             kind = torch.float32 if name.endswith("float32") else dtype
-            return system_painter(unclip.load(device=device, dtype=kind))
-        from gpu_karlo import karlo_pipeline, karlo_system
+            return model_painter(unclip.load(device=device, dtype=kind))
+        from gpu_karlo import karlo_model, karlo_pipeline
         from karlo_folder import SIZES
 
         size = SIZES["tiny" if self.tiny else "full"]
         if name == "karlo unclip":
-            return system_painter(karlo_system(size, device, dtype))
+            return model_painter(karlo_model(size, device, dtype))
         return pipeline_painter(karlo_pipeline(size, device, dtype))
 
     def _training(self, row: Row) -> dict[str, Any]:
         from flops import cost
-        from unclip.models.clip import ClipConfig
-        from unclip.train.objectives import build_objective
 
         from unclip import recipes
+        from unclip.networks.clip import ClipConfig
+        from unclip.train.config import ClipDependent
         from unclip.train.loop import Run
-        from unclip.train.run_folder import RunFolder
+        from unclip.train.run_folder import RunFolder, with_precision
+        from unclip.train.task import build_task
 
         self._write_data()
         config, clip = recipes.get("artwork", row.what), recipes.get("artwork", "clip").model
@@ -399,11 +405,13 @@ class Bench:
             # No run is so long: the rate stays at its beginning.
             samples=1 << 50,
             compile=row.how == "compiled",
-            clip=None if config.clip is None else str(self.scratch / "clip"),
             out=str(self.scratch / f"{row.what}-{row.how}"),
         )
-        objective = build_objective(config, self.device.device)
-        run = Run(config, objective, self.device.device, RunFolder(config))
+        if isinstance(config, ClipDependent):
+            config = dataclasses.replace(config, clip=str(self.scratch / "clip"))
+        config = with_precision(config, self.device.device)
+        built = build_task(config, self.device.device)
+        run = Run(config, built, self.device.device, RunFolder(config))
         few, many = (1, 1) if self.tiny else (2, 10)
         first = self.device.time(run.step)
         timed = self.device.time_again(
@@ -420,9 +428,8 @@ class Bench:
 
     def _write_data(self) -> None:
         """The shapes decoded, where `Source` looks for them, and the bundled CLIP as a finished run."""
-        from unclip.data.resident import Resident
-
         from unclip.checkpoints.hub import bundled
+        from unclip.data.decoded_cache import DecodedCache
         from unclip.data.shapes import Shapes
 
         run = self.scratch / "clip"
@@ -431,7 +438,7 @@ class Bench:
         for seed in (0, 1):
             for side in (64, 256):
                 # Here, as other processes would take longer to start than to draw.
-                Resident.load(Shapes(seed=seed), side, cache=self.scratch / "cache", workers=1)
+                DecodedCache.load(Shapes(seed=seed), side, cache=self.scratch / "cache", workers=1)
         run.mkdir()
         (run / "model").symlink_to(bundled()["artwork"], target_is_directory=True)
 

@@ -11,18 +11,17 @@ from typing import Any
 import torch
 from karlo_folder import CLASSES, SCHEDULERS, Size, build, classes, configs, write_tokenizer
 from torch import Tensor, nn
-from unclip.checkpoints.files import read_tokenizer
-from unclip.checkpoints.foreign import KARLO_DEFAULTS
-from unclip.checkpoints.maps import clip as clip_map
-from unclip.checkpoints.maps import karlo
-from unclip.generate.settings import Settings
-from unclip.generate.system import System
-from unclip.models.clip import Clip
-from unclip.models.decoder import Decoder
-from unclip.models.prior_diffusion import DiffusionPrior
-from unclip.models.upsampler import Upsampler
 
 from unclip.checkpoints import io
+from unclip.formats import karlo
+from unclip.formats.key_maps import clip as clip_map
+from unclip.formats.key_maps.prior import prior_config
+from unclip.formats.tokenizer import read_tokenizer
+from unclip.generate.model import Model
+from unclip.networks.clip import Clip
+from unclip.networks.decoder import Decoder
+from unclip.networks.prior_diffusion import DiffusionPrior
+from unclip.networks.upsampler import Upsampler
 from unclip.tokenizers.clip import ClipTokenizer
 
 # What is added to a residual stream and the predicted noise are small, as in a network that starts at zero.
@@ -41,7 +40,7 @@ def random_weight(name: str, shape: torch.Size, device: torch.device) -> Tensor:
     return torch.full(shape, float(one), device=device)
 
 
-def karlo_system(size: Size, device: torch.device, dtype: torch.dtype) -> System:
+def karlo_model(size: Size, device: torch.device, dtype: torch.dtype) -> Model:
     """This project's, with the settings of diffusers' pipeline."""
     tokenizer = _tokenizer()
     made = {name: config | {"_class_name": CLASSES[name]} for name, config in configs(size).items()}
@@ -59,16 +58,15 @@ def karlo_system(size: Size, device: torch.device, dtype: torch.dtype) -> System
     upsampler = karlo.upsampler_config(
         made["super_res_first"], made["super_res_last"], SCHEDULERS["super_res_scheduler"], decoder.size, ""
     )
-    prior = karlo.prior_config(made["prior"], SCHEDULERS["prior_scheduler"], "")
+    prior = prior_config(made["prior"], SCHEDULERS["prior_scheduler"], "")
     parts = {
-        # In float32 always, as `System.load` has it.
+        # In float32 always, as `Parts.open` has it.
         "clip": _on(device, torch.float32, Clip, clip),
         "prior": _on(device, dtype, DiffusionPrior, prior),
         "decoder": _on(device, dtype, Decoder, decoder),
         "upsampler": _on(device, dtype, Upsampler, upsampler),
     }
-    settings = Settings(**KARLO_DEFAULTS)
-    return System.of(parts, tokenizer, name="karlo", defaults=settings, dtype=dtype)
+    return Model.of(parts, tokenizer, name="karlo", defaults=karlo.DEFAULTS, dtype=dtype)
 
 
 def karlo_pipeline(size: Size, device: torch.device, dtype: torch.dtype) -> Any:
@@ -107,7 +105,7 @@ def _tokenizer() -> ClipTokenizer:
 
 
 def _on(device: torch.device, dtype: torch.dtype, kind: type[nn.Module], config: Any) -> nn.Module:
-    """A network with random weights, each made where and as `System.load` would put what it reads from a file."""
+    """A network with random weights, each made where and as `Parts.open` would put what it reads from a file."""
     network = io.build(kind, config)
     io.assign(network, _weights(network.state_dict(), device), device=device, dtype=dtype)
     return network.eval().requires_grad_(False)

@@ -151,7 +151,7 @@ class Pair(NamedTuple):
 def test_nested_arguments_are_told_apart_by_their_shapes(gpu):
     from graphs import describe, rebuild
 
-    from unclip.models.prior_diffusion import PriorCondition
+    from unclip.networks.prior_diffusion import PriorCondition
 
     def arguments(width: int) -> Any:
         condition = PriorCondition(
@@ -172,11 +172,11 @@ def test_nested_arguments_are_told_apart_by_their_shapes(gpu):
 
 def test_karlos_form_paints_here_and_in_diffusers(gpu):
     pytest.importorskip("diffusers")
-    from gpu_karlo import karlo_pipeline, karlo_system
+    from gpu_karlo import karlo_model, karlo_pipeline
     from karlo_folder import SIZES
 
     device, size = torch.device("cpu"), SIZES["tiny"]
-    ours = gpu.system_painter(karlo_system(size, device, torch.float32))
+    ours = gpu.model_painter(karlo_model(size, device, torch.float32))
     theirs = gpu.pipeline_painter(karlo_pipeline(size, device, torch.float32))
     assert ours.steps == theirs.steps == (25, 25, 7)
     # The caption is read once here, and once a step there.
