@@ -265,33 +265,34 @@ class Painter:
 @contextlib.contextmanager
 def noise_on(device: torch.device) -> Iterator[None]:
     """This project's noise drawn on a device; numbers differ from the CPU's by rounding."""
-    from unclip.stages import noise as stages
+    from unclip.stages import noise
 
-    drawn = stages.Noise
-    stages.Noise = functools.partial(drawn, device=device)  # pyright: ignore[reportAttributeAccessIssue]
+    drawn = noise.Noise
+    noise.Noise = functools.partial(drawn, device=device)  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:
-        stages.Noise = drawn
+        noise.Noise = drawn
 
 
 def model_painter(model: Any) -> Painter:
     """A model of this project with its own settings."""
     settings = model.defaults
 
-    def network(name: str) -> Any:
-        with model.parts.lend(name, nn.Module) as held:
-            return held
-
     def paint(batch: int, steps: Steps) -> None:
         prior, decoder, upsampler = steps
         given = {"prior_steps": prior, "steps": decoder, "upsampler_steps": upsampler}
         model.generate(PROMPT, n=batch, batch_size=batch, seed=SEED, **given)
 
-    upsampler = network("upsampler")
+    def network(name: str) -> Any:
+        with model.parts.lend(name, nn.Module) as lent:
+            return lent
+
+    upsampler = network(model.parts.cascade[0].name)
     nets = [net for net in (upsampler.net, upsampler.last_net) if net is not None]
     stages = {"prior": [network("prior")], "decoder": [network("decoder").net], "upsampler": nets}
-    return Painter(paint, stages, (settings.prior.steps, settings.decoder.steps, settings.upsampler(0).steps))
+    steps = settings.prior.steps, settings.decoder.steps, settings.upsampler(0).steps
+    return Painter(paint, stages, steps)
 
 
 def pipeline_painter(pipeline: Any) -> Painter:
@@ -387,6 +388,7 @@ class Bench:
 
         from unclip import recipes
         from unclip.networks.clip import ClipConfig
+        from unclip.train.config import ClipDependent
         from unclip.train.loop import Run
         from unclip.train.run_folder import RunFolder, with_precision
         from unclip.train.task import build_task
@@ -403,11 +405,13 @@ class Bench:
             # No run is so long: the rate stays at its beginning.
             samples=1 << 50,
             compile=row.how == "compiled",
-            clip=None if config.clip is None else str(self.scratch / "clip"),
             out=str(self.scratch / f"{row.what}-{row.how}"),
         )
+        if isinstance(config, ClipDependent):
+            config = dataclasses.replace(config, clip=str(self.scratch / "clip"))
         config = with_precision(config, self.device.device)
-        run = Run(config, build_task(config, self.device.device), self.device.device, RunFolder(config))
+        built = build_task(config, self.device.device)
+        run = Run(config, built, self.device.device, RunFolder(config))
         few, many = (1, 1) if self.tiny else (2, 10)
         first = self.device.time(run.step)
         timed = self.device.time_again(

@@ -12,12 +12,12 @@ import torch
 from karlo_folder import CLASSES, SCHEDULERS, Size, build, classes, configs, write_tokenizer
 from torch import Tensor, nn
 
-from unclip import Model
 from unclip.checkpoints import io
 from unclip.formats import karlo
 from unclip.formats.key_maps import clip as clip_map
-from unclip.formats.key_maps import prior as prior_map
+from unclip.formats.key_maps.prior import prior_config
 from unclip.formats.tokenizer import read_tokenizer
+from unclip.generate.model import Model
 from unclip.networks.clip import Clip
 from unclip.networks.decoder import Decoder
 from unclip.networks.prior_diffusion import DiffusionPrior
@@ -58,9 +58,9 @@ def karlo_model(size: Size, device: torch.device, dtype: torch.dtype) -> Model:
     upsampler = karlo.upsampler_config(
         made["super_res_first"], made["super_res_last"], SCHEDULERS["super_res_scheduler"], decoder.size, ""
     )
-    prior = prior_map.prior_config(made["prior"], SCHEDULERS["prior_scheduler"], "")
+    prior = prior_config(made["prior"], SCHEDULERS["prior_scheduler"], "")
     parts = {
-        # In float32 always, as `Parts.open` has it for a CLIP of this size.
+        # In float32 always, as `Parts.open` has it.
         "clip": _on(device, torch.float32, Clip, clip),
         "prior": _on(device, dtype, DiffusionPrior, prior),
         "decoder": _on(device, dtype, Decoder, decoder),
@@ -105,7 +105,7 @@ def _tokenizer() -> ClipTokenizer:
 
 
 def _on(device: torch.device, dtype: torch.dtype, kind: type[nn.Module], config: Any) -> nn.Module:
-    """A network with random weights, each made where and as `Parts.open` loads those of a file."""
+    """A network with random weights, each made where and as `Parts.open` would put what it reads from a file."""
     network = io.build(kind, config)
     io.assign(network, _weights(network.state_dict(), device), device=device, dtype=dtype)
     return network.eval().requires_grad_(False)

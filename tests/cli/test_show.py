@@ -6,12 +6,16 @@ from PIL import Image
 
 from unclip.images import save_picture
 
-PROVENANCE = {"model": "a rød rocket", "seed": 7, "steps": [20, 27]}
+PROVENANCE = {"model": "rød", "request": {"seed": 7, "sampling": {"random": "unclip"}}, "size": [20, 27]}
 
 
 def test_prints_the_provenance(unclip, tmp_path):
     path = save_picture(Image.new("RGB", (8, 8)), tmp_path / "a.png", provenance=PROVENANCE)
-    assert unclip("show", path) == (0, "model: a rød rocket\nseed: 7\nsteps: [20, 27]\n", "")
+    assert unclip("show", path) == (
+        0,
+        "model: rød\nrequest.seed: 7\nrequest.sampling.random: unclip\nsize: [20, 27]\n",
+        "",
+    )
 
 
 def test_prints_json(unclip, tmp_path):

@@ -82,7 +82,7 @@ def test_a_stopped_run_says_what_saved_it_and_by_which_signal(
     settings = ("--set", "batch=4", "--set", f'data.cache="{cache}"')
     outcome = unclip("train", "upsampler", "--recipe", "tiny", "--out", tmp_path / "run", *settings)
     assert (outcome.code, outcome.out) == (code, "")
-    assert "saved after 4 samples; the same command goes on" in outcome.err
+    assert "saved after 4 samples; the same command resumes" in outcome.err
 
 
 def test_a_finished_run_is_not_trained_again(unclip, chain):
@@ -188,7 +188,7 @@ def test_a_budget_is_shared_goes_on_after_a_stop_and_ends_with_a_measured_model(
         patch.setattr(RunFolder, "write_metrics", ask_to_stop)
         code, out, err = unclip(*command)
     assert (code, out) == (143, "")
-    assert "saved after 8 samples; the same command goes on" in err
+    assert "saved after 8 samples; the same command resumes" in err
     assert [
         line.partition(":")[2].split(":")[0].strip()
         for line in err.splitlines()

@@ -2,15 +2,12 @@
 
 import contextlib
 import json
-import logging
 import math
 import os
 import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 
@@ -117,28 +114,6 @@ def is_terminal() -> bool:
     with contextlib.suppress(ValueError, AttributeError):
         return sys.stderr.isatty()
     return False
-
-
-class _ToStderr(logging.Handler):
-    """Writes each message as a line for the person at the terminal."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        prefix = "note: " if record.levelno >= logging.WARNING else ""
-        tell(prefix + record.getMessage())
-
-
-@contextmanager
-def logs(*, quiet: bool = False) -> Iterator[None]:
-    """Within the context, log messages of the package go to stderr: of level INFO and above, or warnings if `quiet`."""
-    logger, handler = logging.getLogger("unclip"), _ToStderr()
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        logger.removeHandler(handler)
 
 
 class Progress:

@@ -2,7 +2,9 @@
 
 import argparse
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from unclip.cli import console, options
 
@@ -32,6 +34,15 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         console.result_json(provenance)
         return
-    for name, value in provenance.items():
+    for name, value in _flat(provenance):
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         console.result(console.escaped(f"{name}: {text}"))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Pairs of a name such as `request.sampling.decoder.steps` and its value."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

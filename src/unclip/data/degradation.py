@@ -54,7 +54,7 @@ class DegradationConfig:
             raise ValueError(f"seam_patch is {self.seam_patch}; a square with seams has at least 2 pixels")
         if not 0 <= self.bsr_strength <= 1.4:
             # JPEG has no quality below 1.
-            raise ValueError(f"bsr_strength is {self.bsr_strength}; give 0 (no harm done) to 1.4")
+            raise ValueError(f"bsr_strength is {self.bsr_strength}; give 0 (no degradation) to 1.4")
 
 
 class Crops(NamedTuple):
@@ -166,12 +166,12 @@ class _Step(NamedTuple):
 def bsr(
     picture: Float[Tensor, "c h w"], factor: int, noise: Noise, strength: float = 1.0
 ) -> Float[Tensor, "c h_low w_low"]:
-    """A picture in [-1, 1] made smaller by `factor` and worse, by one stream of `noise`.
+    """A picture in [-1, 1] reduced by `factor` and degraded by BSR, with one stream of `noise`.
 
     Two blurs, the reduction in size, noise of two kinds and JPEG follow each other in a random order, so that some of
-    them befall the large picture and some the small one. `strength` scales the blurs' widths, the noise and what JPEG
-    loses; 1 has the ranges of Zhang et al. for an enlargement by 4. In place of their camera's whole pipeline stands
-    its shot noise.
+    them apply to the large picture and some to the small one. `strength` scales the blurs' widths, the noise and what JPEG
+    loses; 1 has the ranges of Zhang et al. for an enlargement by 4. Their camera pipeline is
+    reduced to its shot noise.
     """
     size = (picture.shape[-2] // factor, picture.shape[-1] // factor)
     for index in noise.fork("order").uniform(len(_DEGRADATIONS))[0].argsort().tolist():

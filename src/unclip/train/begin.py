@@ -1,4 +1,4 @@
-"""Beginning a run with the weights of a finished one: longer training, other data, other rates."""
+"""Fine-tuning: initial weights of a run from a model folder."""
 
 from pathlib import Path
 

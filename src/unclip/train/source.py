@@ -1,4 +1,4 @@
-"""Training data in memory: the sample with a number is a pure function of the seed and that number."""
+"""In-memory training data: captioned pictures by sample number, a pure function of seed and number."""
 
 import contextlib
 import hashlib
@@ -29,11 +29,11 @@ Part = Literal["train", "validation"]
 
 
 class SkippedSamples(UserWarning):
-    """Some pictures or captions cannot be used, and the run goes on without them."""
+    """Unusable samples were skipped."""
 
 
 class Source:
-    """The pictures and captions to learn from or to validate on, and the order in which a run visits them."""
+    """Pictures and captions of one part of the data, and the order in which a run visits them."""
 
     def __init__(self, config: TrainConfig, part: Part, device: torch.device, *, size: int | None = None):
         data = config.data
@@ -50,7 +50,7 @@ class Source:
         self._content = dataset.fingerprint
         self.decoded = DecodedCache.load(dataset, size or data.size, cache=cache, bad=bad)
         if len(bad):
-            warnings.warn(f"{data.path}: passed over {bad.summary()}", SkippedSamples, stacklevel=2)
+            warnings.warn(f"{data.path}: skipped {bad.summary()}", SkippedSamples, stacklevel=2)
         if shared:
             held_out = chosen_by_key([sample.key for sample in self.decoded.samples], data.held_out)
             self.decoded = _rows(self.decoded, held_out if part == "validation" else ~held_out)
@@ -62,7 +62,7 @@ class Source:
 
     @property
     def fingerprint(self) -> str:
-        """Names the pictures, their order and size: what is computed from them is kept under it."""
+        """Hex digest of the pictures, their order and size, for the names of caches."""
         return digest_of([self._content, self.decoded.size, *(one.key for one in self.decoded.samples)])[:24]
 
     def pictures_between(self, start: int, stop: int) -> Float[Tensor, "b 3 s s"]:
@@ -80,7 +80,7 @@ class Source:
     def pictures(
         self, indices: Int64[np.ndarray, " b"], noise: Noise | None = None
     ) -> Float[Tensor, "b 3 s s"]:
-        """Pictures in [-1, 1] on the device, moved a little where `noise` is given and the config says so."""
+        """Pictures in [-1, 1] on the device, shifted at random where `noise` and the config's `shift` are given."""
         if self._pixels is None:
             pixels = self.decoded.pictures(indices).to(self.device)
         else:
@@ -104,16 +104,14 @@ class Source:
         return [sample.captions[int(draw * len(sample.captions))] for sample, draw in zip(samples, draws)]
 
     def augmentations(self, indices: Int64[np.ndarray, " b"], count: int) -> Float[Tensor, "b a"]:
-        """The `count` numbers with which a picture's metadata tell how it was moved (`augment`); 0 without them.
+        """The `count` augmentation parameters in a picture's metadata (`augment`); 0 without them.
 
-        Raises ValueError where there are others than so many.
+        Raises ValueError where their number is another.
         """
-        told = [self.decoded.samples[index].meta.get("augment") or [0.0] * count for index in indices]
-        if other := next((each for each in told if len(each) != count), None):
-            raise ValueError(
-                f"the data tell {len(other)} numbers of an augmentation, the decoder reads {count}"
-            )
-        return torch.tensor(told, device=self.device)
+        found = [self.decoded.samples[index].meta.get("augment") or [0.0] * count for index in indices]
+        if other := next((each for each in found if len(each) != count), None):
+            raise ValueError(f"the data have {len(other)} augmentation parameters, the decoder reads {count}")
+        return torch.tensor(found, device=self.device)
 
     def all_captions(self) -> list[str]:
         """Every caption of every picture."""
@@ -121,9 +119,9 @@ class Source:
 
 
 def open_part(data: DataConfig, part: Part, bad: BadSamples) -> tuple[Dataset, bool]:
-    """The data set that `part` is in, and whether the other part is in it too, to be told apart by `chosen_by_key`.
+    """The data set of `part`, and whether it also holds the other part, so that `chosen_by_key` must separate them.
 
-    What cannot be used is noted in `bad`.
+    Unusable samples are recorded in `bad`.
     """
     if data.path != "shapes" and not _has_splits(Path(data.path)):
         return open_dataset(data.path, bad=bad), True
@@ -198,7 +196,7 @@ def _value(meta: Mapping[str, Any], name: str) -> str:
 
 
 def shifted(pixels: UInt8[Tensor, "b 3 s s"], offsets: Int64[Tensor, "b 2"]) -> UInt8[Tensor, "b 3 s s"]:
-    """Each picture moved by its (down, right) offset in pixels; white comes in at the edge."""
+    """Pictures shifted by (down, right) offsets in pixels, filled with white at the edge."""
     side = torch.arange(pixels.shape[-1], device=pixels.device)
     margin = int(offsets.abs().max())
     padded = torch.nn.functional.pad(pixels, [margin] * 4, value=255)

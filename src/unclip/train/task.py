@@ -1,4 +1,4 @@
-"""What a stage offers to the loop: a `Task` (network and losses) and its `Batches` (data)."""
+"""Interface between stages and the loop: a `Task` (network and losses) and its `Batches` (data)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable

@@ -78,7 +78,7 @@ class PairBatches:
 
 
 class ClipTask(Task[Clip]):
-    """The contrastive loss of a batch; a caption that fits another picture too is no negative of it."""
+    """The contrastive loss of a batch; captions that fit a picture are never its negatives."""
 
     def __init__(self, config: ClipTraining, network: Clip, device: torch.device):
         super().__init__()
