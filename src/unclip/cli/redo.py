@@ -55,11 +55,11 @@ def run(arguments: argparse.Namespace) -> None:
     sources = [read_source(path).image for paths in given for path in paths]
     try:
         model = load(
-            arguments.model or replay.model,
+            arguments.model or replay.base,
             arguments.device or replay.device,
             arguments.dtype or replay.dtype,
             offload=arguments.offload,
-            parts=dict(arguments.part),
+            parts={**replay.parts, **dict(arguments.part)},
         )
     except FileNotFoundError as error:
         if arguments.model is not None:

@@ -62,7 +62,10 @@ class Parts:
         device: torch.device,
         dtype: torch.dtype,
         offload: bool = False,
+        mixed: Mapping[str, str] | None = None,
     ):
+        self.mixed = dict(mixed or {})
+        """Part -> name of the other model that it was taken from."""
         self.name, self.digest, self.defaults, self.licence = name, digest, defaults, licence
         self.device, self.dtype, self.offload = device, dtype, offload
         self._parts = dict(parts)
@@ -122,6 +125,7 @@ class Parts:
             device=target,
             dtype=chosen,
             offload=offload,
+            mixed={name: opened.parts[name].model for name in parts or ()},
         )
         made._again = functools.partial(
             _reopen,

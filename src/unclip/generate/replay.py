@@ -23,6 +23,13 @@ class Replay(NamedTuple):
     dtype: str | None
     strip: bool
     """Whether the picture is a strip of all pictures of the request."""
+    parts: Mapping[str, str] = {}
+    """Part -> name of the other model that it was taken from."""
+
+    @property
+    def base(self) -> str:
+        """Name of the model that the other parts belong to."""
+        return self.model.split(" + ")[0] if self.parts else self.model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +48,7 @@ class _Record:
     composite: bool | None = None
     unclip: str | None = None
     torch: str | None = None
+    parts: dict[str, str] | None = None
 
 
 def read_replay(provenance: Mapping[str, Any] | Any) -> Replay:
@@ -70,6 +78,7 @@ def read_replay(provenance: Mapping[str, Any] | Any) -> Replay:
         device=record.device,
         dtype=record.dtype,
         strip=record.layout == "strip",
+        parts=record.parts or {},
     )
 
 

@@ -206,6 +206,7 @@ class Session(StageRunner):
             sources=sources,
             results=results,
             warnings=warnings,
+            parts=self.parts.mixed,
         )
         embedding = None if z_i is None else z_i.float().cpu().clone()
         return Image(image=image, provenance=provenance, embedding=embedding, warnings=tuple(warnings))
