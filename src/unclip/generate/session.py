@@ -149,6 +149,7 @@ class Session(StageRunner):
                 )
                 total = (len(levels) - 1) * RESAMPLINGS
             drawn = self._follow(walk, "decoder", total, first, renderer.codec)
+            self.require_finite(drawn, "decoder", "decoder", renderer.watch)
         matched = match_border(drawn, known, reach=REACH * config.size)
         return torch.lerp(matched, known.pixels, known.mask)
 

@@ -33,6 +33,11 @@ def prepack(network: nn.Module) -> None:
         _prepack_within(network)
 
 
+def is_packed(network: nn.Module) -> bool:
+    """Whether `prepack` changed a network."""
+    return any(isinstance(module, PackedConv2d | PackedLinear | PackedResBlock) for module in network.modules())
+
+
 def _ends(unet: Unet) -> Iterator[nn.Module]:
     yield unet.entrance
     yield unet.exit
