@@ -16,8 +16,8 @@ from unclip.errors import ModelError, RequestError, Unsupported
 from unclip.formats.opened import OpenPart, open_model
 from unclip.generate.offload import load_in_turns, returned_when_freed, without_weights
 from unclip.networks.clip import ClipConfig
-from unclip.networks.inference import is_packed, prepack
-from unclip.networks.unet import Unet, UnetConfig
+from unclip.networks.inference import is_packed, prepack, settle, suits_channels_last
+from unclip.networks.unet import UnetConfig
 from unclip.nn.precision import fastest
 from unclip.stages.cascade import Link, sizes
 from unclip.stages.sampling import DEFAULTS, Sampling
@@ -344,10 +344,12 @@ def _computes_in(config: Any, dtype: torch.dtype) -> bool:
 
 
 def _prepare(network: nn.Module) -> nn.Module:
-    """The network in evaluation mode, with weights in the layout of the CPU's kernels."""
-    if any(weight.device.type == "cpu" for weight in network.parameters()):
+    """The network in evaluation mode, with weights in the layout of its device's kernels."""
+    device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
+    if device.type == "cpu":
         prepack(network)
-    # Convolutions are quicker with the channels innermost.
-    if any(isinstance(module, Unet) for module in network.modules()):
+    elif device.type == "cuda":
+        settle(network)
+    if suits_channels_last(network, device):
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return network.eval()

@@ -219,11 +219,11 @@ class StageRunner:
 
     def seeds(self, seeds: Sequence[int]) -> Seeds:
         """Noise streams of a batch."""
-        return Seeds(seeds, settled(self.sampling.random))
+        return Seeds(seeds, settled(self.sampling.random), self.device)
 
     def streams(self, seed: int) -> Seeds:
         """Noise streams of one picture, a stream per stage whatever the settings say."""
-        return Seeds([seed])
+        return Seeds([seed], device=self.device)
 
     def derived_seed(self, *purpose: int | str) -> int:
         """Seed of a part of the picture, such as a tile."""
