@@ -35,7 +35,9 @@ def prepack(network: nn.Module) -> None:
 
 def is_packed(network: nn.Module) -> bool:
     """Whether `prepack` changed a network."""
-    return any(isinstance(module, PackedConv2d | PackedLinear | PackedResBlock) for module in network.modules())
+    return any(
+        isinstance(module, PackedConv2d | PackedLinear | PackedResBlock) for module in network.modules()
+    )
 
 
 def _ends(unet: Unet) -> Iterator[nn.Module]:
