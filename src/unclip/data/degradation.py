@@ -37,7 +37,7 @@ def choose_crops(noise: Noise, side: int, config: UpsamplerConfig) -> Crops:
     They start at multiples of the enlargement, to which the small pixels' borders belong.
     """
     size, factor = config.crop_size, config.factor
-    first = (noise.fork("crop").uniform(2).cpu() * ((side - size) // factor + 1)).long() * factor
+    first = (noise.fork("crop").uniform(2) * ((side - size) // factor + 1)).long() * factor
     window = min(side, size + 2 * MARGIN * factor)
     corner = (first - MARGIN * factor).clamp(0, side - window)
     return Crops(corner, first - corner, window)
@@ -49,10 +49,19 @@ def training_pair(
     """The crop at its offset in each window, and the same crop of the window's degraded, resized-up copy."""
     small, level = degrade(windows, noise, config)
     resized, size = resize_up(small, config.factor).to(windows), config.crop_size
-    boxes = [(slice(top, top + size), slice(left, left + size)) for top, left in offset.tolist()]
-    high = torch.stack([one[:, rows, columns] for one, (rows, columns) in zip(windows, boxes)])
-    low = torch.stack([one[:, rows, columns] for one, (rows, columns) in zip(resized, boxes)])
-    return high, UpsamplerCondition(low, level)
+    return cut(windows, offset, size), UpsamplerCondition(cut(resized, offset, size), level)
+
+
+def cut(
+    pictures: Float[Tensor, "b c h w"], offset: Int[Tensor, "b 2"], size: int
+) -> Float[Tensor, "b c s s"]:
+    """The square of `size` pixels at its own offset (down, right) of each picture; the host waits for no device."""
+    device = pictures.device
+    steps = torch.arange(size, device=device)
+    down, right = (offset.to(device)[:, axis, None] + steps for axis in range(2))
+    which = torch.arange(len(pictures), device=device)[:, None, None, None]
+    channels = torch.arange(pictures.shape[1], device=device)[:, None, None]
+    return pictures[which, channels, down[:, None, :, None], right[:, None, None, :]]
 
 
 def degrade(
@@ -94,11 +103,15 @@ def seams(like: Float[Tensor, "b c h w"], noise: Noise, patch: int) -> Float[Ten
     begin somewhere else, as crops do.
     """
     count, channels, *sides = like.shape
-    begins = noise.fork("begin").integers(patch, 2).cpu()
-    places = [torch.arange(side) + begin[:, None] for side, begin in zip(sides, begins.unbind(1))]
+    begins = noise.fork("begin").integers(patch, 2).to(like.device)
+    places = [
+        torch.arange(side, device=like.device) + begin[:, None]
+        for side, begin in zip(sides, begins.unbind(1))
+    ]
     planes = noise.fork("planes").normal(*(side // patch + 2 for side in sides), 3 * channels).to(like)
     down, right = (place // patch for place in places)
-    squares = planes[torch.arange(count)[:, None, None], down[:, :, None], right[:, None, :]]
+    which = torch.arange(count, device=like.device)
+    squares = planes[which[:, None, None], down[:, :, None], right[:, None, :]]
     offset, slope_down, slope_right = rearrange(squares, "b h w (k c) -> k b c h w", k=3)
     # Of mean square 1 over a square.
     ramps = [(place % patch - (patch - 1) / 2) / ((patch**2 - 1) / 12) ** 0.5 for place in places]

@@ -34,6 +34,8 @@ class DataConfig:
     """Factors in (0, 1] on the weights of samples, by the `kind` in their metadata: how often each kind is seen."""
     uncommon: float = 1.0
     """A factor in (0, 1] on the weights of artwork that shows more than everyday things (`data.everyday`)."""
+    embedding_noise: float = 0.0
+    """The decoder's image embeddings lean by up to this factor towards those of other pictures, as a prior's do."""
     shift: int = 0
     """Augmentation of the pictures that CLIP sees: moved by up to so many pixels, the edge filled with white."""
 

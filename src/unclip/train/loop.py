@@ -22,6 +22,9 @@ from unclip.train.optim import build_optimizers, schedule, set_rate
 from unclip.train.run_folder import RunFolder
 from unclip.train.state import TrainingState
 
+LOOKED_AT = 256
+"""So many samples of a batch that failed are looked at one by one."""
+
 
 class NonFiniteLoss(ArithmeticError):
     """The loss or its gradient is not a number; the weights are still those of the last good step."""
@@ -147,7 +150,7 @@ class Run:
     def _blame(self, numbers: Int64[np.ndarray, " b"], metrics: dict[str, float]) -> str:
         """What went wrong: the samples that fail alone, or else the range, as then it is the batch that fails."""
         alone = []
-        for number in numbers:
+        for number in numbers[:LOOKED_AT]:
             self._forget_gradients()
             if not _is_finite(self._accumulate(np.array([number]))):
                 alone.append(int(number))

@@ -20,6 +20,8 @@ from unclip.data.resident import Resident
 from unclip.data.sample import BadSample, BadSamples, digest_of
 from unclip.images import from_uint8
 from unclip.rng import Noise, derive
+from unclip.tokenizers.clip import ClipTokenizer
+from unclip.train.caption_tokens import CaptionTokens, ChosenCaptions
 from unclip.train.config import DataConfig, TrainConfig
 
 Part = Literal["train", "validation"]
@@ -45,14 +47,15 @@ class Source:
         if size is not None:
             check_resolution(dataset, size)
         self._content = dataset.fingerprint
-        self.resident = Resident.load(dataset, size or data.size, cache=cache, bad=bad)
+        self.resident = _loaded(dataset, size or data.size, cache, bad, device)
         if len(bad):
             warnings.warn(f"{data.path}: passed over {bad.summary()}", PassedOver, stacklevel=2)
         if shared:
             held_out = chosen_by_key([sample.key for sample in self.resident.samples], data.held_out)
             self.resident = _rows(self.resident, held_out if part == "validation" else ~held_out)
         self.order = Order(len(self.resident), derive(config.seed, "order"), weights_of(self.resident, data))
-        self._pixels = _in_device_memory(self.resident, device)
+        self._tokens: CaptionTokens | None = None
+        self._pixels = _in_device_memory(self.resident, device, self.fingerprint)
 
     def __len__(self) -> int:
         return len(self.resident)
@@ -83,15 +86,18 @@ class Source:
         if self._pixels is None:
             pixels = self.resident.pictures(indices).to(self.device)
         else:
-            pixels = self._pixels[torch.from_numpy(indices).to(self.device)]
+            pixels = self._pixels[on_device(indices, self.device)]
         if noise is not None and self.shift:
-            pixels = shifted(pixels, noise.fork("shift").integers(2 * self.shift + 1, 2) - self.shift)
+            offsets = noise.fork("shift").integers(2 * self.shift + 1, 2) - self.shift
+            pixels = shifted(pixels, offsets, self.shift)
         return from_uint8(pixels)
 
     def squares(
         self, indices: Int64[np.ndarray, " b"], corners: Int64[Tensor, "b 2"], side: int
     ) -> Float[Tensor, "b 3 w w"]:
         """The square of `side` pixels at its corner (down, right) of each picture, in [-1, 1] on the device."""
+        if self._pixels is not None:
+            return from_uint8(squares_at(self._pixels, on_device(indices, self.device), corners, side))
         return from_uint8(self.resident.squares(indices, corners, side).to(self.device))
 
     def captions(self, indices: Int64[np.ndarray, " b"], noise: Noise | None = None) -> list[str]:
@@ -101,6 +107,23 @@ class Source:
             return [sample.captions[0] for sample in samples]
         draws = noise.fork("caption").uniform().tolist()
         return [sample.captions[int(draw * len(sample.captions))] for sample, draw in zip(samples, draws)]
+
+    def read_captions(self, tokenizer: ClipTokenizer) -> None:
+        """Tokenise every caption and keep the tokens on the device, for `tokens`."""
+        if self._tokens is None:
+            kept = (self.fingerprint, tokenizer.to_json(), self.device)
+            if self.device.type != "cuda":
+                self._tokens = CaptionTokens(self.resident.samples, tokenizer, self.device)
+                return
+            if kept not in _TOKENS:
+                _TOKENS[kept] = CaptionTokens(self.resident.samples, tokenizer, self.device)
+            self._tokens = _TOKENS[kept]
+
+    def tokens(self, indices: Int64[np.ndarray, " b"], noise: Noise | None = None) -> ChosenCaptions:
+        """The tokens of what `captions` says with the same noise, all on the device, after `read_captions`."""
+        assert self._tokens is not None, "read_captions comes first"
+        draws = None if noise is None else noise.fork("caption").uniform()
+        return self._tokens.chosen(on_device(indices, self.device), draws)
 
     def augmentations(self, indices: Int64[np.ndarray, " b"], count: int) -> Float[Tensor, "b a"]:
         """The `count` numbers with which a picture's metadata tell how it was moved (`augment`); 0 without them.
@@ -172,13 +195,48 @@ def _rows(resident: Resident, chosen: Bool[np.ndarray, " n"]) -> Resident:
     return replace(resident, rows=resident.rows[chosen], samples=samples)
 
 
-def _in_device_memory(resident: Resident, device: torch.device) -> UInt8[Tensor, "n 3 s s"] | None:
+# What the stages of a chain on a GPU share, so that each of them begins at once: keyed by what it was made from.
+_RESIDENTS: dict[tuple[str, int, str], Resident] = {}
+_PIXELS: dict[tuple[str, torch.device], UInt8[Tensor, "n 3 s s"]] = {}
+_TOKENS: dict[tuple[str, str, torch.device], CaptionTokens] = {}
+
+
+def _loaded(dataset: Dataset, size: int, cache: Path, bad: BadSamples, device: torch.device) -> Resident:
+    if device.type != "cuda":
+        return Resident.load(dataset, size, cache=cache, bad=bad)
+    key = (dataset.fingerprint, size, str(cache))
+    if key not in _RESIDENTS:
+        _RESIDENTS[key] = Resident.load(dataset, size, cache=cache, bad=bad)
+    return _RESIDENTS[key]
+
+
+def _in_device_memory(
+    resident: Resident, device: torch.device, fingerprint: str
+) -> UInt8[Tensor, "n 3 s s"] | None:
     """All pictures on a GPU, if they take less than half of its free memory; None: they stay memory-mapped."""
     if device.type != "cuda":
         return None
-    if len(resident) * resident.data[0].nbytes > torch.cuda.mem_get_info(device)[0] / 2:
-        return None
-    return torch.from_numpy(resident.data[resident.rows]).to(device)
+    if (fingerprint, device) not in _PIXELS:
+        if len(resident) * resident.data[0].nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+            return None
+        _PIXELS[fingerprint, device] = torch.from_numpy(resident.data[resident.rows]).to(device)
+    return _PIXELS[fingerprint, device]
+
+
+def on_device(indices: Int64[np.ndarray, " b"], device: torch.device) -> Int64[Tensor, " b"]:
+    """Indices as a tensor; the host does not wait for the copy."""
+    host = torch.from_numpy(np.ascontiguousarray(indices))
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
+
+
+def squares_at(
+    pixels: UInt8[Tensor, "n 3 s s"], which: Int64[Tensor, " b"], corners: Int64[Tensor, "b 2"], side: int
+) -> UInt8[Tensor, "b 3 w w"]:
+    """The square of `side` pixels at its corner of each of some pictures, gathered on their device."""
+    steps = torch.arange(side, device=pixels.device)
+    down, right = (corners.to(pixels.device)[:, axis, None] + steps for axis in range(2))
+    channels = torch.arange(pixels.shape[1], device=pixels.device)[:, None, None]
+    return pixels[which[:, None, None, None], channels, down[:, None, :, None], right[:, None, None, :]]
 
 
 def weights_of(resident: Resident, data: DataConfig) -> Float64[np.ndarray, " n"]:
@@ -195,10 +253,15 @@ def weights_of(resident: Resident, data: DataConfig) -> Float64[np.ndarray, " n"
     return resident.weights * np.array(seen)
 
 
-def shifted(pixels: UInt8[Tensor, "b 3 s s"], offsets: Int64[Tensor, "b 2"]) -> UInt8[Tensor, "b 3 s s"]:
-    """Each picture moved by its (down, right) offset in pixels; white comes in at the edge."""
+def shifted(
+    pixels: UInt8[Tensor, "b 3 s s"], offsets: Int64[Tensor, "b 2"], margin: int | None = None
+) -> UInt8[Tensor, "b 3 s s"]:
+    """Each picture moved by its (down, right) offset in pixels; white comes in at the edge.
+
+    Where `margin` tells how far at most, the host does not wait for the device to find out.
+    """
     side = torch.arange(pixels.shape[-1], device=pixels.device)
-    margin = int(offsets.abs().max())
+    margin = int(offsets.abs().max()) if margin is None else margin
     padded = torch.nn.functional.pad(pixels, [margin] * 4, value=255)
     rows, columns = ((side + margin - offset[:, None]) for offset in offsets.unbind(1))
     which = torch.arange(len(pixels), device=pixels.device)

@@ -37,17 +37,26 @@ class ClipObjective:
         self.tokenizer_json, self.space = self.tokenizer.to_json(), None
         self.model = Clip(fitted(config.model, self.tokenizer)).to(device)
         self.device = device
+        # On a GPU the step's captions are chosen there.
+        self.resident = device.type == "cuda"
+        if self.resident:
+            self.train.read_captions(self.tokenizer)
         self.encode_image = compiled(config, device, self.model.encode_image)
         self.encode_text = compiled(config, device, self.model.encode_text)
 
     def loss(self, numbers: Int64[np.ndarray, " b"], noise: Noise) -> Losses:
         """The contrastive loss of one (micro-)batch; a caption that fits a picture too is no negative of it."""
         indices = self.train.indices(numbers)
-        captions = self.train.captions(indices, noise)
-        tokens = self.tokenizer.encode(captions).to(self.device)
+        if self.resident:
+            chosen = self.train.tokens(indices, noise)
+            tokens, fitting = chosen.tokens, chosen.fitting()
+        else:
+            captions = self.train.captions(indices, noise)
+            tokens = self.tokenizer.encode(captions).to(self.device)
+            fitting = self._fitting(self.train, indices, captions, tokens)
         image = self.encode_image(self.train.pictures(indices, noise))
         text = self.encode_text(tokens).embedding
-        loss = self.model.loss(image, text, self._fitting(self.train, indices, captions, tokens))
+        loss = self.model.loss(image, text, fitting)
         return Losses(loss, {"temperature": self.model.logit_scale.detach().neg().exp()})
 
     def validate(self) -> dict[str, float]:

@@ -18,10 +18,10 @@ from unclip.models.decoder import CaptionConfig, Decoder, DecoderCondition, Deco
 from unclip.rng import Noise
 from unclip.train.config import TrainConfig
 from unclip.train.embed import ClipRun
-from unclip.train.objective import Losses, compiled
+from unclip.train.objective import Losses, by_block, compiled
 from unclip.train.objectives.hints import random_hint
 from unclip.train.objectives.levels import losses_at_levels
-from unclip.train.source import Source, spread
+from unclip.train.source import Source, on_device, spread
 
 
 class DecoderObjective:
@@ -37,10 +37,16 @@ class DecoderObjective:
         cache = Path(config.out).parent / "embeddings"
         self.train_embeddings = self.clip.image_embeddings(self.train, cache)
         self.held_out_embeddings = self.clip.image_embeddings(self.held_out, cache)
+        self.mean_embedding = self.train_embeddings.mean(0)
         self.model = Decoder(self._fitted(config.model)).to(device)
         self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        # On a GPU the step's captions are chosen there.
+        self.resident = device.type == "cuda" and self.model.caption is not None
+        if self.resident:
+            self.train.read_captions(self.clip.tokenizer)
         self.process = config.model.process.build()
         self.denoiser = Preconditioned(self.model, self.process)
+        self.encode = by_block(config, device, self.model.encode)
         self.training_denoiser = Preconditioned(compiled(config, device, self.model), self.process)
 
     def _fitted(self, config: DecoderConfig) -> DecoderConfig:
@@ -60,7 +66,7 @@ class DecoderObjective:
         """The diffusion loss of drawings under dropped conditions."""
         indices = self.train.indices(numbers)
         x0 = self.train.pictures(indices)
-        condition = self.condition(self.train_embeddings, self.train.captions(indices, noise), indices)
+        condition = self._leaning(self._drawn(indices, noise), noise)
         drop = noise.fork("drop").uniform(2)
         config = self.model.config
         condition = condition.drop(drop[:, 0] < config.dropout_image, drop[:, 1] < config.dropout_caption)
@@ -71,11 +77,30 @@ class DecoderObjective:
             condition = replace(condition, augmentation=moved)
         sigma = self.config.loss.density.sigma(noise.fork("sigma").uniform(), self.process)
         eps = noise.fork("eps").normal(*x0.shape[1:])
-        context = self.model.encode(condition)
+        context = self.encode(condition)
         loss = diffusion_loss(self.training_denoiser, x0, eps, sigma, context, self.config.loss)
         if self.model.uncertainty is None:
             return Losses(loss.mean(), {})
         return Losses(self.model.uncertainty(loss, sigma).mean(), {"unweighted": loss.detach().mean()})
+
+    def _drawn(self, indices: Int64[np.ndarray, " b"], noise: Noise) -> DecoderCondition:
+        """Training drawings by their embeddings and one caption each, drawn with `noise`."""
+        if not self.resident:
+            return self.condition(self.train_embeddings, self.train.captions(indices, noise), indices)
+        keep = torch.ones(len(indices), dtype=torch.bool, device=self.device)
+        embeddings = self.train_embeddings[on_device(indices, self.device)]
+        return DecoderCondition(embeddings, self.train.tokens(indices, noise).tokens, keep, keep)
+
+    def _leaning(self, condition: DecoderCondition, noise: Noise) -> DecoderCondition:
+        """The condition with each embedding moved some way in the direction of another picture's, its length kept."""
+        most = self.config.data.embedding_noise
+        if not most:
+            return condition
+        z, lean = condition.image_embedding, noise.fork("lean")
+        others = self.train_embeddings[lean.integers(len(self.train_embeddings))]
+        moved = z + (most * lean.uniform()[:, None]).to(z) * (others - self.mean_embedding)
+        moved = moved * (z.norm(dim=1, keepdim=True) / moved.norm(dim=1, keepdim=True))
+        return replace(condition, image_embedding=moved)
 
     def condition(
         self, embeddings: Float[Tensor, "n d"], captions: list[str], indices: Int64[np.ndarray, " b"]

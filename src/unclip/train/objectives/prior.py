@@ -45,9 +45,9 @@ class PriorObjective(CaptionedEmbeddings):
     def loss(self, numbers: Int64[np.ndarray, " b"], noise: Noise) -> Losses:
         """The squared error of the predicted embedding, captions dropped at times."""
         indices = self.train.indices(numbers)
-        condition = self.condition(self.train.captions(indices, noise))
+        condition = self.drawn_condition(indices, noise)
         condition = condition.drop(noise.fork("drop").uniform() < self.model.config.dropout_text)
-        x0 = self.model.standardise(self.train_embeddings[torch.from_numpy(indices).to(self.device)])
+        x0 = self.model.standardise(self.train_images(indices))
         sigma = self.config.loss.density.sigma(noise.fork("sigma").uniform(), self.process)
         eps = noise.fork("eps").normal(x0.shape[1])
         return Losses(

@@ -57,18 +57,15 @@ class AutoregressivePriorObjective(CaptionedEmbeddings):
         for indices in np.array_split(spread(count, len(self.train)), -(-count // 256)):
             if len(indices):
                 captions = self.train.captions(indices, Noise(indices.tolist()))
-                parts.append(dot_product(self._images(indices), self.condition(captions).text_embedding))
+                parts.append(dot_product(self.train_images(indices), self.condition(captions).text_embedding))
         return torch.cat(parts)
-
-    def _images(self, indices: Int64[np.ndarray, " b"]) -> Float[Tensor, "b d"]:
-        return self.train_embeddings[torch.from_numpy(indices).to(self.device)]
 
     def loss(self, numbers: Int64[np.ndarray, " b"], noise: Noise) -> Losses:
         """Nats a token: minus the logarithm of its predicted probability, captions dropped at times."""
         indices = self.train.indices(numbers)
-        condition = self.condition(self.train.captions(indices, noise))
+        condition = self.drawn_condition(indices, noise)
         condition = condition.drop(noise.fork("drop").uniform() < self.model.config.dropout_text)
-        return Losses(self._nats(self._images(indices), condition, self.network).mean(), {})
+        return Losses(self._nats(self.train_images(indices), condition, self.network).mean(), {})
 
     def _nats(
         self, image_embedding: Float[Tensor, "b d"], condition: PriorCondition, network: Network
