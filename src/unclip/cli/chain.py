@@ -74,7 +74,7 @@ def configs(
         # The judge is the same for every seed, so that it compares them.
         if arguments.seed is not None and name != "judge":
             given.append(f"seed={arguments.seed}")
-        if arguments.budget is not None:
+        if arguments.budget is not None and arguments.recipe not in recipes.KEEP_LAST:
             given.append("keep=best")
         try:
             stages[name] = override(config, [*given, *changes[name]]), share
@@ -95,7 +95,7 @@ def pack(folder: Path, recipe: str, stages: list[str]) -> Path:
     from unclip.cli import pack
 
     return pack.joined(
-        [folder / stage for stage in stages if stage != "judge"],
+        [folder / stage for stage in stages if stage not in recipes.beside(recipe)],
         folder / "model",
         recipe,
         defaults=recipes.sampling(recipe),

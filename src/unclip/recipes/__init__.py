@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from unclip.generate.settings import Settings
-from unclip.recipes import artwork, dalle2, judge, tiny
+from unclip.recipes import artwork, artwork_gpu, dalle2, judge, tiny
 from unclip.train.config import Stage, TrainConfig
 
 RECIPES: dict[str, dict[Stage, Callable[[], TrainConfig]]] = {
@@ -16,6 +16,14 @@ RECIPES: dict[str, dict[Stage, Callable[[], TrainConfig]]] = {
         "upsampler": artwork.upsampler,
         "upsampler_1024": artwork.upsampler_1024,
         "prior_autoregressive": artwork.prior_autoregressive,
+    },
+    "artwork_gpu": {
+        "clip": artwork_gpu.clip,
+        "prior": artwork_gpu.prior,
+        "decoder": artwork_gpu.decoder,
+        "upsampler": artwork_gpu.upsampler,
+        "upsampler_1024": artwork_gpu.upsampler_1024,
+        "prior_autoregressive": artwork_gpu.prior_autoregressive,
     },
     "dalle2": {
         "clip": dalle2.clip,
@@ -47,11 +55,35 @@ CHAINS = {
         "upsampler": 0.11,
         "judge": 0.06,
     },
+    "artwork_gpu": {
+        "clip": 0.14,
+        "prior": 0.07,
+        "decoder_coarse": 0.23,
+        "decoder": 0.30,
+        "upsampler": 0.13,
+        "prior_autoregressive": 0.08,
+        "judge": 0.05,
+    },
     "tiny": {"clip": 0.25, "prior": 0.20, "decoder": 0.40, "upsampler": 0.15},
 }
 
+#: Runs of a chain that are none of its recipe's stages: the judge, and what a stage begins with.
+BESIDE: dict[str, dict[str, Callable[[], TrainConfig]]] = {
+    "artwork_gpu": {"judge": artwork_gpu.judge, "decoder_coarse": artwork_gpu.decoder_coarse},
+}
+
+#: Run of a chain -> the earlier run with whose weights it begins.
+BEGUN = {"artwork_gpu": {"decoder": "decoder_coarse"}}
+
+#: Recipes whose runs keep the last average: they train so long that the held-out loss says little about the drawings.
+KEEP_LAST = ("artwork_gpu",)
+
 #: Recipe -> how its model is sampled, where that was chosen.
-SAMPLING: dict[str, Callable[[], Settings]] = {"artwork": artwork.sampling, "dalle2": dalle2.sampling}
+SAMPLING: dict[str, Callable[[], Settings]] = {
+    "artwork": artwork.sampling,
+    "artwork_gpu": artwork_gpu.sampling,
+    "dalle2": dalle2.sampling,
+}
 
 
 def chain(recipe: str, out: Path) -> dict[str, tuple[TrainConfig, float]]:
@@ -60,10 +92,17 @@ def chain(recipe: str, out: Path) -> dict[str, tuple[TrainConfig, float]]:
         raise ValueError(f"there is no chain of stages {recipe!r}; choose from {', '.join(CHAINS)}")
     stages = {}
     for name, share in CHAINS[recipe].items():
-        config = get("judge", "clip") if name == "judge" else get(recipe, name)
+        config = get(recipe, name) if name not in beside(recipe) else beside(recipe)[name]()
         clip = None if config.clip is None else str(out / "clip")
-        stages[name] = replace(config, out=str(out / name), clip=clip), share
+        first = BEGUN.get(recipe, {}).get(name)
+        init = config.init if first is None else str(out / first / "model")
+        stages[name] = replace(config, out=str(out / name), clip=clip, init=init), share
     return stages
+
+
+def beside(recipe: str) -> dict[str, Callable[[], TrainConfig]]:
+    """The runs of a recipe's chain that are no part of its model."""
+    return {"judge": judge.clip, **BESIDE.get(recipe, {})}
 
 
 def get(recipe: str, stage: str) -> TrainConfig:
