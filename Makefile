@@ -17,7 +17,7 @@ RUN  := $(BIN)/unclip
 export PROMPT
 
 .DEFAULT_GOAL := help
-.PHONY: help picture data model figures plots lint test clean
+.PHONY: help picture data model figures plots docs lint test clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -64,6 +64,9 @@ plots: $(VENV)/.runtime  ## turn a report of `unclip evaluate` into docs/evaluat
 	@$(PIP) install --quiet "pip>=25.1" >&2
 	@$(PIP) install --quiet -c constraints.txt --group docs >&2
 	$(BIN)/python docs/plots.py $(REPORT)
+
+docs: $(VENV)/.dev  ## build the documentation site and print the path of its first page
+	@$(BIN)/python docs/build_site.py
 
 lint: $(VENV)/.dev  ## style, formatting, types and layers
 	$(BIN)/ruff check

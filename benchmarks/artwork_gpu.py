@@ -44,7 +44,7 @@ def tell(text: str) -> None:
 
 def build(folder: Path, arguments: argparse.Namespace, *, large: bool) -> None:
     """The data set of small pictures, or the large ones, if it is not there."""
-    from unclip.data import artwork
+    from unclip.datasets.artwork.build import build as draw
 
     if (folder / "artwork.json").exists():
         return
@@ -54,11 +54,11 @@ def build(folder: Path, arguments: argparse.Namespace, *, large: bool) -> None:
     common = {"packages": arguments.packages, "measured": arguments.measured, "limit": arguments.limit,
               "workers": arguments.workers}  # fmt: skip
     if large:
-        built = artwork.build(
+        built = draw(
             folder, size=LARGE, lightest=0.5, recolours=0, pairs=0, augmented=0, held_out_pairs=0, **common
         )
     else:
-        built = artwork.build(
+        built = draw(
             folder,
             size=64,
             pairs=arguments.pairs,
@@ -72,18 +72,17 @@ def build(folder: Path, arguments: argparse.Namespace, *, large: bool) -> None:
 def stages_of(arguments: argparse.Namespace) -> "dict[str, tuple[TrainConfig, float]]":
     """Every run, in order, with its share of the time."""
     from unclip import recipes
-    from unclip.config import override
+    from unclip.train.config import change
 
-    work = arguments.work
     stages = {}
-    for name, (config, share) in recipes.chain(RECIPE, work).items():
+    for name, (config, share) in recipes.chain(RECIPE, arguments.work, evaluate=True).stages.items():
         data = arguments.sets / ("large" if name == "upsampler" else "small")
         given = [
             f"data.path={json.dumps(str(data))}",
             f"data.cache={json.dumps(str(arguments.sets / 'cache'))}",
         ]
-        changes = [change.partition(".")[2] for change in arguments.set if change.partition(".")[0] == name]
-        stages[name] = override(config, [*given, *changes]), share
+        changes = [one.partition(".")[2] for one in arguments.set if one.partition(".")[0] == name]
+        stages[name] = change(config, [*given, *changes]), share
     return stages
 
 
@@ -128,7 +127,7 @@ def summary(folder: Path) -> str:
 
 def ship_all(arguments: argparse.Namespace) -> None:
     """Few files: the smaller finished runs in one or two archives, the decoder apart, and the records."""
-    from unclip.cli import pack
+    from unclip.train.bundle import bundle
 
     work, target = arguments.work, arguments.ship
     if target is None:
@@ -145,7 +144,7 @@ def ship_all(arguments: argparse.Namespace) -> None:
             for name in names:
                 packed = work / "packed" / name
                 if not (packed / "model.json").exists():
-                    pack.joined([work / name], packed, name, force=True)
+                    bundle([work / name], packed, name, force=True)
                 for file in sorted(packed.iterdir()):
                     tar.add(file, f"{name}/{file.name}")
                 tar.add(work / name / "config.json", f"{name}/config.json")
@@ -178,14 +177,14 @@ def split(file: Path, target: Path, part: int) -> None:
 def sheet(arguments: argparse.Namespace) -> None:
     """Pack the model whole and draw the prompts."""
     from unclip import recipes
-    from unclip.cli import pack
+    from unclip.train.bundle import bundle
 
     work = arguments.work
     found = [work / name for name in ("clip", "prior", "decoder", "upsampler", "prior_autoregressive")]
     if not (work / "decoder" / "model").exists():
         found[2] = work / "decoder_coarse"
     found = [folder for folder in found if (folder / "model").exists()]
-    pack.joined(found, work / "model", RECIPE, defaults=recipes.sampling(RECIPE), force=True)
+    bundle(found, work / "model", RECIPE, defaults=recipes.sampling(RECIPE), force=True)
     command = [sys.executable, "-c", "from unclip.cli.main import main; main()", "generate", "--model",
                str(work / "model"), "--prompts", str(arguments.prompts), "--seed", "0", "--force", "--grid",
                str(work / "sheet.png")]  # fmt: skip
@@ -228,16 +227,16 @@ def profiled(run: "Run", steps: int) -> str:
 
 def run(config: "TrainConfig", arguments: argparse.Namespace, allotted: float) -> None:
     """Train one stage; with half of the rate once more where the loss became no number."""
-    from unclip.train.budget import settled, train_within
+    from unclip.train.budget import begun_with, train_within
     from unclip.train.loop import NonFiniteLoss, Run, training_device
-    from unclip.train.objectives import build_objective
-    from unclip.train.run_folder import RunFolder
+    from unclip.train.run_folder import RunFolder, with_precision
+    from unclip.train.task import build_task
 
     started = time.monotonic()
     if arguments.smoke is not None:
-        short = smoke(config, arguments.smoke)
         device = training_device(None)
-        trial = Run(short, build_objective(short, device), device, RunFolder(short))
+        short = with_precision(smoke(config, arguments.smoke), device)
+        trial = Run(short, build_task(short, device), device, RunFolder(short))
         trial.go(until=(arguments.smoke - 3) * short.batch)
         if device.type == "cuda":
             try:
@@ -251,7 +250,7 @@ def run(config: "TrainConfig", arguments: argparse.Namespace, allotted: float) -
     except NonFiniteLoss as error:
         left = allotted - (time.monotonic() - started)
         tell(f"{error!r}"[:300])
-        if settled(config) is None or left < 5:
+        if begun_with(config) is None or left < 5:
             raise
         shutil.rmtree(config.out)
         old = config.optimizer

@@ -1,8 +1,8 @@
-"""Attention on a CPU, forward and backward, side by side: torch's fused kernel against the plain products.
+"""Benchmark of attention on a CPU, forward and backward: torch's fused kernel against plain matrix products.
 
     python benchmarks/attention.py [--batch 64] [--repeat 20]
 
-The shapes are those of the networks that the artwork recipe trains. `unclip.nn.dot_product` chooses by this.
+The shapes are those of the networks of the artwork recipe. `unclip.nn.dot_product` chooses by these results.
 """
 
 import argparse
@@ -25,7 +25,7 @@ SHAPES = {
 
 
 def seconds(function: Callable[..., Tensor], inputs: list[Tensor], repeat: int) -> float:
-    """The median time of one forward and one backward pass."""
+    """Median time of one forward and one backward pass."""
     times = []
     for _ in range(repeat + 2):
         start = time.perf_counter()
@@ -35,7 +35,7 @@ def seconds(function: Callable[..., Tensor], inputs: list[Tensor], repeat: int) 
 
 
 def main() -> None:
-    """Print one line a shape and type."""
+    """Print one line per shape and type."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--repeat", type=int, default=20)

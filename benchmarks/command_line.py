@@ -1,8 +1,8 @@
-"""How long a person waits at the command line, and for how much memory: whole processes, from start to exit.
+"""Benchmark of the command line: wall time and memory of whole processes, from start to exit.
 
     python benchmarks/command_line.py [--repeat 3] [--model artwork]
 
-Each command runs in a fresh process, as typed; the table shows the median wall time and the largest peak memory.
+Each command runs in a new process; the table shows the median wall time and the largest peak memory.
 """
 
 import argparse
@@ -19,7 +19,7 @@ PROMPT = "a red rocket, 3d style"
 
 
 class Run(NamedTuple):
-    """One finished process: wall time in seconds, CPU time in seconds, peak resident memory in MiB."""
+    """Measurements of a finished process: wall time and CPU time in seconds, peak resident memory in MiB."""
 
     wall: float
     cpu: float
@@ -27,7 +27,7 @@ class Run(NamedTuple):
 
 
 def measure(command: list[str]) -> Run:
-    """Run `command` once. Raises `CalledProcessError` if it fails; what it said then is on stderr."""
+    """Measurements of one run of a command. Raises `CalledProcessError` if it fails; its errors are on stderr."""
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -41,7 +41,7 @@ def measure(command: list[str]) -> Run:
 
 
 def commands(model: str, folder: Path) -> dict[str, list[str]]:
-    """What is measured: label -> command."""
+    """Measured commands by their labels."""
     program = str(Path(sys.executable).with_name("unclip"))
     generate = [
         program,

@@ -1,9 +1,9 @@
-"""What `--fast` costs in likeness: its pictures and the default ones beside those of 50 steps, by the bundled model.
+"""Benchmark of `--fast`: likeness of its pictures, and of the default ones, to those of 50 steps, for the bundled model.
 
     python benchmarks/fast.py [--model artwork] [--number 8]
 
-PSNR is of the pixels, in dB; the distance is 1 - cosine of the embeddings by the model's own CLIP. "another seed" shows
-how far two pictures of one caption are apart in any case.
+PSNR is of the pixels, in dB; the distance is 1 - cosine of the embeddings by the model's own CLIP. "another seed" is the
+distance of two unrelated pictures of one caption.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from PIL import Image
 from torch.nn.functional import cosine_similarity
 
 import unclip
-from unclip.generate.system import System
+from unclip.generate.model import Model
 
 PROMPTS = (
     "a red apple",
@@ -32,14 +32,14 @@ PROMPTS = (
 FIFTY: dict[str, Any] = {"steps": 50, "prior_steps": 50, "upsampler_steps": 15}
 
 
-def rows(system: System) -> dict[str, Mapping[str, Any]]:
-    """What is compared with 50 steps: label -> the knobs that differ from the model's own."""
-    steps = system.defaults.steps
+def rows(model: Model) -> dict[str, Mapping[str, Any]]:
+    """Settings compared with 50 steps, by their labels, as changes to the model's defaults."""
+    steps = model.defaults.decoder.steps
     return {f"default, {steps} steps": {}, "--fast": {"fast": True}, "another seed, 50 steps": FIFTY}
 
 
 def psnr(a: Image.Image, b: Image.Image) -> float:
-    """The peak signal-to-noise ratio in dB; 100 for equal pictures."""
+    """Peak signal-to-noise ratio in dB; 100 for equal pictures."""
     error = np.square(np.asarray(a, dtype=float) - np.asarray(b, dtype=float)).mean()
     return 10 * np.log10(255**2 / error) if error else 100.0
 
@@ -51,18 +51,18 @@ def main() -> None:
     parser.add_argument("--model", default="artwork", help="a bundled model or a folder (default: artwork)")
     parser.add_argument("--number", type=int, default=len(PROMPTS), help="prompts (default: all)")
     arguments = parser.parse_args()
-    system = unclip.load(arguments.model, device="cpu")
+    model = unclip.load(arguments.model, device="cpu")
     prompts = PROMPTS[: arguments.number]
-    references = [system.generate(prompt, seed=1, **FIFTY)[0].image for prompt in prompts]
-    embedded = system.embed_image(references)
+    references = [model.generate(prompt, seed=1, **FIFTY)[0].image for prompt in prompts]
+    embedded = model.embed_image(references)
     print("| setting | s | PSNR dB | CLIP distance |\n|---|---|---|---|")
-    for label, knobs in rows(system).items():
+    for label, settings in rows(model).items():
         start = time.perf_counter()
         seed = 2 if label.startswith("another") else 1
-        made = [system.generate(prompt, seed=seed, **knobs)[0].image for prompt in prompts]
+        made = [model.generate(prompt, seed=seed, **settings)[0].image for prompt in prompts]
         seconds = (time.perf_counter() - start) / len(prompts)
         likeness = statistics.mean(psnr(a, b) for a, b in zip(made, references))
-        distance = 1 - cosine_similarity(system.embed_image(made), embedded, dim=-1).mean().item()
+        distance = 1 - cosine_similarity(model.embed_image(made), embedded, dim=-1).mean().item()
         print(f"| {label} | {seconds:.2f} | {likeness:.1f} | {distance:.3f} |", flush=True)
 
 

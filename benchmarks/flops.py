@@ -1,11 +1,11 @@
-"""What training costs, counted: floating-point operations of each stage, and how far a device and a time get.
+"""Training cost in floating-point operations per stage, and the number of samples that a device trains in a given time.
 
     python benchmarks/flops.py [--recipe artwork] [--teraflops 250] [--minutes 25]
 
-Counted are the matrix products and convolutions of one forward pass at the stage's real shapes; a training step takes
-three times as many (one forward, two backward). `--teraflops` is what the device reaches in such steps, not its peak: two
-CPU cores without matrix units reach 0.2 to 0.25, a large GPU 100 to 300. The last column divides; it is an
-upper bound, as reading, augmentation and the optimiser are left out.
+The count is of matrix products and convolutions in one forward pass at the stage's real shapes; a training step takes
+three times as many (one forward, two backward). `--teraflops` is the rate that the device reaches in such steps, not its
+peak: 0.2 to 0.25 on two CPU cores without matrix units, 100 to 300 on a large GPU. The last column is an upper bound:
+reading, augmentation and the optimiser are not counted.
 """
 
 import argparse
@@ -19,30 +19,30 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from unclip import recipes
-from unclip.data.degradation import choose_crops, training_pair
-from unclip.models.clip import Clip, ClipConfig
-from unclip.models.decoder import Decoder, DecoderCondition, DecoderConfig
-from unclip.models.prior_autoregressive import AutoregressivePrior, AutoregressivePriorConfig
-from unclip.models.prior_diffusion import DiffusionPrior, DiffusionPriorConfig, PriorCondition
-from unclip.models.upsampler import Upsampler, UpsamplerConfig
-from unclip.rng import Noise
+from unclip.networks.clip import Clip, ClipConfig
+from unclip.networks.decoder import Decoder, DecoderCondition, DecoderConfig
+from unclip.networks.prior_autoregressive import AutoregressivePrior, AutoregressivePriorConfig
+from unclip.networks.prior_diffusion import DiffusionPrior, DiffusionPriorConfig, PriorCondition
+from unclip.networks.upsampler import Upsampler, UpsamplerCondition
 from unclip.train.config import TrainConfig
+from unclip.train.tasks.clip import ClipTraining
+from unclip.train.tasks.upsampler import UpsamplerTraining
 
 BATCH = 2
 CONTEXT = 24
-# Of the bundled CLIP's embeddings so many components hold 99 % of the variance.
+# Number of components with 99 % of the variance of the bundled CLIP's embeddings.
 COMPONENTS = 59
 
 
 class Cost(NamedTuple):
-    """Of one sample's forward pass: operations; and the network's parameters."""
+    """Operations of one sample's forward pass, and the network's parameters."""
 
     forward: float
     parameters: int
 
 
 def counted(network: nn.Module, forward: Callable[[], object]) -> Cost:
-    """Run `forward` on a batch of `BATCH` and count."""
+    """Cost of `forward`, which runs a batch of `BATCH`."""
     with FlopCounterMode(display=False) as counter:
         forward()
     parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -50,12 +50,13 @@ def counted(network: nn.Module, forward: Callable[[], object]) -> Cost:
 
 
 def cost(config: TrainConfig, clip: ClipConfig) -> Cost | None:
-    """What a stage costs, its sizes fitted to `clip` as in training; None for a stage that is no network on pictures."""
+    """Cost of a stage, with its sizes fitted to `clip` as in training; None for a stage that is not counted."""
     model, label = config.model, torch.zeros(BATCH)
     keep = torch.ones(BATCH, dtype=torch.bool)
     tokens = torch.ones(BATCH, CONTEXT, dtype=torch.long)
     embedding = torch.zeros(BATCH, clip.embedding)
-    if isinstance(model, ClipConfig):
+    if isinstance(config, ClipTraining):
+        model = config.model
         text = replace(model.text, vocabulary=config.vocabulary, end=config.vocabulary - 1)
         network, size = Clip(replace(model, text=text)), model.vision.size
         pictures = torch.zeros(BATCH, 3, size, size)
@@ -77,18 +78,15 @@ def cost(config: TrainConfig, clip: ClipConfig) -> Cost | None:
         noisy = torch.zeros(BATCH, 3, model.size, model.size)
         given = DecoderCondition(embedding, tokens, keep, keep)
         return counted(decoder, lambda: decoder(noisy, label, decoder.encode(given)))
-    if isinstance(model, UpsamplerConfig):
-        upsampler = Upsampler(model)
-        noise = Noise(range(BATCH))
-        crops = choose_crops(noise, model.high_size, model)
-        windows = torch.zeros(BATCH, 3, crops.side, crops.side)
-        target, low = training_pair(windows, crops.offset, noise, model)
-        return counted(upsampler, lambda: upsampler(target, label, low))
+    if isinstance(config, UpsamplerTraining):
+        upsampler = Upsampler(config.model)
+        crop = torch.zeros(BATCH, 3, config.crop_size, config.crop_size)
+        return counted(upsampler, lambda: upsampler(crop, label, UpsamplerCondition(crop, label)))
     return None
 
 
 def main() -> None:
-    """Print a line a stage."""
+    """Print one line per stage."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

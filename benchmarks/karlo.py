@@ -1,17 +1,17 @@
-"""Karlo's pictures by this project and by diffusers: time and memory on the same folder, prompt, seed and steps.
+"""Benchmark of Karlo in this project and in diffusers: time and memory for the same folder, prompt, seed and steps.
 
     python benchmarks/karlo.py [--size small|full] [--folder FOLDER] [--repeat 2] [--skip diffusers-float32]
 
-Every row is a process of its own, which loads the model and draws the same picture `--repeat` times; the table has the
-quickest. The folder is made with random weights by `karlo_folder.py` unless there is one. diffusers 0.42.1 cannot run
-Karlo on a CPU as it is. It is mended from outside, without a change of its code:
+Each row runs in its own process, which loads the model and draws the same picture `--repeat` times; the table shows the
+fastest. Without a folder, `karlo_folder.py` makes one with random weights. diffusers 0.42.1 cannot run Karlo on a CPU
+unmodified. This script patches it at run time:
 
-- its components are loaded one by one, because its `from_pretrained` knows no library "unclip" as the hub's folder names it;
-- the bicubic enlargement is done in float32, because torch has none in bfloat16;
-- noise is drawn in float32 and rounded, because bfloat16 draws other numbers: so all rows draw the same picture.
+- components are loaded one by one, as `from_pretrained` does not know the library "unclip" that the hub's folder names;
+- bicubic enlargement runs in float32, as torch has none in bfloat16;
+- noise is sampled in float32 and rounded, as bfloat16 gives other numbers; so all rows draw the same picture.
 """
 
-# diffusers brings its names in lazily, which no type checker follows; and it is mended from outside.
+# diffusers imports its names lazily, which type checkers do not follow; and it is patched here.
 # pyright: reportPrivateImportUsage=false, reportAttributeAccessIssue=false
 
 import argparse
@@ -36,11 +36,11 @@ from karlo_folder import SIZES, write_folder
 PROMPT, SEED = "a red cat", 7
 Clock = dict[str, float]
 Draw = Callable[[Clock], np.ndarray]
-"""Draws the picture, (h, w, 3) in [-1, 1]; the clock gets the seconds of each stage."""
+"""Function that draws the picture, (h, w, 3) in [-1, 1], and writes the seconds of each stage into the clock."""
 
 
 def diffusers_draws(folder: Path, dtype: str, steps: tuple[int, int, int]) -> Draw:
-    """`UnCLIPPipeline`, mended."""
+    """Drawing by `UnCLIPPipeline`, patched."""
     import diffusers
     import torch
     import transformers
@@ -52,16 +52,7 @@ def diffusers_draws(folder: Path, dtype: str, steps: tuple[int, int, int]) -> Dr
     diffusers.logging.set_verbosity_error()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    functional = types.ModuleType("functional")
-    functional.__dict__.update(torch.nn.functional.__dict__)
-
-    # `wraps`: the pipeline looks whether the signature has `antialias`.
-    @functools.wraps(torch.nn.functional.interpolate)
-    def interpolate(input: torch.Tensor, *given: Any, **named: Any) -> torch.Tensor:
-        return torch.nn.functional.interpolate(input.float(), *given, **named).to(input.dtype)
-
-    functional.interpolate = interpolate
-    pipeline_unclip.F = functional
+    mend_enlargement()
 
     def randn(shape, generator=None, device=None, dtype=None, **named: Any) -> torch.Tensor:
         return torch.randn(tuple(shape), generator=generator).to(device, dtype)
@@ -108,28 +99,45 @@ def diffusers_draws(folder: Path, dtype: str, steps: tuple[int, int, int]) -> Dr
     return draw
 
 
+def mend_enlargement() -> None:
+    """Patch diffusers to enlarge in float32: torch has no bicubic enlargement in bfloat16 on a CPU."""
+    import torch
+    from diffusers.pipelines.deprecated.unclip import pipeline_unclip
+
+    functional = types.ModuleType("functional")
+    functional.__dict__.update(torch.nn.functional.__dict__)
+
+    # `wraps`: the pipeline checks whether the signature has `antialias`.
+    @functools.wraps(torch.nn.functional.interpolate)
+    def interpolate(input: torch.Tensor, *given: Any, **named: Any) -> torch.Tensor:
+        return torch.nn.functional.interpolate(input.float(), *given, **named).to(input.dtype)
+
+    functional.interpolate = interpolate
+    pipeline_unclip.F = functional
+
+
 def unclip_draws(folder: Path, dtype: str, steps: tuple[int, int, int], **options: Any) -> Draw:
-    """This project, with diffusers' order of random draws."""
+    """Drawing by this project, with diffusers' order of random numbers."""
     import unclip
 
-    knobs: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "prior_steps": steps[0],
         "steps": steps[1],
         "upsampler_steps": steps[2],
         "random": "diffusers",
     }
-    knobs |= options.pop("knobs", {})
-    system = unclip.load(folder, device="cpu", dtype=dtype, **options)
+    settings |= options.pop("settings", {})
+    model = unclip.load(folder, device="cpu", dtype=dtype, **options)
 
     def draw(clock: Clock) -> np.ndarray:
         last: list[Any] = [time.perf_counter(), None]
 
-        def tell(event: Any) -> None:
+        def record(event: Any) -> None:
             now = time.perf_counter()
             clock[event.stage] = clock.get(event.stage, 0.0) + now - last[0]
             last[:] = now, event.x0
 
-        system.generate(PROMPT, seed=SEED, callback=tell, **knobs)
+        model.generate(PROMPT, seed=SEED, on_progress=record, **settings)
         return last[1][0].permute(1, 2, 0).float().numpy()
 
     return draw
@@ -143,16 +151,18 @@ ROWS: dict[str, Callable[[Path, tuple[int, int, int]], Draw]] = {
     "unclip-float32": lambda folder, steps: unclip_draws(folder, "float32", steps),
     "unclip-bfloat16": lambda folder, steps: unclip_draws(folder, "bfloat16", steps),
     "unclip-bfloat16-offload": lambda folder, steps: unclip_draws(folder, "bfloat16", steps, offload=True),
-    "unclip-bfloat16-fast": lambda folder, steps: unclip_draws(folder, "bfloat16", steps, knobs=dict(FAST)),
+    "unclip-bfloat16-fast": lambda folder, steps: unclip_draws(
+        folder, "bfloat16", steps, settings=dict(FAST)
+    ),
     "unclip-bfloat16-50-steps": lambda folder, steps: unclip_draws(
-        folder, "bfloat16", steps, knobs=dict(SLOW)
+        folder, "bfloat16", steps, settings=dict(SLOW)
     ),
 }
 USUAL = [name for name in ROWS if name != "unclip-bfloat16-50-steps"]
 
 
 def work(row: str, folder: Path, steps: tuple[int, int, int], repeat: int, pixels: Path) -> dict[str, float]:
-    """In a process of its own: load and draw. Seconds, and the peak of memory in MiB."""
+    """Seconds and peak memory in MiB of loading and drawing, in this process."""
     warnings.simplefilter("ignore")
     os.environ["HF_HUB_OFFLINE"] = "1"
     start = time.perf_counter()
@@ -170,10 +180,10 @@ def work(row: str, folder: Path, steps: tuple[int, int, int], repeat: int, pixel
 
 
 def peak() -> float:
-    """The most memory that this process had, in MiB."""
+    """Peak memory of this process in MiB."""
     status = Path("/proc/self/status")
     if status.is_file():
-        # What getrusage says is at least what the parent had when this process began.
+        # getrusage reports at least the parent's memory at the time of the fork.
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 1024
     unit = 1 if sys.platform == "darwin" else 1024
@@ -181,7 +191,7 @@ def peak() -> float:
 
 
 def apart(a: np.ndarray, b: np.ndarray) -> str:
-    """The peak signal-to-noise ratio in dB of two pictures in [-1, 1]."""
+    """Peak signal-to-noise ratio in dB of two pictures in [-1, 1]."""
     error = float(np.square(a.astype(np.float64) - b).mean())
     return f"{10 * math.log10(4 / error):.1f}" if error else "same"
 
@@ -190,11 +200,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", choices=SIZES, default="small", help="how wide the parts are")
-    parser.add_argument("--folder", type=Path, help="where the model lies, or is to be made")
+    parser.add_argument("--size", choices=SIZES, default="small", help="widths of the parts")
+    parser.add_argument("--folder", type=Path, help="model folder; made if it does not exist")
     parser.add_argument("--steps", type=int, nargs=3, default=(25, 25, 7), help="prior, decoder, upsampler")
     parser.add_argument("--repeat", type=int, default=2, help="pictures of each row (default: 2)")
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=USUAL, help="what to run")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=USUAL, help="rows to run")
     parser.add_argument("--work", choices=ROWS, help=argparse.SUPPRESS)
     parser.add_argument("--pixels", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -212,7 +222,7 @@ def main() -> None:
 
 
 def print_table(arguments: argparse.Namespace, folder: Path, scratch: Path) -> None:
-    """Run the rows one after the other, and print each when it is done."""
+    """Run the rows one after the other, and print each when it is finished."""
     stages = ("prior", "decoder", "upsampler")
     print(
         f"| row | s | {' | '.join(stages)} | CPU s | times bf16 | first s | load s | peak MiB | dB to float32 |"

@@ -1,10 +1,10 @@
-"""The figures of docs/figures.md. Each is some commands, run as the page shows them, and a sheet of what they drew.
+"""The figures of docs/figures.md: commands, run as the page shows them, and sheets of their pictures.
 
-    python docs/figures.py                # makes what is missing or was made by other weights or commands, and the page
-    python docs/figures.py diffs edits    # only these figures
-    python docs/figures.py --force        # all of them, anew
+    python docs/figures.py                # the page, and the figures that are missing or were made otherwise
+    python docs/figures.py diffs edits    # these figures
+    python docs/figures.py --force        # all figures
 
-Single pictures stay in out/figures/, so that a stopped call goes on where it was.
+Single pictures stay in out/figures/, so that an interrupted call can be continued.
 """
 
 import argparse
@@ -24,13 +24,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE, INPUTS, CAPTIONS = "docs/figures.md", "docs/images/inputs", "docs/captions.txt"
 
 
-def figures(model: unclip.System) -> list[Figure]:
-    """All figures; the basis of principal components is the model's own where it has one."""
+def figures(model: unclip.Model) -> list[Figure]:
+    """All figures; the basis of principal components is the autoregressive prior's, if the model has one."""
     captions = (ROOT / CAPTIONS).read_text(encoding="utf-8").splitlines()
-    own_basis = "prior_autoregressive" in model.parts
+    own_basis = "prior_autoregressive" in model.parts.names
     basis = "" if own_basis else f" --basis {WORK}/components/basis"
-    # 80 pictures span 79.
-    most = model.prior_autoregressive.config.dimensions if own_basis else 79
+    # 80 pictures have 79 principal components.
+    most = model.parts.config("prior_autoregressive").dimensions if own_basis else 79
     dimensions = [*(count for count in (1, 2, 5, 10, 20, 40) if count < most), most]
     priors = {
         "caption alone": "--prior none",
@@ -43,8 +43,8 @@ def figures(model: unclip.System) -> list[Figure]:
         Figure(
             name="samples",
             title="Random samples",
-            says="Eight pictures of each caption, with the seeds that `--seed 1` gives: nothing is picked. What differs within a "
-            "row is what the caption leaves open.",
+            says="Eight pictures of each caption, with the seeds that `--seed 1` gives; none is selected. Pictures in a row differ "
+            "in what the caption leaves open.",
             rows=tuple(
                 Row(caption, (f'unclip generate "{caption}" -n 8 --seed 1 -o {WORK}/samples/',))
                 for caption in captions
@@ -54,8 +54,8 @@ def figures(model: unclip.System) -> list[Figure]:
         Figure(
             name="reconstructions",
             title="Reconstructions",
-            says="A drawing that the model never saw, inverted to (z_i, x_T) and drawn again by DDIM (section 3). More steps bring "
-            "it nearer; the PSNR is at the decoder's 64 px.",
+            says="A drawing that is not in the training set, inverted to (z_i, x_T) and decoded by DDIM (section 3). More steps "
+            "reconstruct it better; the PSNR is at the decoder's 64 px.",
             columns=("original", "5 steps", "10 steps", "25 steps", "50 steps"),
             rows=tuple(
                 Row(
@@ -75,12 +75,12 @@ def figures(model: unclip.System) -> list[Figure]:
         Figure(
             name="components",
             title="Reconstructions from the first principal components",
-            says="The picture that the first components of z_i hold, from one and the same noise (section 4, figure 7): what kind of "
-            "thing it is comes first, what sets it apart last. "
+            says="Pictures decoded from the first components of z_i with the same noise (section 4, figure 7). The kind of object "
+            "appears with few components, details with more. "
             + (
-                "The components are those of the training set."
+                "The components are those of the autoregressive prior, computed on the training set."
                 if own_basis
-                else "The components are those of 80 pictures that the model drew of a list of captions."
+                else "The components are those of 80 pictures that the model generated from a list of captions."
             ),
             columns=("original", *map(str, dimensions)),
             rows=tuple(
@@ -88,7 +88,7 @@ def figures(model: unclip.System) -> list[Figure]:
                     name,
                     (
                         f"{INPUTS}/{name}.png",
-                        f"unclip reconstruct {INPUTS}/{name}.png --dimensions {','.join(map(str, dimensions))}{basis} --seed 1 -o {WORK}/components/",
+                        f"unclip components {INPUTS}/{name}.png {','.join(map(str, dimensions))}{basis} --seed 1 -o {WORK}/components/",
                     ),
                 )
                 for name in ("apple", "face", "car")
@@ -102,8 +102,8 @@ def figures(model: unclip.System) -> list[Figure]:
         Figure(
             name="variations",
             title="Variations",
-            says="Pictures from z_i alone, each from other noise (section 3.1): what CLIP sees in the drawing stays, what it does not "
-            "see varies.",
+            says="Pictures from z_i alone, each with other noise (section 3.1): what CLIP encodes of the drawing stays, the rest "
+            "varies.",
             columns=("original",),
             rows=tuple(
                 Row(
@@ -118,9 +118,9 @@ def figures(model: unclip.System) -> list[Figure]:
         ),
         Figure(
             name="eta",
-            title="From the same picture to variations of it",
-            says="Variations from (z_i, x_T) by DDIM with noise: eta 0 is the reconstruction, and each step to 1 keeps less of what x_T "
-            "says. All rows have the same seeds.",
+            title="From the reconstruction to variations",
+            says="Variations from (z_i, x_T) by DDIM with noise: eta 0 is the reconstruction, and larger values keep less of "
+            "x_T. All rows have the same seeds.",
             columns=("original",),
             rows=tuple(
                 Row(
@@ -137,8 +137,8 @@ def figures(model: unclip.System) -> list[Figure]:
         Figure(
             name="interpolations",
             title="Interpolations",
-            says="From one drawing to another along the arc between their embeddings (section 3.2). With `inverted` noise x_T goes "
-            "along its own arc, so that the ends are the reconstructions; with `fixed` noise only the meaning changes.",
+            says="From one drawing to another along the arc between their embeddings (section 3.2). With `inverted` noise x_T is "
+            "interpolated as well, so that the ends are the reconstructions; with `fixed` noise only z_i changes.",
             columns=("from", *(f"{k / 6:.2f}" for k in range(7)), "to"),
             rows=tuple(
                 Row(
@@ -157,15 +157,15 @@ def figures(model: unclip.System) -> list[Figure]:
         Figure(
             name="diffs",
             title="Text diffs",
-            says="z_i turned towards the difference of two captions, theta from 0 (the reconstruction) to 0.5, x_T kept (section 3.3). "
-            "The captions are those of the commands.",
+            says="z_i turned towards the difference of two captions, with theta from 0 (the reconstruction) to 0.5 and x_T kept "
+            "(section 3.3). The captions are in the commands.",
             columns=("original", *(f"theta {theta:g}" for theta in (0, 0.1, 0.2, 0.3, 0.4, 0.5))),
             rows=tuple(
                 Row(
                     label,
                     (
                         f"{INPUTS}/{name}.png",
-                        f'unclip diff {INPUTS}/{name}.png "{target}" --source "{source}" -n 6 --seed 1 -o {WORK}/diffs/',
+                        f'unclip text-diff {INPUTS}/{name}.png "{target}" --baseline "{source}" -n 6 --seed 1 -o {WORK}/diffs/',
                     ),
                 )
                 for label, name, source, target in (
@@ -184,9 +184,9 @@ def figures(model: unclip.System) -> list[Figure]:
         ),
         Figure(
             name="priors",
-            title="Is the prior worth it?",
-            says="The decoder given the caption alone, the text embedding as if it were an image embedding, and what the prior makes of "
-            "it (section 5.1, figure 8), with the same captions and seeds.",
+            title="Source of the image embedding",
+            says="The decoder given the caption alone, the text embedding in place of the image embedding, or the prior's image "
+            "embedding (section 5.1, figure 8), with the same captions and seeds.",
             columns=tuple(captions),
             rows=tuple(
                 Row(
@@ -200,9 +200,9 @@ def figures(model: unclip.System) -> list[Figure]:
         ),
         Figure(
             name="guidance",
-            title="Guidance of the decoder",
-            says="The same captions and seeds with more and more guidance: 1 is none. Section 5.3 asks what is gained in likeness "
-            "and lost in variety.",
+            title="Guidance scale of the decoder",
+            says="The same captions and seeds with increasing classifier-free guidance; 1 is off. Section 5.3 compares fidelity "
+            "and diversity.",
             columns=tuple(captions),
             rows=tuple(
                 Row(
@@ -216,8 +216,8 @@ def figures(model: unclip.System) -> list[Figure]:
         ),
         Figure(
             name="edits",
-            title="Edits",
-            says="What is within the frame is drawn anew so that the whole shows the caption; every other pixel is kept to the bit "
+            title="Inpainting",
+            says="The content of the frame is drawn so that the whole picture shows the caption; all other pixels are unchanged "
             "(GLIDE, section 2.4).",
             columns=("original",),
             rows=tuple(
@@ -238,7 +238,7 @@ def figures(model: unclip.System) -> list[Figure]:
         Figure(
             name="outpainting",
             title="Outpainting",
-            says="A drawing continued beyond its sides, in squares that each see what is there already.",
+            says="A drawing continued beyond its sides, in squares that overlap what is already drawn.",
             rows=(
                 *(
                     Row(
@@ -263,13 +263,13 @@ def figures(model: unclip.System) -> list[Figure]:
 
 
 def page(listed: Sequence[Figure]) -> str:
-    """docs/figures.md: every figure with what it shows and the commands that made it."""
+    """Text of docs/figures.md: every figure with its description and commands."""
     parts = [
         "# Figures\n\n"
-        "The figures of the paper (arXiv 2204.06125), made with the bundled model. `make figures` makes them all, `make figures\n"
-        "FIGURE=diffs` one. Each sheet was made by the commands below it, run as they stand here in the folder of the repository;\n"
-        "nothing is picked. The drawings that are given to the model are not from its training set ([NOTICE](../NOTICE) credits\n"
-        "them). This page is written by `docs/figures.py`."
+        "The figures of the paper (arXiv 2204.06125), made with the bundled model. `make figures` makes all of them, `make\n"
+        "figures FIGURE=diffs` one. Each sheet was made by the commands below it, run in the folder of the repository; no\n"
+        "picture is selected. The input drawings are not in the model's training set ([NOTICE](../NOTICE) credits them).\n"
+        "`docs/figures.py` writes this page."
     ]
     for figure in listed:
         commands = "\n".join(f"    {command}" for command in figure.commands)
@@ -280,15 +280,15 @@ def page(listed: Sequence[Figure]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Make the figures that are asked for, and the page of all."""
+    """Make the named figures, and the page."""
     parser = argparse.ArgumentParser(description="Make the figures of docs/figures.md.")
     parser.add_argument(
-        "names", nargs="*", metavar="FIGURE", help="which (default: all that are not up to date)"
+        "names", nargs="*", metavar="FIGURE", help="figures to make (default: those that are not up to date)"
     )
-    parser.add_argument("--force", action="store_true", help="make them even if they are up to date")
-    parser.add_argument("--page", action="store_true", help="write only the page")
-    parser.add_argument("--model", default="artwork", help="another model than the bundled one")
-    parser.add_argument("--steps", type=int, metavar="N", help="only so many decoder steps, for a quick look")
+    parser.add_argument("--force", action="store_true", help="make figures that are up to date, too")
+    parser.add_argument("--page", action="store_true", help="write the page only")
+    parser.add_argument("--model", default="artwork", help="model to use (default: artwork)")
+    parser.add_argument("--steps", type=int, metavar="N", help="decoder steps, for a quick preview")
     arguments = parser.parse_args(argv)
     workshop = Workshop(ROOT, arguments.model, arguments.steps)
     listed = {figure.name: figure for figure in figures(workshop.model)}

@@ -1,9 +1,9 @@
-"""A report of `unclip evaluate`, turned into the plots and tables of docs/evaluation.md.
+"""Plots and tables of docs/evaluation.md, made from a report of `unclip evaluate`.
 
     unclip evaluate --data data/artwork --judge runs/artwork/judge --ablation all --manipulation all -o report.json
     python docs/plots.py report.json
 
-Only what stands between the page's two marks is written; the prose around it stays.
+Only the text between the page's two marks is replaced.
 """
 
 import json
@@ -23,23 +23,23 @@ from unclip.images import write_atomically
 
 PAGE = Path(__file__).resolve().parent / "evaluation.md"
 BEGIN, END = "<!-- report: python docs/plots.py report.json -->", "<!-- end of report -->"
-# Okabe and Ito's colours, which people tell apart however they see colours.
+# Okabe and Ito's colours, which are distinct for all kinds of colour vision.
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#e69f00", "#009e73", "#999999"
-#: What an ablation's rows are compared in: the key, the axis, and which way is better.
 MEASURES = {
     "followed": "captions followed ↑",
     "frechet": "Fréchet distance ↓",
     "precision": "precision ↑",
     "recall": "recall ↑",
 }
+"""Metrics of ablations: their keys and axis titles, with the direction of improvement."""
 
 Report = dict[str, Any]
 
 
 class Goal(NamedTuple):
-    """A line of the table of goals: what is measured, what is to be reached, and whether it is.
+    """A row of the table of goals: the metric, its measured value, the goal, and whether it is reached.
 
-    `by` is by how much the goal is passed, below 0 where it is missed, in the measure's own unit; None without a number.
+    `by` is the margin in the metric's own unit, negative for a missed goal; None for goals without a number.
     """
 
     what: str
@@ -49,7 +49,7 @@ class Goal(NamedTuple):
     reached: bool | None = None
 
     def cells(self) -> list[str]:
-        """The row's cells; a goal that was not measured says so."""
+        """Cells of the row; "not measured" where the report lacks the metric."""
         if self.reached is None:
             return [self.what, "not measured", self.goal, ""]
         far = "reached" if self.reached else "missed"
@@ -62,7 +62,7 @@ class Goal(NamedTuple):
 
 
 def goals(report: Report) -> list[Goal]:
-    """Every goal that the project set itself, with how far this model is."""
+    """All goals of the project, with the model's results."""
     seen = [group["name"] for group in report["config"]["groups"] if group["seen"]]
     followed = report["captions_followed"]
     found = [_share(followed, "captions seen in training", seen, 0.90)]
@@ -81,9 +81,11 @@ def goals(report: Report) -> list[Goal]:
     found += [_full_stack(report), _memorisation(report), *_upsampling(report)]
     spent = report["cost"]
     seconds, what = spent["process_seconds"], f"one {spent['size']} px picture, model loaded"
-    found.append(Goal(what, f"{seconds:.2f} s of processor", "at most 4 s", 4.0 - seconds, seconds <= 4.0))
+    found.append(
+        Goal(what, f"{seconds:.2f} s of processor time", "at most 4 s", 4.0 - seconds, seconds <= 4.0)
+    )
     diffs = report["manipulations"].get("diffs")
-    what = "text diffs lead the embedding's nearest caption from source to target"
+    what = "text diffs move the embedding from the source caption to the target caption"
     found.append(
         Goal(what, "", "at least 0.70")
         if diffs is None
@@ -97,13 +99,13 @@ def _at_least(what: str, value: float, bar: float) -> Goal:
 
 
 def _share(followed: Report, what: str, names: Sequence[str], bar: float) -> Goal:
-    """Captions followed in some groups together, as a share of what real drawings reach."""
-    told = f"{what}: followed, as a share of real drawings"
-    rows = [followed[name] for name in names if name in followed]
+    """Goal for captions followed in several groups together, as a share of real drawings' results."""
+    name = f"{what}: followed, as a share of real drawings"
+    rows = [followed[group] for group in names if group in followed]
     real = sum(row["real_share"] * row["count"] for row in rows)
     if not real:
-        return Goal(told, "", f"at least {bar:.2f}")
-    return _at_least(told, sum(row["share"] * row["count"] for row in rows) / real, bar)
+        return Goal(name, "", f"at least {bar:.2f}")
+    return _at_least(name, sum(row["share"] * row["count"] for row in rows) / real, bar)
 
 
 def _full_stack(report: Report) -> Goal:
@@ -112,25 +114,25 @@ def _full_stack(report: Report) -> Goal:
     if not {"none", "text", "diffusion"} <= set(rows):
         return Goal(what, "", goal)
     full, text, none = (rows[name] for name in ("diffusion", "text", "none"))
-    told = "; ".join(
+    measured = "; ".join(
         f"{name} {full[key]:.3f} against {text[key]:.3f} and {none[key]:.3f}"
         for key, name in (("followed", "followed"), ("frechet", "Fréchet"))
     )
     better = all(
         full["followed"] > row["followed"] and full["frechet"] < row["frechet"] for row in (text, none)
     )
-    return Goal(what, told, goal, None, better)
+    return Goal(what, measured, goal, None, better)
 
 
 def _memorisation(report: Report) -> Goal:
-    """By the share of pictures that come far nearer to one training drawing than to all others."""
+    """Goal for memorisation: the share of pictures that are far nearer to one training drawing than to all others."""
     what, goal = "copies of training drawings", "no more than among held-out drawings"
     rows = [row for each in report["memorisation"].values() for row in each.values()]
     if not rows:
         return Goal(what, "", goal)
     worst = max(rows, key=lambda row: row["copies"] - row["held_out_copies"])
-    told = f"{worst['copies']:.3f} against {worst['held_out_copies']:.3f}"
-    return Goal(what, told, goal, None, worst["copies"] <= worst["held_out_copies"])
+    measured = f"{worst['copies']:.3f} against {worst['held_out_copies']:.3f}"
+    return Goal(what, measured, goal, None, worst["copies"] <= worst["held_out_copies"])
 
 
 def _upsampling(report: Report) -> Iterator[Goal]:
@@ -139,7 +141,7 @@ def _upsampling(report: Report) -> Iterator[Goal]:
         ("psnr", "PSNR in dB", 1),
         ("perceptual", "distance in the judge's features", -1),
     ):
-        what, goal = f"real drawings made small and upsampled: {name}", "better than bicubic"
+        what, goal = f"real drawings reduced and upsampled: {name}", "better than bicubic"
         if found is None:
             yield Goal(what, "", goal)
             continue
@@ -149,7 +151,7 @@ def _upsampling(report: Report) -> Iterator[Goal]:
 
 
 def plot_captions(report: Report) -> Figure:
-    """Captions followed, group by group, beside what real drawings reach and what guessing would."""
+    """Plot of captions followed per group, with real drawings and chance for comparison."""
     figure, (axes,) = _panels(1, width=8.0)
     rows = report["captions_followed"]
     places = range(len(rows))
@@ -174,7 +176,7 @@ def plot_captions(report: Report) -> Figure:
 
 
 def plot_bars(rows: Sequence[Report]) -> Figure:
-    """An ablation without an order, such as that of the priors: a bar for each setting."""
+    """Bar plot of an ablation of unordered settings, such as the priors."""
     figure, panels = _panels(len(MEASURES))
     names = [str(next(iter(row["changed"].values()))) for row in rows]
     for axes, (key, title) in zip(panels, MEASURES.items()):
@@ -184,21 +186,21 @@ def plot_bars(rows: Sequence[Report]) -> Figure:
     return figure
 
 
-def plot_sweep(rows: Sequence[Report], knob: str) -> Figure:
-    """An ablation of one number."""
+def plot_sweep(rows: Sequence[Report], setting: str) -> Figure:
+    """Line plot of an ablation of one number."""
     figure, panels = _panels(len(MEASURES))
     for axes, (key, title) in zip(panels, MEASURES.items()):
-        axes.plot([row["changed"][knob] for row in rows], [row[key] for row in rows], "o-", color=BLUE)
-        # From nothing: else a picture more or less looks like a slope.
+        axes.plot([row["changed"][setting] for row in rows], [row[key] for row in rows], "o-", color=BLUE)
+        # The axis begins at 0, as otherwise a difference of one picture looks large.
         low, high = axes.get_ylim()
         axes.set_ylim(min(0, low), 1.1 * max(0, high))
         axes.set_title(title)
-        axes.set_xlabel(knob.replace("_", " "))
+        axes.set_xlabel(setting.replace("_", " "))
     return figure
 
 
 def plot_samplers(rows: Sequence[Report]) -> Figure:
-    """Steps by sampler, counted in calls of the decoder; Heun's method makes two a step."""
+    """Plot of steps by sampler, counted in decoder calls; Heun's method takes two per step."""
     figure, panels = _panels(len(MEASURES))
     for axes, (key, title) in zip(panels, MEASURES.items()):
         for name, colour in zip(
@@ -223,7 +225,6 @@ def _panels(count: int, width: float = 12.0) -> tuple[Figure, list[Axes]]:
     return figure, list(panels[0])
 
 
-#: Ablation -> its plot.
 PLOTS: dict[str, Callable[[Sequence[Report]], Figure]] = {
     "priors": plot_bars,
     "guidance": lambda rows: plot_sweep(rows, "guidance"),
@@ -231,21 +232,22 @@ PLOTS: dict[str, Callable[[Sequence[Report]], Figure]] = {
     "candidates": lambda rows: plot_sweep(rows, "candidates"),
     "samplers": plot_samplers,
 }
+"""Plots by the name of the ablation."""
 
 
 def section(report: Report, folder: str = "images/evaluation") -> str:
-    """The Markdown of a report; its plots are in `folder`."""
+    """Markdown of a report; its plots are in `folder`."""
     judge = report["judge"]
-    by = f"the judge `{judge['name']}` ({judge['weights']}), which takes no part in drawing"
+    by = f"the judge `{judge['name']}` ({judge['digest']}), which takes no part in sampling"
     if not judge["independent"]:
-        by = "the model's own CLIP, which flatters: no judge was given"
+        by = "the model's own CLIP, which flatters the model, as no judge was given"
     counts = ", ".join(f"{count} {name}" for name, count in report["counts"].items())
     parts = [
-        f"Model `{report['model']['name']}` ({report['model']['weights']}) at {report['size']} px, judged by {by}. "
+        f"Model `{report['model']['name']}` ({report['model']['digest']}) at {report['size']} px, judged by {by}. "
         f"Captions: {counts}. Seed {report['config']['seed']}, {report['device']}, {report['dtype']}, torch "
         f"{report['torch']}, unclip {report['unclip']}, code {report['code']}.",
-        "## To reach",
-        markdown(["what", "measured", "to reach", ""], [goal.cells() for goal in goals(report)]),
+        "## Goals",
+        markdown(["metric", "measured", "goal", ""], [goal.cells() for goal in goals(report)]),
         "## Captions followed",
         f"![Captions followed, by group]({folder}/captions.png)",
         markdown(
@@ -260,7 +262,7 @@ def section(report: Report, folder: str = "images/evaluation") -> str:
     ]
     if attributes:
         header = [
-            "one word at a time",
+            "one attribute at a time",
             "captions",
             "right",
             "±",
@@ -269,13 +271,13 @@ def section(report: Report, folder: str = "images/evaluation") -> str:
             "by chance",
         ]
         parts.append(markdown(header, attributes))
-    parts += ["## Held-out drawings and their captions, found by each other", markdown(*_retrieval(report))]
+    parts += ["## Retrieval between held-out drawings and their captions", markdown(*_retrieval(report))]
     parts += ["## Distances to held-out drawings", markdown(*_distances(report))]
     parts += ["## Nearest training drawings", markdown(*_memory(report))]
     titles = {
-        "priors": "Is the prior worth it?",
-        "guidance": "Guidance of the decoder",
-        "prior-guidance": "Guidance of the prior",
+        "priors": "Source of the image embedding",
+        "guidance": "Guidance scale of the decoder",
+        "prior-guidance": "Guidance scale of the prior",
         "candidates": "Candidates of the prior",
         "samplers": "Steps by sampler",
     }
@@ -287,7 +289,7 @@ def section(report: Report, folder: str = "images/evaluation") -> str:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; columns but the first are to the right."""
+    """Markdown table with all columns but the first right-aligned."""
     rule = ["---", *["---:"] * (len(header) - 1)]
     return "\n".join("| " + " | ".join(row) + " |" for row in [list(header), rule, *map(list, rows)])
 
@@ -314,7 +316,7 @@ def _retrieval(report: Report) -> tuple[list[str], list[list[str]]]:
 
 def _distances(report: Report) -> tuple[list[str], list[list[str]]]:
     keys = ("frechet", "mmd", "precision", "recall", "density", "coverage")
-    names = {"generated": "generated", "real": "other real drawings: the floor"}
+    names = {"generated": "generated", "real": "real drawings (floor)"}
     rows = [
         [names[name], f"{row['count']:.0f}", *(f"{row[key]:.4f}" for key in keys)]
         for name, row in report["distances"].items()
@@ -344,7 +346,7 @@ def _ablation(rows: Sequence[Report]) -> tuple[list[str], list[list[str]]]:
     keys = ("followed", "frechet", "mmd", "precision", "recall")
     cells = [
         [
-            ", ".join(f"{knob.replace('_', ' ')} {value}" for knob, value in row["changed"].items()),
+            ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in row["changed"].items()),
             *(f"{row[key]:.4f}" if key == "mmd" else f"{row[key]:.3f}" for key in keys),
             "" if row["seconds"] is None else f"{row['seconds']:.2f}",
         ]
@@ -362,15 +364,15 @@ def _manipulations(found: Report) -> Iterator[str]:
         yield "## Reconstructions"
         yield markdown(["steps each way", "median PSNR, dB", "least", "share of 25 dB and more"], rows)
         equal = [name for name, same in found["reconstructions"]["equal"].items() if same]
-        yield f"Equal to the reconstruction to the bit: {', '.join(equal) or 'nothing'}."
+        yield f"Bit-identical to the reconstruction: {', '.join(equal) or 'nothing'}."
     if "diffs" in found:
         keys = ("started", "arrived", "moved", "moved_of_two")
         rows = [[name, *(f"{row[key]:.2f}" for key in keys)] for name, row in found["diffs"].items()]
         yield "## Text diffs"
         header = [
             "of the",
-            "nearest at first: source",
-            "in the end: target",
+            "nearest at the start: source",
+            "at the end: target",
             "both",
             "both, of these two captions",
         ]
@@ -392,7 +394,7 @@ def _manipulations(found: Report) -> Iterator[str]:
 
 
 def write(report: Report, page: Path = PAGE) -> list[Path]:
-    """Write the plots beside the page and the section into it; what was written. Raises ValueError without the marks."""
+    """Paths of the plots beside the page, and of the page with its new section. Raises `ValueError` without the marks."""
     before, begun, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, ended, after = rest.partition(END)
     if not begun or not ended:

@@ -1,4 +1,4 @@
-"""Sheets of pictures: commands of `unclip` that are run as they stand, and what they drew laid out in rows."""
+"""Sheets of pictures: commands of `unclip` that are run as they are shown, and their pictures laid out in rows."""
 
 import contextlib
 import functools
@@ -7,26 +7,26 @@ import io
 import json
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 import unclip
 from unclip.cli.main import main as run_unclip
-from unclip.images import GENERATED, open_picture, read_recipe, write_atomically, xmp_packet
+from unclip.images import GENERATED, open_picture, read_provenance, write_atomically, xmp_packet
 
-#: Below the repository's folder: the finished sheets, and the single pictures that they are made of.
 SHEETS, WORK = "docs/images/figures", "out/figures"
+"""Folders of the finished sheets and of their single pictures, relative to the repository."""
 GAP, LINE, FONT_SIZE, MARGIN = 6, 20, 14, 116
 _DESCRIPTION = 0x010E  # EXIF tag (CIPA DC-008, table 4)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a sheet: what it is called, then from left to right pictures and the commands that make pictures.
+    """A row of a sheet: its label, then from left to right pictures, or commands that make pictures.
 
-    A picture is a file's path; `path#left,top,right,bottom` draws a frame on it.
+    A picture is the path of a file; `path#left,top,right,bottom` draws a frame on it.
     """
 
     label: str
@@ -35,8 +35,11 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A sheet of pictures. `says` tells what it shows; `note` is written below each picture, filled from its recipe;
-    what `before` makes is used by the rows and not shown."""
+    """A sheet of pictures.
+
+    `says` is the description on the page. `note` is written below each picture, formatted with the results in its
+    provenance. Pictures of the commands in `before` are inputs of the rows and are not shown.
+    """
 
     name: str
     title: str
@@ -49,16 +52,16 @@ class Figure:
 
     @property
     def commands(self) -> list[str]:
-        """Everything that has to be run, in order."""
+        """All commands, in order."""
         parts = [part for row in self.rows for part in row.parts]
         return [*self.before, *(part for part in parts if part.startswith("unclip "))]
 
 
 class Workshop:
-    """Runs commands and lays out sheets below `root`.
+    """Runner of commands and maker of sheets, in the repository at `root`.
 
-    Every command is run as it stands, but with another `model` than the bundled one, and with so many decoder `steps`,
-    where they are given.
+    Commands run as they are shown, except for another `model` than the bundled one and the number of decoder `steps`,
+    where given.
     """
 
     def __init__(self, root: Path, model: str = "artwork", steps: int | None = None):
@@ -68,19 +71,20 @@ class Workshop:
 
     @property
     def _by(self) -> list[str]:
-        return [self.model.weights, *self.options]
+        return [self.model.digest, *self.options]
 
     def file(self, figure: Figure) -> Path:
-        """Where the figure's sheet is."""
+        """Path of the figure's sheet."""
         return self.root / SHEETS / f"{figure.name}.webp"
 
     def mark(self, figure: Figure) -> str:
-        """A digest of all that a sheet depends on: what the figure is, the weights, and how this file lays it out."""
-        told = f"{figure!r}{self._by}".encode() + Path(__file__).read_bytes()
-        return hashlib.sha256(told).hexdigest()[:16]
+        """Hash of what a sheet depends on: the figure without its description, the model, and this file."""
+        drawn = replace(figure, title="", says="")
+        data = f"{drawn!r}{self._by}".encode() + Path(__file__).read_bytes()
+        return hashlib.sha256(data).hexdigest()[:16]
 
     def is_current(self, figure: Figure) -> bool:
-        """Whether the sheet is there, and was made by these commands and weights."""
+        """Whether the sheet exists and was made by these commands and this model."""
         try:
             with Image.open(self.file(figure)) as sheet:
                 return json.loads(sheet.getexif()[_DESCRIPTION])["mark"] == self.mark(figure)
@@ -88,7 +92,7 @@ class Workshop:
             return False
 
     def make(self, figure: Figure, *, force: bool = False) -> Path:
-        """Run what has not been run, lay out the sheet, write it; its path."""
+        """Path of the figure's sheet, made from its commands; those that ran before are not run again unless `force`."""
         journal = self.root / WORK / figure.name / "made.json"
         made: dict[str, list[str]] = {}
         if journal.exists() and not force:
@@ -105,7 +109,7 @@ class Workshop:
         return write_atomically(self.file(figure), self.encode(sheet, figure), force=True)
 
     def run(self, command: str) -> list[str]:
-        """Run one command of `unclip`; the paths that it wrote. Raises `RuntimeError` where it fails."""
+        """Paths that a command of `unclip` wrote. Raises `RuntimeError` where it fails."""
         words = [*shlex.split(command)[1:], "--force", "--quiet", *self.options]
         with contextlib.chdir(self.root), contextlib.redirect_stdout(io.StringIO()) as out:
             code = run_unclip(words)
@@ -114,7 +118,7 @@ class Workshop:
         return out.getvalue().split()
 
     def layout(self, figure: Figure, made: dict[str, list[str]]) -> Image.Image:
-        """Rows of pictures of one height, each with its label, below the names of the columns."""
+        """The sheet: rows of pictures of one height with their labels, below the names of the columns."""
         rows = [[_show(self.root, path, figure) for path in _paths(row, made)] for row in figure.rows]
         labels = [_wrapped(row.label, MARGIN - GAP) for row in figure.rows]
         columns = [_wrapped(name, figure.cell) for name in figure.columns]
@@ -137,10 +141,10 @@ class Workshop:
         return sheet
 
     def encode(self, sheet: Image.Image, figure: Figure) -> bytes:
-        """The sheet as WebP, which says what made it, for people and for `is_current`."""
+        """Bytes of the sheet as WebP; its metadata holds the commands and the mark for `is_current`."""
         exif = Image.Exif()
-        said = {"mark": self.mark(figure), "weights": self.model.weights, "commands": figure.commands}
-        exif[_DESCRIPTION] = json.dumps(said)
+        made_by = {"mark": self.mark(figure), "digest": self.model.digest, "commands": figure.commands}
+        exif[_DESCRIPTION] = json.dumps(made_by)
         buffer = io.BytesIO()
         sheet.save(buffer, "WEBP", quality=88, method=6, exif=exif, xmp=xmp_packet(GENERATED).encode())
         return buffer.getvalue()
@@ -152,7 +156,7 @@ def _paths(row: Row, made: dict[str, list[str]]) -> Iterator[str]:
 
 
 def _show(root: Path, part: str, figure: Figure) -> Image.Image:
-    """A picture at the sheet's height, with a frame or a note where there is one."""
+    """A picture at the height of its row, with its frame or note."""
     path, _, box = part.partition("#")
     picture = open_picture(root / path).convert("RGB")
     if box:
@@ -161,13 +165,13 @@ def _show(root: Path, part: str, figure: Figure) -> Image.Image:
     side = min(figure.cell, picture.height)
     scale = side / picture.height
     picture = picture.resize((round(picture.width * scale), side), Image.Resampling.LANCZOS)
-    # White drawings on a white sheet: a thin line shows where each picture ends.
+    # A thin border, as white drawings on a white sheet have no visible edge.
     ImageDraw.Draw(picture).rectangle((0, 0, picture.width - 1, picture.height - 1), outline="#dddddd")
     below = LINE if figure.note else 0
     shown = Image.new("RGB", (picture.width, figure.cell + below), "white")
     shown.paste(picture, (0, figure.cell - side))
     if figure.note and path.startswith(WORK):
-        note = figure.note.format(**read_recipe(root / path))
+        note = figure.note.format(**read_provenance(root / path)["results"])
         _write(ImageDraw.Draw(shown), [note], shown.width // 2, figure.cell)
     return shown
 
@@ -180,7 +184,7 @@ def _write(draw: ImageDraw.ImageDraw, lines: Sequence[str], middle: int, y: int)
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Lines no longer than `width` pixels, broken between words."""
+    """Lines of at most `width` pixels, broken between words."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word

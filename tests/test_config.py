@@ -9,12 +9,12 @@ import pytest
 from unclip import config as configs
 from unclip.config import ConfigError
 from unclip.diffusion.parametrization import ProcessConfig
-from unclip.models.clip import ClipConfig, TextConfig, VisionConfig
-from unclip.models.decoder import CaptionConfig, DecoderConfig
-from unclip.models.patch_transformer import PatchTransformerConfig
-from unclip.models.prior_autoregressive import AutoregressivePriorConfig, CaptionEncoderConfig
-from unclip.models.prior_diffusion import DiffusionPriorConfig
-from unclip.models.unet import UnetConfig
+from unclip.networks.clip import ClipConfig, TextConfig, VisionConfig
+from unclip.networks.decoder import CaptionConfig, DecoderConfig
+from unclip.networks.patch_transformer import PatchTransformerConfig
+from unclip.networks.prior_autoregressive import AutoregressivePriorConfig, CaptionEncoderConfig
+from unclip.networks.prior_diffusion import DiffusionPriorConfig
+from unclip.networks.unet import UnetConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ def test_a_config_survives_json(drawing):
             vision=VisionConfig(mean=(0.48, 0.45, 0.4), pool="mean"), text=TextConfig(end=3), loss="sigmoid"
         ),
         DiffusionPriorConfig(process=ProcessConfig(parametrization="x0", steps=50)),
-        AutoregressivePriorConfig(encoder=CaptionEncoderConfig(width=64), reconstruction_error=None),
+        AutoregressivePriorConfig(encoder=CaptionEncoderConfig(width=64)),
         DecoderConfig(net=UnetConfig(attention_levels=(1, 2)), caption=CaptionConfig(layers=2)),
         DecoderConfig(net=PatchTransformerConfig(patch=4), caption=None, inpainting=True),
     ],

@@ -1,4 +1,4 @@
-"""What training costs is counted, and docs/training.md tells what is counted."""
+"""Training costs are counted, and docs/training.md has the counts."""
 
 import runpy
 from pathlib import Path
@@ -19,13 +19,13 @@ def flops() -> dict:
     return runpy.run_path(str(ROOT / "benchmarks" / "flops.py"))
 
 
-def test_a_layer_costs_two_operations_a_weight(flops: dict) -> None:
+def test_a_layer_costs_two_operations_per_weight(flops: dict) -> None:
     layer, x = nn.Linear(3, 5), torch.zeros(flops["BATCH"], 3)
     assert flops["counted"](layer, lambda: layer(x)) == (2 * 3 * 5, 3 * 5 + 5)
 
 
 @pytest.mark.parametrize("name", recipes.CHAINS["artwork"])
-def test_the_page_has_what_is_counted(flops: dict, name: str) -> None:
+def test_the_page_has_the_counts(flops: dict, name: str) -> None:
     config = recipes.get("judge", "clip") if name == "judge" else recipes.get("artwork", name)
     found = flops["cost"](config, recipes.get("artwork", "clip").model)
     step = 3 * found.forward

@@ -1,4 +1,4 @@
-"""Pictures: pixels survive both ways, bad files are refused by name, recipes travel, files are whole or absent."""
+"""Pictures: pixels survive both ways, bad files are refused by name, provenance travels, files are whole or absent."""
 
 import io
 import json
@@ -142,12 +142,12 @@ def test_area_resize_is_the_mean_of_the_pixels():
     assert images.resize(Image.fromarray(pixels), 1, "area").getpixel((0, 0)) == (50, 50, 50)
 
 
-def test_a_saved_picture_tells_its_recipe_and_that_it_is_synthetic(tmp_path):
-    recipe = {"prompt": "ein größerer 🚀", "seed": 7, "nested": {"a": [1, 2.5, None]}}
+def test_a_saved_picture_tells_its_provenance_and_that_it_is_synthetic(tmp_path):
+    provenance = {"prompt": "ein größerer 🚀", "seed": 7, "nested": {"a": [1, 2.5, None]}}
     path = images.save_picture(
-        noise_picture(), tmp_path / "new" / "a.png", recipe=recipe, parameters="größer\nSteps: 3"
+        noise_picture(), tmp_path / "new" / "a.png", provenance=provenance, parameters="größer\nSteps: 3"
     )
-    assert images.read_recipe(path) == recipe
+    assert images.read_provenance(path) == provenance
     assert images.read_parameters(path) == "größer\nSteps: 3"
     assert images.open_picture(path).tobytes() == noise_picture().tobytes()
     with Image.open(path) as opened:
@@ -173,20 +173,21 @@ def _has_xml_reader() -> bool:
 
 def test_the_same_picture_gives_the_same_bytes(tmp_path):
     first, second = (
-        images.save_picture(noise_picture(), tmp_path / name, recipe={"a": 1}) for name in ("a.png", "b.png")
+        images.save_picture(noise_picture(), tmp_path / name, provenance={"a": 1})
+        for name in ("a.png", "b.png")
     )
     assert first.read_bytes() == second.read_bytes()
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", "[" * 100_000, json.dumps({"a": "x" * 1_000_000})])
-def test_missing_or_damaged_recipes_are_named(text):
+def test_missing_or_damaged_provenance_is_named(text):
     chunks = PngImagePlugin.PngInfo()
     if text is not None:
         chunks.add_text("unclip", text)
-    with pytest.raises(images.PictureError, match="recipe"):
-        images.read_recipe(encoded(noise_picture(), "PNG", pnginfo=chunks))
-    with pytest.raises(images.PictureError, match="no recipe"):
-        images.read_recipe(encoded(noise_picture(), "JPEG"))
+    with pytest.raises(images.PictureError, match="provenance"):
+        images.read_provenance(encoded(noise_picture(), "PNG", pnginfo=chunks))
+    with pytest.raises(images.PictureError, match="no provenance"):
+        images.read_provenance(encoded(noise_picture(), "JPEG"))
 
 
 def test_an_existing_file_is_kept_unless_asked(tmp_path):
@@ -215,9 +216,9 @@ def test_only_png_is_written(tmp_path):
         images.save_picture(noise_picture(), tmp_path / "a.jpg")
 
 
-def test_reading_a_recipe_does_not_load_torch(tmp_path):
-    path = images.save_picture(noise_picture(), tmp_path / "a.png", recipe={"seed": 3})
-    program = f"import sys; from unclip.images import read_recipe; print(read_recipe({str(path)!r}), 'torch' in sys.modules)"
+def test_reading_provenance_does_not_load_torch(tmp_path):
+    path = images.save_picture(noise_picture(), tmp_path / "a.png", provenance={"seed": 3})
+    program = f"import sys; from unclip.images import read_provenance; print(read_provenance({str(path)!r}), 'torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "{'seed': 3} False"
 

@@ -16,11 +16,15 @@ from torch import nn
 
 from unclip.checkpoints import hub, io, registry
 from unclip.checkpoints.io import build, load_model, load_part, save_model
-from unclip.checkpoints.manifest import ModelError, describe, read_manifest, verify
-from unclip.checkpoints.pack import pack
+from unclip.checkpoints.manifest import describe, read_manifest, verify
 from unclip.checkpoints.quantize import dequantize, encode, quantize
-from unclip.models.clip import Clip, ClipConfig, TextConfig, VisionConfig
-from unclip.models.inference import matrices
+from unclip.checkpoints.quantize_model import quantize_model
+from unclip.errors import ModelError
+from unclip.networks.clip import Clip, ClipConfig, TextConfig, VisionConfig
+from unclip.networks.decoder import CaptionConfig, Decoder, DecoderConfig
+from unclip.networks.inference import matrices
+from unclip.networks.unet import UnetConfig
+from unclip.stages.sampling import sampling
 
 CONFIG = ClipConfig(
     embedding=16,
@@ -118,19 +122,19 @@ def test_the_manifest_tells_all_without_torch(folder):
     assert result.stdout.split() == ["tiny", "True", "False"]
     told = describe(folder)
     assert told["licence"] == "CC0-1.0"
-    assert told["defaults"] == {"steps": 3}
+    assert told["defaults"] == {"prior": {}, "decoder": {"steps": 3}, "upsamplers": []}
     assert told["bytes"] == sum(f.stat().st_size for f in folder.iterdir() if f.name != "model.json")
     assert told["parts"]["clip"]["kind"] == "clip"
 
 
-def test_the_weights_mark_follows_the_weights(clip, tmp_path):
+def test_the_digest_follows_the_weights(clip, tmp_path):
     marks = []
     for name in ("a", "b", "c"):
         if name == "c":
             with torch.no_grad():
                 clip.logit_scale += 1
         folder = save_model(tmp_path / name, {"clip": clip}, name=name)
-        marks.append(read_manifest(folder).weights)
+        marks.append(read_manifest(folder).digest)
     assert marks[0] == marks[1] != marks[2]
 
 
@@ -157,7 +161,7 @@ def test_weights_that_do_not_fit_are_named(folder, change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.update(format=2), "format 2, this version reads 1"),
+        (lambda d: d.update(format=3), "format 3, this version reads 1 and 2"),
         (lambda d: d.update(surprise=1), "unknown key 'surprise'"),
         (lambda d: d["parts"]["clip"].update(kind="vqgan"), "unknown kind of part 'vqgan'"),
         (lambda d: d["parts"]["clip"]["config"].update(widht=1), "clip: ClipConfig: unknown key 'widht'"),
@@ -166,11 +170,97 @@ def test_weights_that_do_not_fit_are_named(folder, change, message):
         (lambda d: d["parts"]["clip"].update(file="gone.safetensors"), r"gone\.safetensors is missing"),
         (lambda d: d["parts"]["clip"].update(size=7), "bytes instead of 7: it is damaged"),
         (lambda d: d.pop("name"), "'name' is missing"),
+        (lambda d: d["defaults"].update(steps=3), "unknown key 'steps'|unknown setting 'decoder'"),
+        (lambda d: d["defaults"]["decoder"].update(sampler="bogus"), "sampler is 'bogus': choose from ddim"),
     ],
 )
 def test_a_wrong_manifest_is_refused(folder, change, message):
     edit_manifest(folder, change)
     with pytest.raises(ModelError, match=message):
+        load_model(folder)
+
+
+def as_format_1(folder: Path, defaults: dict) -> None:
+    """Rewrite a folder's manifest as version 0.1 wrote it."""
+
+    def change(data):
+        data.update(format=1, defaults=defaults)
+        data["space"] = {"name": data["space"]["name"], "sketch": data["space"]["fingerprint"]}
+
+    edit_manifest(folder, change)
+
+
+def test_folders_of_format_1_are_read_with_the_same_digest(folder):
+    now = read_manifest(folder)
+    flat = {
+        "prior": "diffusion",
+        "prior_steps": 12,
+        "steps": 3,
+        "sampler": "euler",
+        "guidance_interval": None,
+    }
+    as_format_1(folder, flat | {"second_upsampler_steps": 15})
+    before = read_manifest(folder)
+    assert before.digest == now.digest
+    assert before.space == now.space
+    assert before.defaults == sampling(
+        prior="diffusion", prior_steps=12, steps=3, sampler="ddim", second_upsampler_steps=15
+    )
+    edit_manifest(folder, lambda data: data["defaults"].update(stepz=3))
+    with pytest.raises(ModelError, match=r"model\.json: unknown setting 'stepz'"):
+        read_manifest(folder)
+
+
+def test_folders_are_written_in_format_2(folder):
+    data = json.loads((folder / "model.json").read_text())
+    assert data["format"] == 2
+    assert data["defaults"] == {"prior": {}, "decoder": {"steps": 3}, "upsamplers": []}
+    assert set(data["space"]) == {"name", "fingerprint"}
+
+
+def test_the_bundled_model_keeps_its_digest():
+    """Pictures record it: they could not be made again."""
+    assert read_manifest(hub.bundled()["artwork"]).digest == "5a554e3c8228"
+
+
+def test_retired_config_fields_are_ignored_and_stay_in_the_digest(folder, monkeypatch):
+    digest = read_manifest(folder).digest
+
+    def retire(data):
+        config = data["parts"]["clip"]["config"]
+        config["dropout"] = 0.1
+        config["vision"]["masked"] = True
+
+    edit_manifest(folder, retire)
+    with pytest.raises(ModelError, match="unknown key"):
+        load_model(folder)
+    monkeypatch.setitem(registry.RETIRED, "clip", frozenset({"dropout", "vision.masked"}))
+    assert load_model(folder)["clip"].config == CONFIG
+    assert read_manifest(folder).digest != digest
+
+
+def test_retired_weights_are_ignored(tmp_path):
+    """Version 0.1 wrote a copy of CLIP's text tower into the files of Karlo's decoder."""
+    net = UnetConfig(
+        out_channels=6, channels=16, multiples=(1,), blocks=1, groups=8, context_width=8, vector_width=8
+    )
+    caption = CaptionConfig(vocabulary=9, context=4, end=8, width=8, layers=1, heads=1, tower="clip")
+    decoder = Decoder(DecoderConfig(net=net, size=8, embedding=8, caption=caption))
+    folder = save_model(tmp_path / "karlo", {"decoder": decoder}, name="karlo")
+    file = folder / "decoder.safetensors"
+    tower = {
+        "caption.tower.tokens.weight": torch.ones(9, 8, dtype=torch.int8),
+        "caption.tower.tokens.weight.scale": torch.ones(9),
+        "caption.tower.positions": torch.zeros(4, 8),
+    }
+    save_file(load_file(file) | tower, file)
+    edit_manifest(folder, lambda data: data["parts"]["decoder"].update(size=file.stat().st_size))
+    loaded = load_model(folder)["decoder"].state_dict()
+    assert loaded.keys() == decoder.state_dict().keys()
+    assert all(torch.equal(weight, loaded[name]) for name, weight in decoder.state_dict().items())
+    save_file(load_file(file) | {"caption.towers": torch.zeros(1)}, file)
+    edit_manifest(folder, lambda data: data["parts"]["decoder"].update(size=file.stat().st_size))
+    with pytest.raises(ModelError, match=r"holds the weight caption\.towers, unknown to Decoder"):
         load_model(folder)
 
 
@@ -208,7 +298,7 @@ def test_saving_is_all_or_nothing(clip, folder):
     with pytest.raises(FileExistsError, match="exists"):
         save_model(folder, {"clip": clip}, name="second")
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    with pytest.raises(ValueError, match="Linear is no registered part"):
+    with pytest.raises(ValueError, match="Linear is not a registered part"):
         save_model(folder, {"clip": clip, "more": nn.Linear(1, 1)}, name="second", force=True)
     with torch.no_grad():
         clip.text.positions[0, 0] = math.nan
@@ -278,19 +368,6 @@ def test_a_missing_part_is_named(folder):
         load_part(folder, read_manifest(folder), "decoder")
 
 
-def test_resolving_names_and_folders(folder, monkeypatch):
-    assert hub.resolve(folder) == folder
-    assert hub.resolve(str(folder)) == folder
-    monkeypatch.setattr(hub, "bundled", lambda: {"tiny": folder})
-    assert hub.resolve("tiny") == folder
-    with pytest.raises(
-        FileNotFoundError, match="there is no model 'tony': give a folder, or a bundled model: tiny"
-    ):
-        hub.resolve("tony")
-    with pytest.raises(FileNotFoundError, match=r"has no model\.json"):
-        hub.resolve(folder.parent)
-
-
 def test_every_registered_kind_exists_and_says_so_in_its_config():
     for kind in registry.KINDS:
         config, network = registry.classes(kind)
@@ -318,7 +395,7 @@ def test_packing_is_small_and_the_error_is_measured(clip, folder, tmp_path):
         clip.text.positions[0, 0] = 1e6
     save_model(folder, {"clip": clip}, name="tiny", tokenizer="{}", force=True)
     reports = {
-        storage: pack(folder, tmp_path / storage, storage=storage)["clip"]
+        storage: quantize_model(folder, tmp_path / storage, storage=storage)["clip"]
         for storage in ("int8", "float16", "float32")
     }
     assert reports["float32"].relative_error == 0
@@ -341,8 +418,8 @@ def test_packing_is_small_and_the_error_is_measured(clip, folder, tmp_path):
 
 
 def test_packing_twice_changes_nothing(folder, tmp_path):
-    pack(folder, tmp_path / "a")
-    report = pack(tmp_path / "a", tmp_path / "b")["clip"]
+    quantize_model(folder, tmp_path / "a")
+    report = quantize_model(tmp_path / "a", tmp_path / "b")["clip"]
     assert report.bytes_before == report.bytes_after
     assert report.relative_error < 1e-6
 

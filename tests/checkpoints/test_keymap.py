@@ -20,7 +20,7 @@ from unclip.checkpoints.keymap import (
     with_leading,
     within,
 )
-from unclip.checkpoints.manifest import ModelError
+from unclip.errors import ModelError
 
 TABLE = Table(
     [

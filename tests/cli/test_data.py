@@ -5,7 +5,7 @@ from pathlib import Path
 
 from unclip.data.dataset import open_dataset
 
-PACKAGES = Path(__file__).parent.parent / "data" / "packages"
+PACKAGES = Path(__file__).parent.parent / "datasets" / "artwork" / "packages"
 
 
 def test_builds_shards(unclip, tmp_path):

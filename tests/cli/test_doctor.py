@@ -13,6 +13,7 @@ def test_report(unclip):
     assert report["versions"]["python"] == platform.python_version()
     assert report["versions"]["torch"] == torch.__version__
     assert report["machine"]["cores"] >= 1
+    assert report["speed"].pop("precision auto") in ("bf16", "fp32")
     assert all(float(rate.split()[0]) > 0 for rate in report["speed"].values())
 
 

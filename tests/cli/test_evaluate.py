@@ -5,14 +5,14 @@ import json
 import pytest
 
 
-def test_report(unclip, model, tmp_path):
+def test_report(unclip, chain, tmp_path):
     out = tmp_path / "report.json"
     common = (
         "evaluate",
         "--recipe",
         "tiny",
         "-m",
-        model,
+        chain,
         "--pictures",
         tmp_path / "pictures",
         "--cache",
@@ -29,7 +29,7 @@ def test_report(unclip, model, tmp_path):
     assert "unclip: 16 pictures to draw, about " in err
     assert report["upsampling"]["count"] == 2
     assert report["manipulations"] == {}
-    # What was drawn is found again, and gives the same numbers.
+    # Kept pictures are read again, and give the same numbers.
     code, text, err = unclip(*common, *small, "--json", "--quiet")
     assert (code, err) == (0, "")
     again = json.loads(text)
@@ -39,7 +39,7 @@ def test_report(unclip, model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("argv", "code", "told"),
+    ("argv", "code", "message"),
     [
         (("--recipe", "artwork"), 2, "--data FOLDER"),
         (("--recipe", "none"), 2, "tiny"),
@@ -50,9 +50,9 @@ def test_report(unclip, model, tmp_path):
         (("--recipe", "artwork", "--data", "nowhere"), 1, "nowhere"),
     ],
 )
-def test_bad_input(unclip, model, tmp_path, monkeypatch, argv, code, told):
+def test_bad_input(unclip, chain, tmp_path, monkeypatch, argv, code, message):
     monkeypatch.chdir(tmp_path)
-    outcome = unclip("evaluate", "-m", model, *argv)
+    outcome = unclip("evaluate", "-m", chain, *argv)
     assert (outcome.code, outcome.out) == (code, "")
-    assert told in outcome.err
+    assert message in outcome.err
     assert "Traceback" not in outcome.err

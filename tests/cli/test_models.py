@@ -43,7 +43,7 @@ def test_list_has_what_was_pulled(unclip, cache):
 def test_verify_and_remove(unclip, cache):
     assert unclip("models", "verify", "someone/prior") == (
         0,
-        "someone/prior: 2 files are as they should be\n",
+        "someone/prior: 2 files match their hashes\n",
         "",
     )
     (blob,) = (
@@ -63,7 +63,7 @@ def test_verify_and_remove(unclip, cache):
 def test_verify_what_did_not_come_from_the_hub(unclip, cache, tmp_path):
     code, out, err = unclip("models", "verify", "artwork")
     assert (code, err) == (0, "")
-    assert out.endswith(" files are as they should be\n")
+    assert out.endswith(" files match their hashes\n")
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "config.json").write_text('{"_class_name": "PriorTransformer"}')
@@ -84,7 +84,7 @@ def test_converting_nothing(unclip, tmp_path):
     assert "there is no model" in err
     code, out, err = unclip("convert", tmp_path, "-o", tmp_path / "out")
     assert (code, out) == (1, "")
-    assert "no public format" in err
+    assert "no known public format" in err
     assert list(tmp_path.iterdir()) == []
 
 

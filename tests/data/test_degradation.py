@@ -1,4 +1,4 @@
-"""What upsamplers learn from: crops at one place in both sizes, blurs, and BSR, each a function of its own seed."""
+"""Degraded small pictures: blur, seams, noise and BSR, each a function of its own seed."""
 
 from dataclasses import replace
 
@@ -7,33 +7,19 @@ import torch
 
 from unclip.data import degradation
 from unclip.data.degradation import (
-    Crops,
+    DegradationConfig,
     bsr,
-    choose_crops,
     degrade,
     gaussian_blur,
     seams,
-    training_pair,
 )
-from unclip.diffusion.parametrization import ProcessConfig
 from unclip.images import to_uint8
 from unclip.images.tensors import jpeg
-from unclip.models.unet import UnetConfig
-from unclip.models.upsampler import UpsamplerCondition, UpsamplerConfig, resize_up
 from unclip.rng import Noise
 
-CONFIG = UpsamplerConfig(
-    net=UnetConfig(
-        in_channels=6, channels=8, multiples=(1, 1), blocks=1, norm="rms", patch=2, resample="conv"
-    ),
-    process=ProcessConfig(parametrization="x0"),
-    low_size=16,
-    high_size=64,
-    blur_probability=0.5,
-    noise_level=0.1,
-    residual=True,
-)
-BSR = replace(CONFIG, degradation="bsr", noise_level=0.0)
+CONFIG = DegradationConfig(blur_probability=0.5, noise_level=0.1)
+BSR = replace(CONFIG, method="bsr", noise_level=0.0)
+FACTOR = 4
 
 
 def pictures(count: int = 4, size: int = 64) -> torch.Tensor:
@@ -48,37 +34,25 @@ def edges(count: int = 1, size: int = 64) -> torch.Tensor:
     return picture
 
 
-def cut(picture: torch.Tensor, crops: Crops) -> torch.Tensor:
-    places = zip(picture, crops.corner.tolist())
-    return torch.stack([one[:, y : y + crops.side, x : x + crops.side] for one, (y, x) in places])
-
-
-def pair(
-    picture: torch.Tensor, seeds: list[int], config: UpsamplerConfig
-) -> tuple[torch.Tensor, UpsamplerCondition]:
-    crops = choose_crops(Noise(seeds), picture.shape[-1], config)
-    return training_pair(cut(picture, crops), crops.offset, Noise(seeds), config)
-
-
 def test_the_small_picture_is_the_mean_of_areas_then_blurred():
     plain = replace(CONFIG, noise_level=0.0, blur_probability=0.0)
-    low, level = degrade(pictures(), Noise(range(4)), plain)
+    low, level = degrade(pictures(), Noise(range(4)), FACTOR, plain)
     areas = pictures().unfold(2, 4, 4).unfold(3, 4, 4).mean((-1, -2))
     torch.testing.assert_close(low, areas)
     assert not level.any()
-    blurred, _ = degrade(pictures(), Noise(range(4)), replace(plain, blur_probability=1.0))
+    blurred, _ = degrade(pictures(), Noise(range(4)), FACTOR, replace(plain, blur_probability=1.0))
     torch.testing.assert_close(blurred, gaussian_blur(areas, 3, 0.6))
 
 
 def test_about_half_are_blurred_and_noise_has_its_level():
     """Grey pictures show the noise alone, 200 of them its distribution."""
-    low, level = degrade(torch.zeros(200, 3, 64, 64), Noise(range(200)), CONFIG)
+    low, level = degrade(torch.zeros(200, 3, 64, 64), Noise(range(200)), FACTOR, CONFIG)
     assert 0 <= level.min() < 0.01
     assert 0.09 < level.max() <= 0.1
     torch.testing.assert_close(low.std((1, 2, 3)), level, rtol=0.15, atol=1e-3)
     stripes = torch.ones(200, 3, 64, 64)
     stripes[..., ::8] = -1
-    low, _ = degrade(stripes, Noise(range(200)), replace(CONFIG, noise_level=0.0))
+    low, _ = degrade(stripes, Noise(range(200)), FACTOR, replace(CONFIG, noise_level=0.0))
     sharp = low.std((1, 2, 3)) > 0.24
     assert 0.4 < sharp.float().mean() < 0.6
 
@@ -104,7 +78,7 @@ def test_seams_are_planes_that_differ_from_square_to_square():
 
 def test_seams_have_their_level():
     config = replace(CONFIG, seam_level=0.2, noise_level=0.0, blur_probability=0.0)
-    low, _ = degrade(torch.zeros(400, 3, 64, 64), Noise(range(400)), config)
+    low, _ = degrade(torch.zeros(400, 3, 64, 64), Noise(range(400)), FACTOR, config)
     # The root mean square of a level uniform in [0, 0.2].
     assert low.square().mean().sqrt().item() == pytest.approx(0.2 / 3**0.5, rel=0.1)
     with pytest.raises(ValueError, match="seam_patch is 1"):
@@ -131,60 +105,15 @@ def test_an_anisotropic_gaussian_lies_along_its_angle():
         assert (kernel * values).sum().item() == pytest.approx(expected, rel=0.02)
 
 
-@pytest.mark.parametrize("config", [CONFIG, BSR], ids=["blur", "bsr"])
-def test_crops_are_the_same_place_of_both_and_lie_on_the_small_grid(config):
-    size = 320
-    picture, seeds = pictures(6, size), list(range(5, 11))
-    config = replace(config, crop_fraction=0.25)
-    crops = choose_crops(Noise(seeds), size, config)
-    assert crops.side == 16 + 2 * 8 * 4 < size
-    assert (crops.corner % 4 == 0).all()
-    high, condition = pair(picture, seeds, config)
-    low, level = degrade(cut(picture, crops), Noise(seeds), config)
-    assert high.shape == condition.low.shape == (6, 3, 16, 16)
-    assert torch.equal(condition.noise_level, level)
-    places = crops.corner + crops.offset
-    for index, (top, left) in enumerate(places.tolist()):
-        assert torch.equal(high[index], picture[index, :, top : top + 16, left : left + 16])
-        down, right = crops.offset[index].tolist()
-        assert torch.equal(
-            condition.low[index], resize_up(low, 4)[index, :, down : down + 16, right : right + 16]
-        )
-    assert len({tuple(place) for place in places.tolist()}) == 6
-
-
-def test_what_lies_around_a_crop_is_seen():
-    """A window's small copy is the whole picture's, as far as the blur and the enlargement reach."""
-    picture, seeds = pictures(3, 320), [1, 2, 3]
-    config = replace(CONFIG, noise_level=0.0, blur_probability=1.0)
-    crops = choose_crops(Noise(seeds), 320, config)
-    _, condition = pair(picture, seeds, config)
-    whole = resize_up(degrade(picture, Noise(seeds), config)[0], 4)
-    for index, (top, left) in enumerate((crops.corner + crops.offset).tolist()):
-        torch.testing.assert_close(condition.low[index], whole[index, :, top : top + 16, left : left + 16])
-
-
-@pytest.mark.parametrize("config", [CONFIG, BSR], ids=["blur", "bsr"])
-def test_a_pair_depends_on_its_own_seed_only(config):
-    picture = pictures()
-    high, condition = pair(picture, [5, 6, 7, 8], config)
-    alone, alone_condition = pair(picture[2:3], [7], config)
-    assert torch.equal(alone, high[2:3])
-    torch.testing.assert_close(alone_condition.low, condition.low[2:3])
-    again, again_condition = pair(picture, [5, 6, 7, 8], config)
-    assert torch.equal(again, high)
-    assert torch.equal(again_condition.low, condition.low)
-
-
 def test_bsr_differs_from_seed_to_seed_and_stays_a_picture():
-    low, level = degrade(edges(12), Noise(range(12)), BSR)
+    low, level = degrade(edges(12), Noise(range(12)), FACTOR, BSR)
     assert low.shape == (12, 3, 16, 16)
     assert low.abs().max() <= 1
     assert not level.any()
     differences = (low[:, None] - low[None]).abs().amax((2, 3, 4))
     assert (differences + torch.eye(12) > 0.01).all()
     # A quarter of it leaves what is seen: dark inside, light outside.
-    low, _ = degrade(edges(12), Noise(range(12)), replace(BSR, bsr_strength=0.25))
+    low, _ = degrade(edges(12), Noise(range(12)), FACTOR, replace(BSR, bsr_strength=0.25))
     assert (low[:, :, 5:7, 5:7].mean((1, 2, 3)) < low[:, :, 10:, 10:].mean((1, 2, 3)) - 0.3).all()
 
 
@@ -204,17 +133,17 @@ def test_the_order_is_random_and_every_degradation_does_something():
 
 @pytest.mark.parametrize("config", [CONFIG, BSR], ids=["blur", "bsr"])
 def test_autocast_changes_nothing(config):
-    expected, _ = degrade(edges(4), Noise(range(4)), config)
+    expected, _ = degrade(edges(4), Noise(range(4)), FACTOR, config)
     with torch.autocast("cpu", torch.bfloat16):
-        found, _ = degrade(edges(4), Noise(range(4)), config)
+        found, _ = degrade(edges(4), Noise(range(4)), FACTOR, config)
     assert torch.equal(found, expected)
 
 
 def test_strength_scales_the_harm():
     clean = replace(CONFIG, noise_level=0.0, blur_probability=0.0)
-    reference, _ = degrade(edges(24), Noise(range(24)), clean)
+    reference, _ = degrade(edges(24), Noise(range(24)), FACTOR, clean)
     harm = [
-        (degrade(edges(24), Noise(range(24)), replace(BSR, bsr_strength=strength))[0] - reference)
+        (degrade(edges(24), Noise(range(24)), FACTOR, replace(BSR, bsr_strength=strength))[0] - reference)
         .square().mean().item()
         for strength in (0.1, 0.5, 1.0)
     ]  # fmt: skip
@@ -231,3 +160,12 @@ def test_jpeg_loses_more_at_lower_quality():
 
 def test_bsr_makes_pictures_of_any_shape_smaller():
     assert bsr(pictures(1)[0, :, :24], 4, Noise([1])).shape == (3, 6, 16)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"blur_kernel": 4}, "odd number"), ({"bsr_strength": 2.0}, "bsr_strength is 2.0")],
+)
+def test_impossible_configs_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(CONFIG, **changes)

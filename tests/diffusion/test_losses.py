@@ -102,6 +102,19 @@ def test_networks_get_float32_labels_and_may_answer_in_half() -> None:
     assert seen["condition"] == "a cat"
 
 
+def test_networks_get_labels_in_timestep_units_on_every_schedule() -> None:
+    seen = {}
+
+    def network(x: Tensor, label: Tensor, condition: None) -> Tensor:
+        seen["label"] = label.tolist()
+        return x
+
+    sigma = torch.tensor([1.0, 3.0], dtype=torch.float64)
+    for schedule, expected in (("flow", [500, 750]), ("edm", [0, 250 * math.log(3)])):
+        Preconditioned(network, process_of("x0", schedule=schedule)).bind(None)(torch.ones(2, 3), sigma)
+        assert seen["label"] == pytest.approx(expected)
+
+
 def wrong_by_a_tenth(process: Process, x0: Tensor):
     """A network whose denoised answer is x0 + 0.1, whatever its row."""
 

@@ -13,13 +13,13 @@ from unclip.diffusion.guidance import classifier_free, dynamic_threshold
 from unclip.diffusion.inpainting import repaint
 from unclip.diffusion.parametrization import Preconditioned, ProcessConfig
 from unclip.diffusion.paths import invert, start
-from unclip.diffusion.samplers import SAMPLERS, ancestral, euler, heun, sample
+from unclip.diffusion.samplers import SAMPLERS, ddim, ddpm, heun, sample
 from unclip.rng import Noise
 
 PROCESS = ProcessConfig(parametrization="v", learned_variance=True).build()
 OPTIONS = {
-    "euler": [{}, {"eta": 1.0}],
-    "ancestral": [
+    "ddim": [{}, {"eta": 1.0}],
+    "ddpm": [
         {"variance": "fixed_small"},
         {"variance": "fixed_large"},
         {"variance": "learned"},
@@ -114,9 +114,9 @@ def test_ddim_with_eta_1_is_ddpm_with_the_small_variance() -> None:
             sampler(denoise, start(noise.normal(3, 4, 4), sigmas[0]), sigmas, noise=noise, **options)
         )
 
-    ddpm = run(ancestral, variance="fixed_small")
-    assert torch.allclose(run(euler, eta=1.0), ddpm, atol=1e-5)
-    assert not torch.allclose(run(euler, eta=0.9), ddpm, atol=1e-2)
+    reference = run(ddpm, variance="fixed_small")
+    assert torch.allclose(run(ddim, eta=1.0), reference, atol=1e-5)
+    assert not torch.allclose(run(ddim, eta=0.9), reference, atol=1e-2)
 
 
 def test_the_cosine_schedules_first_step_keeps_its_digits() -> None:
@@ -127,7 +127,7 @@ def test_the_cosine_schedules_first_step_keeps_its_digits() -> None:
         return Denoised(torch.sin(x / (1 + sigma.to(x)[:, None] ** 2).sqrt()))
 
     z = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
-    for name in ("euler", "dpmpp_2m"):
+    for name in ("ddim", "dpmpp_2m"):
         exact = sample(SAMPLERS[name](denoise, start(z, sigmas[0]), sigmas))
         assert (
             sample(SAMPLERS[name](denoise, start(z.float(), sigmas[0]), sigmas)) - exact
@@ -141,11 +141,11 @@ def test_errors_name_the_remedy() -> None:
     )
     sigmas = grids.karras(0.1, 10.0, 4)
     with pytest.raises(ValueError, match="noise="):
-        sample(euler(denoise.bind(None), x, sigmas, eta=0.5))
+        sample(ddim(denoise.bind(None), x, sigmas, eta=0.5))
     with pytest.raises(ValueError, match="noise="):
         sample(heun(denoise.bind(None), x, sigmas, churn=3.0))
     with pytest.raises(ValueError, match="no learned variance"):
-        sample(ancestral(denoise.bind(None), x, sigmas, noise=Noise([1]), variance="learned"))
+        sample(ddpm(denoise.bind(None), x, sigmas, noise=Noise([1]), variance="learned"))
     for grid in (sigmas.flip(0), sigmas[:1], torch.tensor([1.0, math.nan, 0.0], dtype=torch.float64)):
         with pytest.raises(ValueError, match="descending"):
-            sample(euler(denoise.bind(None), x, grid))
+            sample(ddim(denoise.bind(None), x, grid))

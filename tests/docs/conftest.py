@@ -1,4 +1,4 @@
-"""The scripts in docs/, as modules; and a tiny model of the bundled one's sizes, whose pictures mean nothing."""
+"""Fixtures: the scripts in docs/ as modules, and a tiny model of the sizes of the bundled one."""
 
 import importlib.util
 import sys
@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from unclip.checkpoints.io import save_model
-from unclip.models.patch_transformer import PatchTransformerConfig
-from unclip.models.unet import UnetConfig
-from unclip.models.upsampler import Upsampler, UpsamplerConfig
+from unclip.networks.patch_transformer import PatchTransformerConfig
+from unclip.networks.unet import UnetConfig
+from unclip.networks.upsampler import Upsampler, UpsamplerConfig
 from unclip.tokenizers.clip import ClipTokenizer
 
 ROOT = Path(__file__).parent.parent.parent
@@ -46,7 +46,7 @@ def model(tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
         size=64, in_channels=7, patch=32, width=32, layers=1, head_channels=16, context_width=32
     )
     upsampler = UpsamplerConfig(
-        net=UnetConfig(in_channels=6, channels=32, multiples=(1,), blocks=1, patch=32, label_scale=1000.0),
+        net=UnetConfig(in_channels=6, channels=32, multiples=(1,), blocks=1, patch=32),
         process=tiny.flow,
     )
     parts = tiny.shake(

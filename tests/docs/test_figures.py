@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,19 +47,19 @@ def test_every_figure_is_made(figures, workshop, name):
     assert workshop.is_current(figure)
     with Image.open(file) as sheet:
         assert sheet.height >= len(figure.rows) * figure.cell
-        said = json.loads(sheet.getexif()[0x010E])
+        made_by = json.loads(sheet.getexif()[0x010E])
         assert "trainedAlgorithmicMedia" in sheet.info["xmp"].decode()
-    assert said["commands"] == figure.commands
-    assert said["weights"] == workshop.model.weights
+    assert made_by["commands"] == figure.commands
+    assert made_by["digest"] == workshop.model.digest
 
 
-def test_what_is_there_is_not_made_again(figures, workshop, sheets):
+def test_existing_figures_are_not_made_again(figures, workshop, sheets):
     figure = next(one for one in figures.figures(workshop.model) if one.name == "outpainting")
     first = workshop.make(figure).read_bytes()
     single = next((workshop.root / sheets.WORK / "outpainting").glob("*.png"))
     Image.new("RGB", (512, 256), "red").save(single)
     assert workshop.make(figure).read_bytes() != first
-    # Forced, or where a picture is missing, its command is run again: the same pictures come out.
+    # With force, or where a picture is missing, the command runs again and gives the same pictures.
     assert workshop.make(figure, force=True).read_bytes() == first
     single.unlink()
     assert workshop.make(figure).read_bytes() == first
@@ -70,10 +71,11 @@ def test_other_commands_make_a_figure_out_of_date(sheets, workshop):
     assert not workshop.is_current(figure)
     workshop.make(figure)
     assert workshop.is_current(figure)
+    assert workshop.is_current(replace(figure, title="Fox", says="A fox."))
     assert not workshop.is_current(sheets.Figure(name="fox", title="", says="", rows=rows * 2))
 
 
-def test_a_command_that_fails_is_told(sheets, workshop):
+def test_a_command_that_fails_raises(sheets, workshop):
     figure = sheets.Figure(
         name="none", title="", says="", rows=(sheets.Row("", ("unclip vary nowhere.png -o out/",)),)
     )

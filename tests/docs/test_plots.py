@@ -1,4 +1,4 @@
-"""A report of a tiny model becomes plots, tables and goals; the prose around them stays."""
+"""Plots, tables and goals from a report of a tiny model; the prose around them is unchanged."""
 
 import json
 import re
@@ -22,7 +22,7 @@ def plots(script):
 
 @pytest.fixture(scope="module")
 def report(model, tmp_path_factory):
-    """What `unclip evaluate` writes of the tiny model on the coloured shapes."""
+    """Report of `unclip evaluate` for the tiny model on the coloured shapes."""
     folder = tmp_path_factory.mktemp("report")
     options = [
         f"--set={one}"
@@ -58,7 +58,7 @@ def test_the_page_gets_every_plot_and_table(plots, report, tmp_path):
     assert [path.read_bytes() for path in plots.write(report, page)] == again
 
 
-def test_goals_say_how_far_they_are(plots, report):
+def test_goals_have_their_margins(plots, report):
     found = {goal.what: goal for goal in plots.goals(report)}
     assert len(found) == 11
     missing = [goal.what for goal in found.values() if goal.reached is None]
@@ -72,7 +72,7 @@ def test_goals_say_how_far_they_are(plots, report):
     assert (seen.by, seen.reached) == (pytest.approx(expected - 0.9), expected >= 0.9)
 
 
-def test_a_goal_is_reached_or_missed_by_what_it_lacks(plots):
+def test_a_goal_is_reached_or_missed_by_its_margin(plots):
     assert plots._at_least("a", 0.8, 0.75).cells()[3] == "reached"
     assert plots._at_least("a", 0.5, 0.75).cells()[3] == "missed by 0.25"
     rows = [

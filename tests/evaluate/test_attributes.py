@@ -1,8 +1,8 @@
 """Captions that differ in one respect."""
 
-from unclip.data.captions import STYLE_PHRASES
-from unclip.data.colours import PALETTE
 from unclip.data.sample import Sample
+from unclip.datasets.artwork.captions import STYLE_PHRASES
+from unclip.datasets.artwork.colours import PALETTE
 from unclip.evaluate.attributes import alternatives as alternatives_of
 
 

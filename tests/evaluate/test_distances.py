@@ -1,4 +1,4 @@
-"""Distances between sets against closed forms, and precision and recall on sets made for the purpose."""
+"""Distances between sets against closed forms, and precision and recall on constructed sets."""
 
 import math
 

@@ -1,20 +1,19 @@
-"""The manipulations measured, on a random model; and the measures themselves, on embeddings that are known."""
+"""Metrics of manipulations on a random model, and of paths between known embeddings."""
 
 import pytest
 import torch
-from torch import nn
 
 from unclip.evaluate.evaluation import Evaluation
 from unclip.evaluate.manipulations import diffs, edits, moved, reconstructions
 from unclip.evaluate.report import evaluate, table
-from unclip.generate.system import System
+from unclip.generate.model import Model
+from unclip.stages.sampling import sampling
 
 
 @pytest.fixture(scope="module")
-def evaluation(system, judge, config, cache) -> Evaluation:
-    quick = system.defaults.with_given(steps=2)
-    parts = {name: system.part(name, nn.Module) for name in system.parts}
-    small = System.of(parts, system.tokenizer, defaults=quick)
+def evaluation(model, networks, judge, config, cache) -> Evaluation:
+    quick = sampling(steps=2).over(model.defaults)
+    small = Model.of(networks, model.parts.tokenizer, defaults=quick)
     return Evaluation(small, config(manipulated=3, count=6), judge=judge, cache=cache)
 
 
@@ -51,7 +50,7 @@ def test_a_path_between_two_captions_has_moved(judge):
     assert found.moved_of_two >= 0.25
 
 
-def test_the_report_tells_of_them(evaluation):
+def test_the_report_contains_them(evaluation):
     report = evaluate(evaluation, manipulations=["reconstructions", "diffs", "edits"])
     text = table(report)
     for title in ("reconstructions", "text diffs: nearest caption", "edited regions", "theta 0"):

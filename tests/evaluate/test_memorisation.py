@@ -1,4 +1,4 @@
-"""Memorisation: nearest neighbours against torch.cdist, and what copies look like."""
+"""Memorisation: nearest neighbours against torch.cdist, and copies that are detected."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def test_one_training_picture_is_too_few():
         nearest_two(normal(2, 3), [normal(1, 3)])
 
 
-def test_a_model_that_copies_is_found_out():
+def test_a_model_that_copies_is_detected():
     training, held_out = normal(400, 6), normal(200, 6, seed=1)
     copies = torch.cat([training[:50] + 0.001 * normal(50, 6, seed=2), normal(50, 6, seed=3)])
     found = memorisation(nearest_two(copies, [training]), nearest_two(held_out, [training]))

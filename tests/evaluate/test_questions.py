@@ -1,4 +1,4 @@
-"""Which captions are asked: by weight, without repetition, the same for everybody, and fair to the reference."""
+"""Questions: sampled by weight, without repetition, the same for all models, and distributed as the reference."""
 
 from collections import Counter
 

@@ -8,11 +8,11 @@ from statistics import median
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import unclip
-from unclip.generate.interpolate import between
-from unclip.generate.text_diff import MAXIMUM, difference
+from unclip.generate.operations import TextDiff
 
 INPUTS = Path(__file__).parent.parent.parent / "docs" / "images" / "inputs"
 CAPTIONS = {
@@ -42,6 +42,13 @@ def drawings() -> dict[str, Image.Image]:
     return {name: Image.open(INPUTS / f"{name}.png").convert("RGB") for name in CAPTIONS}
 
 
+def turned(model: unclip.Model, z_i: torch.Tensor, target: str, source: str) -> torch.Tensor:
+    """z_i at the end of the text diff's path."""
+    space = model.parts.space
+    direction = space.difference(*model.embed_text([target, source]))
+    return space.between(z_i, space.at_length_of(direction, z_i), TextDiff(target=target).maximum)
+
+
 def test_text_diffs_lead_the_embedding_to_the_new_caption(model, drawings):
     """From each drawing to every caption that is not its own, nearest among all of them."""
     captions = [*CAPTIONS.values(), *FURTHER]
@@ -51,7 +58,7 @@ def test_text_diffs_lead_the_embedding_to_the_new_caption(model, drawings):
         for target in captions:
             if target == source:
                 continue
-            path = [z_i, between(z_i, difference(model, target, source), MAXIMUM)]
+            path = [z_i, turned(model, z_i, target, source)]
             nearest = [model.nearest_captions(one, captions, k=1)[0].caption for one in path]
             moved.append(nearest == [source, target])
     assert len(moved) == 54
@@ -62,7 +69,7 @@ def test_text_diffs_lead_the_embedding_to_the_new_caption(model, drawings):
 def test_an_inversion_gives_the_drawing_back(model, drawings):
     found = {
         steps: median(
-            model.reconstruct(drawings[name], steps=steps, **QUICK).recipe["psnr"]
+            model.reconstruct(drawings[name], steps=steps, **QUICK).provenance["results"]["psnr"]
             for name in ("apple", "face", "fox")
         )
         for steps in (5, 25, 50)
@@ -75,9 +82,9 @@ def test_an_inversion_gives_the_drawing_back(model, drawings):
 def test_nothing_changed_is_the_reconstruction(model, drawings):
     apple, face = drawings["apple"], drawings["face"]
     wanted = [model.reconstruct(one, steps=5, **QUICK).image.tobytes() for one in (apple, face)]
-    path = model.interpolate(apple, face, steps=2, decoder_steps=5, **QUICK)
+    path = model.interpolate(apple, face, frames=2, steps=5, **QUICK)
     assert [one.image.tobytes() for one in path] == wanted
-    still = model.text_diff(apple, target=CAPTIONS["car"], steps=2, decoder_steps=5, **QUICK)[0]
+    still = model.text_diff(apple, CAPTIONS["car"], frames=2, steps=5, **QUICK)[0]
     assert still.image.tobytes() == wanted[0]
     (varied,) = model.vary(apple, n=1, eta=0.0, steps=5, **QUICK)
     assert varied.image.tobytes() == wanted[0]

@@ -1,35 +1,41 @@
 """The fast setting: fewer steps where none are given, nothing else."""
 
-import numpy as np
+from unclip.stages.sampling import DEFAULTS, sampling
 
-from unclip.generate.settings import Settings
+
+def counts(settings) -> tuple:
+    return settings.prior.steps, settings.decoder.steps, settings.upsamplers[0].steps
 
 
 def test_it_only_takes_away():
-    default = Settings()
-    fast = default.faster()
-    for name in ("prior_steps", "steps", "upsampler_steps"):
-        assert getattr(fast, name) < getattr(default, name)
+    fast = DEFAULTS.faster()
+    assert all(few < many for few, many in zip(counts(fast), counts(DEFAULTS)))
     assert fast.faster() == fast
-    few = Settings(prior_steps=1, steps=2, upsampler_steps=1)
-    assert (few.faster().prior_steps, few.faster().steps, few.faster().upsampler_steps) == (1, 2, 1)
-    assert Settings(guidance_interval=(1.0, 2.0)).faster().guidance_interval == (1.0, 2.0)
+    few = sampling(prior_steps=1, steps=2, upsampler_steps=1).over(DEFAULTS)
+    assert counts(few.faster()) == (1, 2, 1)
+    interval = sampling(guidance_interval=(1.0, 2.0)).over(DEFAULTS)
+    assert interval.faster().decoder.guidance_interval == (1.0, 2.0)
 
 
 def test_what_is_given_counts():
-    settings = Settings().with_given(fast=True, steps=11, sampler=None)
-    assert (settings.steps, settings.sampler) == (11, "dpmpp_2m")
-    assert settings.upsampler_steps == Settings().faster().upsampler_steps
-    assert Settings().with_given(fast=False) == Settings().with_given(fast=None) == Settings()
+    settings = sampling(fast=True, steps=11, sampler=None).over(DEFAULTS)
+    assert (settings.decoder.steps, settings.decoder.sampler) == (11, "dpmpp_2m")
+    assert settings.upsamplers[0].steps == DEFAULTS.faster().upsamplers[0].steps
+    assert settings.fast is None
+    assert sampling(fast=False).over(DEFAULTS) == sampling(fast=None).over(DEFAULTS) == DEFAULTS
 
 
-def test_a_picture_tells_what_it_was_drawn_with(tiny_system):
+def test_a_picture_records_what_it_was_drawn_with(tiny_model):
     taken = []
-    given = {"upsampler_steps": 1, "callback": lambda event: taken.append(event.stage)}
-    (slow,) = tiny_system.generate("a red apple", seed=1, steps=9, upsampler_steps=1)
-    (fast,) = tiny_system.generate("a red apple", seed=1, fast=True, **given)
-    assert taken.count("decoder") == fast.recipe["steps"] == 3  # the model's own three are fewer than six
-    assert fast.recipe["guidance_interval"] == [1.0, 20.0]
-    assert slow.recipe["guidance_interval"] is None
-    again = tiny_system.redo(fast.recipe)
-    assert np.array_equal(np.asarray(again.image), np.asarray(fast.image))
+    given = {"upsampler_steps": 1, "on_progress": lambda event: taken.append(event.stage)}
+    (slow,) = tiny_model.generate("a red apple", seed=1, steps=9, upsampler_steps=1)
+    (fast,) = tiny_model.generate("a red apple", seed=1, fast=True, **given)
+    recorded = fast.provenance["request"]["sampling"]
+    # The model's own three steps are fewer than six.
+    assert taken.count("decoder") == recorded["decoder"]["steps"] == 3
+    assert recorded["decoder"]["guidance_interval"] == [1.0, 20.0]
+    assert "fast" not in recorded
+    assert "guidance_interval" not in slow.provenance["request"]["sampling"]["decoder"]
+    again = tiny_model.redo(fast.provenance)
+    assert again.image.tobytes() == fast.image.tobytes()
+    assert again.provenance == fast.provenance

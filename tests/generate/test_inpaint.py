@@ -1,4 +1,4 @@
-"""Edits and outpainting: kept pixels exact, no seam, the caption heard, every kind of mask, every bad one refused."""
+"""Edits and outpainting: kept pixels exact, no seam, the prompt followed, every kind of mask, every bad one refused."""
 
 import io
 
@@ -7,22 +7,21 @@ import pytest
 import torch
 from PIL import Image
 
-from unclip.generate.holes import Window, read_hole, window_of
-from unclip.generate.inpaint import fill
-from unclip.generate.known import Known, match_border, membrane
-from unclip.generate.outpaint import mirrored, plan_tiles
-from unclip.generate.picture import Picture
-from unclip.generate.progress import Reporter
-from unclip.generate.sources import read_source
-from unclip.generate.system import System
-from unclip.generate.wishes import Wish
+from unclip.errors import RequestError
+from unclip.generate.image import Image as Result
+from unclip.generate.model import Model
+from unclip.generate.session import Session
 from unclip.images import PictureError, to_tensor
+from unclip.stages.conditioner import Condition
+from unclip.stages.inpainting import InpaintingReference, match_border, membrane
+from unclip.stages.sampling import sampling
+from unclip.stages.windows import Window, mirrored, plan_tiles, read_mask, window_of
 
 PROMPT = "a red apple"
 BOX = (10, 14, 26, 30)
 
 
-def same(a: Picture, b: Picture) -> bool:
+def same(a: Result, b: Result) -> bool:
     return a.image.tobytes() == b.image.tobytes()
 
 
@@ -40,8 +39,8 @@ def photo() -> Image.Image:
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["hint", "repaint"])
-def painter(request, make_painter) -> System:
-    """A system whose decoder reads a hint, and one whose decoder does not."""
+def painter(request, make_painter) -> Model:
+    """A model whose decoder reads a hint, and one whose decoder does not."""
     return make_painter(request.param)
 
 
@@ -75,26 +74,27 @@ def test_every_form_of_a_mask_is_the_same_hole(painter, photo):
     for picture, mask in ((photo, white), (photo, buffer.getvalue()), (photo, clear), (see_through, None)):
         made = painter.edit(picture, mask, PROMPT, seed=5)[0]
         assert same(made, expected)
-        again = painter.redo(made.recipe, *([picture] if mask is None else [picture, mask]))
+        again = painter.redo(made.provenance, *([picture] if mask is None else [picture, mask]))
         assert same(again, made)
-        assert again.recipe == made.recipe
-    assert same(painter.redo(expected.recipe, photo), expected)
+        assert again.provenance == made.provenance
+    assert same(painter.redo(expected.provenance, photo), expected)
 
 
-def test_the_decoder_is_told_what_is_known_and_what_is_wanted(make_painter, photo):
-    system, hints = make_painter(True), []
-    system.decoder.register_forward_pre_hook(lambda module, given: hints.append(given[2].hint))
+def test_the_decoder_reads_what_is_known_and_what_is_wanted(tiny, make_painter, photo):
+    model, hints = make_painter(True), []
+    decoder = tiny.networks(model)["decoder"]
+    decoder.register_forward_pre_hook(lambda module, given: hints.append(given[2].hint))
     square = photo.crop((0, 0, 32, 32))
-    first = system.edit(square, (8, 8, 24, 32), PROMPT, seed=5)[0]
+    first = model.edit(square, (8, 8, 24, 32), PROMPT, seed=5)[0]
     expected = torch.ones(16, 16)
     expected[4:16, 4:12] = 0
     for hint in hints:
         assert (hint[:, 3] == expected).all()
         assert (hint[:, :3] * (1 - hint[:, 3:]) == 0).all()
         assert hint[:, :3].abs().sum() > 0
-    assert not same(system.edit(square, (8, 8, 24, 32), "a blue cat", seed=5)[0], first)
+    assert not same(model.edit(square, (8, 8, 24, 32), "a blue cat", seed=5)[0], first)
     led = [
-        system.edit(square, BOX, PROMPT, seed=5, prior_guidance=3.0, negative=no)[0]
+        model.edit(square, BOX, PROMPT, seed=5, prior_guidance=3.0, negative=no)[0]
         for no in (None, "flat style")
     ]
     assert not same(*led)
@@ -105,14 +105,14 @@ def test_border_is_matched_inside_only():
     mask = torch.ones(1, 1, 64, 64)
     mask[..., 16:64, 16:64] = 0
     drawn = torch.where(mask > 0, kept, kept + 0.4)
-    matched = match_border(drawn, Known(kept, mask), reach=3)
+    matched = match_border(drawn, InpaintingReference(kept, mask), reach=3)
     assert (matched - kept)[..., 40, 16].abs().max() < 0.15
     torch.testing.assert_close(matched[..., 50:, 50:], drawn[..., 50:, 50:], rtol=0, atol=1e-3)
     assert torch.equal(matched * mask, drawn * mask)
     # Without a reach all of the hole is brought to what lies around, and nothing is left of the difference.
-    matched = match_border(drawn, Known(kept, mask))
+    matched = match_border(drawn, InpaintingReference(kept, mask))
     torch.testing.assert_close(matched, kept, rtol=0, atol=0.05)
-    assert torch.equal(match_border(drawn, Known(kept, torch.zeros_like(mask)), reach=4), drawn)
+    assert torch.equal(match_border(drawn, InpaintingReference(kept, torch.zeros_like(mask)), reach=4), drawn)
 
 
 def test_matching_does_not_cross_an_edge():
@@ -123,7 +123,7 @@ def test_matching_does_not_cross_an_edge():
     mask[..., :32, :] = 0
     drawn = kept.clone()
     drawn[..., :32, 20:44] = -0.3
-    matched = match_border(drawn, Known(kept, mask), reach=8)
+    matched = match_border(drawn, InpaintingReference(kept, mask), reach=8)
     white = torch.ones(64, dtype=torch.bool)
     white[17:47] = False  # the border is a mean of 3 x 3 pixels
     assert (matched - 1)[..., :32, white].abs().max() < 0.01
@@ -148,7 +148,7 @@ def test_what_is_known_is_known_at_every_size(size):
     ramp = torch.linspace(-0.5, 0.5, 40).expand(1, 3, 40, 40)
     mask = torch.ones(1, 1, 40, 40)
     mask[..., 10:30, 10:30] = 0
-    known = Known(torch.where(mask > 0, ramp, 1.0), mask).at(size)
+    known = InpaintingReference(torch.where(mask > 0, ramp, 1.0), mask).at(size)
     assert known.pixels.shape == (1, 3, size, size)
     place = (torch.arange(size) + 0.5) * 40 / size - 0.5
     expected = place.clamp(0, 39) / 39 - 0.5
@@ -159,17 +159,18 @@ def test_what_is_known_is_known_at_every_size(size):
 
 
 @pytest.mark.parametrize("inpainting", [True, False])
-def test_the_upsampler_goes_on_from_the_kept_pixels(make_painter, photo, inpainting):
-    """It is handed states that hold them, but for its last step, whose answer tells how far off it is."""
-    system, states = make_painter(inpainting), []
+def test_the_upsampler_goes_on_from_the_kept_pixels(tiny, make_painter, photo, inpainting):
+    """Its states hold them, but for the last step, whose estimate shows how far off it is."""
+    model, states = make_painter(inpainting), []
     square = photo.crop((0, 0, 32, 32))
-    hook = system.upsamplers[0].register_forward_pre_hook(lambda module, given: states.append(given))
-    system.edit(square, (8, 8, 24, 32), PROMPT, seed=5, upsampler_steps=6)
+    upsampler = tiny.networks(model)["upsampler"]
+    hook = upsampler.net.register_forward_pre_hook(lambda module, given: states.append(given))
+    model.edit(square, (8, 8, 24, 32), PROMPT, seed=5, upsampler_steps=6)
     hook.remove()
     assert len(states) == 6
     kept = torch.ones(32, 32, dtype=torch.bool)
     kept[8:32, 8:24] = False
-    x, label, _ = states[-1]
+    x, label = states[-1][0][:, :3], states[-1][1] / 1000
     sigma = label / (1 - label)
     residue = (x[0] * (1 + sigma**2).sqrt() - to_tensor(square))[:, kept]
     assert residue.std().item() == pytest.approx(sigma.item(), rel=0.1)
@@ -196,31 +197,37 @@ def test_edited_pictures_are_marked_as_composites(painter, photo, tmp_path):
     made = painter.edit(photo, BOX, PROMPT, seed=5)[0]
     assert b"compositeWithTrainedAlgorithmicMedia" in made.png()
     assert "Size: 56x40" in made.parameters
-    assert Picture.open(made.save(tmp_path / "a.png")).recipe == made.recipe
+    assert Result.open(made.save(tmp_path / "a.png")).provenance == made.provenance
 
 
 @pytest.mark.parametrize(
     ("mask", "told"),
     [
         (None, "no transparent pixels"),
-        (Image.new("L", (56, 40)), "leaves nothing to draw"),
-        (Image.new("RGBA", (56, 40), (0, 0, 0, 255)), "leaves nothing to draw"),
+        (Image.new("L", (56, 40)), "the mask is empty: make the pixels to draw white, or transparent"),
+        (Image.new("RGBA", (56, 40), (0, 0, 0, 255)), "the mask is empty"),
         (Image.new("L", (40, 56), 255), "mask is 40x56 and the picture 56x40"),
         ((0, 0, 57, 40), "does not lie in the picture"),
         ((9, 9, 9, 20), "does not lie in the picture"),
-        (b"no picture", "not a PNG"),
     ],
 )
 def test_bad_masks_are_refused(photo, mask, told):
-    with pytest.raises(ValueError, match=told):
-        read_hole(read_source(photo), mask)
+    box = mask if isinstance(mask, tuple) else None
+    with pytest.raises(RequestError, match=told):
+        read_mask(photo, None if box else mask, box)
 
 
-def test_bad_edits_are_refused(tiny_system, photo):
-    with pytest.raises(ValueError, match="prompt is empty"):
-        tiny_system.edit(photo, BOX, " ")
+def test_bad_edits_are_refused(tiny_model, photo):
+    with pytest.raises(RequestError, match="prompt is empty"):
+        tiny_model.edit(photo, BOX, " ")
     with pytest.raises(PictureError, match="not a PNG"):
-        tiny_system.edit(b"no picture", BOX, PROMPT)
+        tiny_model.edit(b"no picture", BOX, PROMPT)
+    with pytest.raises(PictureError, match="not a PNG"):
+        tiny_model.edit(photo, b"no picture", PROMPT)
+    with pytest.raises(RequestError, match="the mask is 56x40 and the picture 40x56"):
+        tiny_model.edit(photo.rotate(90, expand=True), photo, PROMPT)
+    with pytest.raises(RequestError, match="give a mask or a box, not both"):
+        tiny_model.edit(photo, photo, PROMPT, box=BOX)
 
 
 @pytest.mark.parametrize("prompt", [PROMPT, None])
@@ -230,19 +237,18 @@ def test_outpainting_keeps_the_picture_and_adds_sides(painter, photo, prompt):
     assert made.image.size == (56 + 55, 40 + 24)
     assert made.image.crop((5, 0, 61, 40)).tobytes() == photo.tobytes()
     assert len(made.image.crop((61, 0, 111, 40)).getcolors(10_000) or []) > 100
-    again = painter.redo(made.recipe, photo)
+    again = painter.redo(made.provenance, photo)
     assert same(again, made)
-    assert again.recipe == made.recipe
+    assert again.provenance == made.provenance
 
 
-def test_a_caption_is_drafted_as_a_whole_and_each_square_is_told_its_part(make_painter, photo, monkeypatch):
-    system, told = make_painter(True), []
-    encode = system.decoder.encode
-    monkeypatch.setattr(
-        system.decoder, "encode", lambda condition: told.append(condition) or encode(condition)
-    )
+def test_a_caption_is_drafted_as_a_whole_and_each_square_has_its_part(tiny, make_painter, photo, monkeypatch):
+    model, told = make_painter(True), []
+    decoder = tiny.networks(model)["decoder"]
+    encode = decoder.encode
+    monkeypatch.setattr(decoder, "encode", lambda condition: told.append(condition) or encode(condition))
     square = photo.crop((0, 0, 40, 40))
-    made = system.outpaint(square, PROMPT, right=40, seed=5)
+    made = model.outpaint(square, PROMPT, right=40, seed=5)
     whole, *tiles = [condition for condition in told if condition.keep_image.all()]
     assert whole.keep_caption.all()
     assert torch.equal(whole.image_embedding[0], made.embedding)
@@ -253,7 +259,7 @@ def test_a_caption_is_drafted_as_a_whole_and_each_square_is_told_its_part(make_p
     assert len(tiles) == 2
     assert not any(tile.keep_caption.any() for tile in tiles)
     assert not torch.equal(tiles[0].image_embedding, tiles[1].image_embedding)
-    assert not same(made, system.outpaint(square, "a blue cat", right=40, seed=5))
+    assert not same(made, model.outpaint(square, "a blue cat", right=40, seed=5))
 
 
 def test_without_a_caption_the_draft_shows_what_the_mirrored_picture_means(painter, photo):
@@ -280,18 +286,19 @@ def test_mirrored_as_often_as_it_takes():
 
 def test_squares_are_drawn_over_their_draft(make_painter, photo):
     """From its draft a square comes out nearer to it than from noise alone."""
-    system = make_painter(True)
+    model = make_painter(True)
     square, draft = to_tensor(photo.crop((0, 0, 32, 32))), -torch.ones(3, 32, 32)
     draft[:, :, :16] = 1
     hole = torch.ones(32, 32, dtype=torch.bool)
-    wish = Wish(system.embed_image(photo), None, None)
-    settings = system.defaults.with_given(steps=10, guidance=1.0)
+    condition = Condition(z_i=model.embed_image(photo))
+    settings = sampling(steps=10, guidance=1.0).over(model.defaults)
+    session = Session(model.parts, settings, seed=0)
 
     def away(begun: torch.Tensor | None) -> float:
         made = [
-            fill(system, square, hole, Window(0, 0, 32), wish, seed, settings, Reporter(None, 1, 1), size=16, draft=begun)
+            session.fill(square, hole, Window(0, 0, 32), condition, seed, size=16, draft=begun)
             for seed in range(8)
-        ]  # fmt: skip
+        ]
         return float(np.mean([(one - draft).square().mean().item() for one in made]))
 
     assert away(draft) < 0.9 * away(None)
@@ -311,24 +318,27 @@ def test_tiles_cover_the_hole_and_know_something():
     assert len(plan_tiles(torch.tensor([[False] * 16 + [True] * 4] * 16), 16)) == 1
 
 
-def test_bad_outpainting_is_refused(tiny_system, photo):
+def test_bad_outpainting_is_refused(tiny_model, photo):
     for sides, told in (
-        ({}, "nothing is to be added"),
-        ({"left": -1}, "left is -1"),
-        ({"right": 2_000_000}, "megapixels"),
-        ({"right": 200_000}, "too many"),
+        ({}, "nothing is to be added: give left, top, right or bottom in pixels"),
+        ({"left": -1}, "left is -1: give a number from 0"),
+        ({"right": 2_000_000}, "right is 2000000: give a number from 0 to 65536"),
+        ({"right": 60_000, "bottom": 60_000}, "megapixels"),
+        ({"right": 60_000}, "too many: add less at a time"),
     ):
-        with pytest.raises(ValueError, match=told):
-            tiny_system.outpaint(photo, PROMPT, **sides)
-    with pytest.raises(ValueError, match="too small"):
-        tiny_system.outpaint(Image.new("RGB", (100, 3)), PROMPT, top=5)
+        with pytest.raises(RequestError, match=told):
+            tiny_model.outpaint(photo, PROMPT, **sides)
+    with pytest.raises(RequestError, match="prompt is empty"):
+        tiny_model.outpaint(photo, " ", right=8)
+    with pytest.raises(RequestError, match="too small"):
+        tiny_model.outpaint(Image.new("RGB", (100, 3)), PROMPT, top=5)
 
 
 def test_progress_counts_to_one(painter, photo):
     for act in (
-        lambda seen: painter.edit(photo, BOX, PROMPT, n=2, seed=5, callback=seen),
-        lambda seen: painter.outpaint(photo, None, right=30, seed=5, callback=seen),
-        lambda seen: painter.outpaint(photo, PROMPT, right=30, seed=5, steps=4, callback=seen),
+        lambda seen: painter.edit(photo, BOX, PROMPT, n=2, seed=5, on_progress=seen),
+        lambda seen: painter.outpaint(photo, None, right=30, seed=5, on_progress=seen),
+        lambda seen: painter.outpaint(photo, PROMPT, right=30, seed=5, steps=4, on_progress=seen),
     ):
         seen = []
         act(seen.append)

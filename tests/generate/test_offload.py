@@ -1,6 +1,9 @@
 """With `offload` only the part at work has its weights in memory, and pictures are the same."""
 
+import contextlib
 import sys
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +12,19 @@ import torch
 from torch import nn
 
 import unclip
-from unclip.generate.offload import returned_when_freed
-from unclip.generate.system import System
-from unclip.models.inference import matrices
-from unclip.models.prior_diffusion import DiffusionPrior
+from unclip.formats.opened import open_model
+from unclip.generate.model import Model
+from unclip.generate.offload import load_in_turns, returned_when_freed, without_weights
+from unclip.generate.parts import Parts
+from unclip.networks.inference import matrices
+from unclip.networks.prior_diffusion import DiffusionPrior
+from unclip.networks.unet import UnetConfig
+from unclip.networks.upsampler import Upsampler, UpsamplerConfig
 from unclip.nn.packed import PackedConv2d, PackedLinear
 
 
-def pixels(system: System, **given) -> np.ndarray:
-    (picture,) = system.generate("a red apple", seed=3, **given)
+def pixels(model: Model, **given) -> np.ndarray:
+    (picture,) = model.generate("a red apple", seed=3, **given)
     return np.asarray(picture.image)
 
 
@@ -29,43 +36,87 @@ def holds(part: nn.Module) -> bool:
     )
 
 
-def in_memory(system: System) -> set[str]:
-    """The parts that hold their weights."""
-    return {name for name, part in system._parts.items() if holds(part)}
+@pytest.fixture
+def alive(monkeypatch) -> Callable[[], set[str]]:
+    """`alive()`: names of the parts whose networks exist and hold their weights, among those lent since."""
+    lent: dict[str, list[weakref.ref[nn.Module]]] = {}
+    lend = Parts.lend
+
+    @contextlib.contextmanager
+    def spy(self: Parts, name: str, kind: type[nn.Module]) -> Iterator[nn.Module]:
+        with lend(self, name, kind) as network:
+            lent.setdefault(name, []).append(weakref.ref(network))
+            yield network
+
+    monkeypatch.setattr(Parts, "lend", spy)
+
+    def found() -> set[str]:
+        networks = [(name, one()) for name, references in lent.items() for one in references]
+        return {name for name, network in networks if network is not None and holds(network)}
+
+    return found
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_same_pictures_with_one_part_at_a_time(tiny_folder, dtype):
-    whole = unclip.load(tiny_folder, device="cpu", dtype=dtype)
-    system = unclip.load(tiny_folder, device="cpu", dtype=dtype, offload=True)
+def test_the_same_pictures_with_one_part_at_a_time(tiny_folder, alive, dtype):
+    model = unclip.load(tiny_folder, device="cpu", dtype=dtype, offload=True)
     seen = []
-    actual = pixels(system, callback=lambda event: seen.append((event.stage, in_memory(system))))
-    assert np.array_equal(actual, pixels(whole))
+    actual = pixels(model, on_progress=lambda event: seen.append((event.stage, alive())))
     assert {stage for stage, _ in seen} == {"prior", "decoder", "upsampler"}
     assert all(held == {stage} for stage, held in seen)
-    assert in_memory(system) <= {"clip"}
+    assert alive() == set()
+    assert model.parts._networks == {}
+    whole = unclip.load(tiny_folder, device="cpu", dtype=dtype)
+    assert np.array_equal(actual, pixels(whole))
+    assert alive() == {"clip", "prior", "decoder", "upsampler"}
 
 
 def test_manipulations_too(tiny_folder, drawing):
     whole = unclip.load(tiny_folder, device="cpu")
-    system = unclip.load(tiny_folder, device="cpu", offload=True)
+    model = unclip.load(tiny_folder, device="cpu", offload=True)
     for act in (
         lambda one: one.vary(drawing, n=1, seed=1)[0],
         lambda one: one.reconstruct(drawing, seed=1),
         lambda one: one.edit(drawing, (4, 4, 20, 20), "a blue cat", seed=1)[0],
         lambda one: one.upscale(drawing, seed=1),
     ):
-        assert np.array_equal(np.asarray(act(system).image), np.asarray(act(whole).image))
+        assert np.array_equal(np.asarray(act(model).image), np.asarray(act(whole).image))
 
 
-def test_a_part_outside_of_its_work_is_a_shell_with_its_tables(tiny_folder):
-    system = unclip.load(tiny_folder, device="cpu", offload=True)
-    pixels(system)
-    prior = system.prior
+def test_without_weights_a_part_is_a_shell_with_its_tables(tiny_folder):
+    opened = open_model(tiny_folder)
+    prior = without_weights(opened.parts["prior"].load)
     assert isinstance(prior, DiffusionPrior)
     assert not holds(prior)
     assert not prior.embedding_std.is_meta
-    assert system.sizes == [16, 32]
+
+
+def test_an_upsampler_with_a_network_for_the_last_step_holds_one_at_a_time(tiny):
+    torch.manual_seed(0)
+    net = UnetConfig(in_channels=6, channels=8, multiples=(1,), blocks=1, norm="rms")
+    config = UpsamplerConfig(net=net, process=tiny.flow, low_size=8, high_size=16, last_step=True)
+    whole = Upsampler(config).eval().requires_grad_(False)
+    held, loaded = [], []
+
+    def load(only: str = "") -> nn.Module:
+        loaded.append(only)
+        fresh = Upsampler(config).requires_grad_(False)
+        fresh.load_state_dict(whole.state_dict())
+        return fresh
+
+    def prepare(network: nn.Module) -> nn.Module:
+        held.append(weakref.ref(network))
+        return network.eval()
+
+    split = load_in_turns(load, prepare)
+    assert isinstance(split, Upsampler)
+    x, label, low = torch.randn(1, 3, 16, 16), torch.tensor([500.0]), torch.zeros(1, 3, 8, 8)
+    for name in ("net", "net", "last_net", "net"):
+        made = split.predict(getattr(split, name), x, label, split.condition(low))
+        expected = whole.predict(getattr(whole, name), x, label, whole.condition(low))
+        assert torch.equal(made, expected)
+        assert sum(one() is not None for one in held) == 1
+    assert [name for name in loaded if name.endswith("net.")] == ["net.", "last_net.", "net."]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")

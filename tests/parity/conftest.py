@@ -29,7 +29,7 @@ from transformers import (
 )
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from unclip.checkpoints.opened import OpenModel
+from unclip.formats.opened import OpenModel
 
 # 13 and 4 image tokens: diffusers fails where the mask is as long as a level has pixels.
 CONTEXT, WIDTH, SIZE, LARGE = 13, 32, 16, 32

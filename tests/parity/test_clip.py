@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
-from unclip.models.clip import Clip, ClipConfig, TextConfig, VisionConfig
+from unclip.networks.clip import Clip, ClipConfig, TextConfig, VisionConfig
 
 END = 29
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

@@ -12,13 +12,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from unclip.checkpoints.convert import convert
-from unclip.checkpoints.foreign import recognise
-from unclip.checkpoints.manifest import ModelError
-from unclip.checkpoints.maps import clip as clip_map
-from unclip.checkpoints.maps.clip import MEAN, STD
-from unclip.checkpoints.opened import open_model
-from unclip.models.clip import Clip
+from unclip.errors import ModelError
+from unclip.formats.convert import convert
+from unclip.formats.key_maps import clip as clip_map
+from unclip.formats.key_maps.clip import MEAN, STD
+from unclip.formats.opened import open_model
+from unclip.formats.registry import recognise
+from unclip.networks.clip import Clip
 
 WIDTH, LAYERS, CONTEXT = 64, 2, 77
 MERGES = [("c", "a"), ("ca", "t</w>"), ("r", "e"), ("re", "d</w>")]
@@ -261,7 +261,7 @@ def clip_vocabulary() -> dict[str, int]:
 
 
 def test_openais_merges_number_tokens_as_transformers_does(merges):
-    from unclip.checkpoints.convert import openai_tokenizer
+    from unclip.formats.tokenizer import openai_tokenizer
 
     text = gzip.decompress(merges.read_bytes()).decode()
     ours = openai_tokenizer(text)

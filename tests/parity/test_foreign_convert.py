@@ -17,11 +17,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import unclip
-from unclip.checkpoints import convert as converting
-from unclip.checkpoints.convert import convert
-from unclip.checkpoints.manifest import ModelError, read_manifest
-from unclip.checkpoints.opened import open_model
-from unclip.checkpoints.unpickle import read, tensors
+from unclip.checkpoints.manifest import read_manifest
+from unclip.errors import ModelError
+from unclip.formats import convert as converting
+from unclip.formats import karlo_original
+from unclip.formats.convert import convert
+from unclip.formats.opened import open_model
+from unclip.formats.unpickle import read, tensors
 
 QUICK = {"prior_steps": 2, "steps": 2, "upsampler_steps": 2}
 
@@ -130,7 +132,7 @@ def test_pickles_are_read_in_a_process_of_their_own(tmp_path, monkeypatch):
     made = converting.unpickle(files, tmp_path)
     assert [load_file(made[file])["weight"].tolist() for file in files] == [[0.0, 0.0], [1.0, 1.0]]
     ((program, *words),) = ran
-    assert (program, words[:2]) == (sys.executable, ["-m", "unclip.checkpoints.unpickle"])
+    assert (program, words[:2]) == (sys.executable, ["-m", "unclip.formats.unpickle"])
 
 
 @pytest.mark.parametrize("written", ["what was pickled", "the model"])
@@ -218,7 +220,7 @@ def test_originals_need_one_file_of_each(tmp_path):
 
 def test_statistics_get_their_names(tmp_path):
     save_file({"0": torch.zeros(3), "1": torch.ones(3)}, tmp_path / "stats.safetensors")
-    named = load_file(converting._named_statistics(tmp_path / "stats.safetensors"))
+    named = load_file(karlo_original.named_statistics(tmp_path / "stats.safetensors"))
     assert {name: values.tolist() for name, values in named.items()} == {"mean": [0.0] * 3, "std": [1.0] * 3}
 
 
@@ -227,5 +229,5 @@ def test_what_is_there_is_not_overwritten(karlo_folder, tmp_path):
         convert(karlo_folder, tmp_path)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         convert(tmp_path / "nowhere", tmp_path / "out")
-    with pytest.raises(ModelError, match="no public format"):
+    with pytest.raises(ModelError, match="no known public format"):
         convert(tmp_path, tmp_path / "out")

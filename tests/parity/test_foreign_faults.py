@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import unclip
-from unclip.checkpoints.files import licence_of
-from unclip.checkpoints.foreign import recognise
-from unclip.checkpoints.manifest import ModelError
-from unclip.checkpoints.opened import open_model
+from unclip.errors import ModelError
+from unclip.formats.folder import licence_of
+from unclip.formats.opened import open_model
+from unclip.formats.registry import recognise
 
 
 @pytest.fixture
@@ -102,10 +102,10 @@ def test_json_that_is_none(folder):
 
 
 def test_an_unknown_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no model folder"):
+    with pytest.raises(FileNotFoundError, match="not a model folder"):
         unclip.load(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(FileNotFoundError, match="no public format"):
+    with pytest.raises(FileNotFoundError, match="no known public format"):
         unclip.load(tmp_path)
 
 
@@ -140,8 +140,8 @@ def test_a_hub_id_that_was_pulled(karlo_folder, tmp_path, monkeypatch):
     (home / "refs" / "main").write_text(revision)
     system = unclip.load("someone/karlo", device="cpu")
     assert system.name == "someone/karlo"
-    assert system.weights == unclip.load(karlo_folder, device="cpu").weights
-    assert set(system.parts) == {"clip", "prior", "decoder", "upsampler"}
+    assert system.digest == unclip.load(karlo_folder, device="cpu").digest
+    assert set(system.parts.names) == {"clip", "prior", "decoder", "upsampler"}
 
 
 def test_half_precision_where_there_is_no_other(folder, karlo_folder):
@@ -158,7 +158,7 @@ def test_parts_mix_where_they_fit(karlo_folder, variation_folder):
     whole = open_model(karlo_folder, parts={"clip": variation_folder})
     alone = open_model(karlo_folder)
     assert whole.name == "karlo + karlo-image-variations"
-    assert whole.weights != alone.weights
+    assert whole.digest != alone.digest
     assert alone.parts["clip"].config.towers == "text"
     assert whole.parts["clip"].config.towers == "both"
     clip = whole.parts["clip"].load()

@@ -13,8 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 import unclip
-from unclip.generate.stages import PromptTruncated
-from unclip.generate.system import System
+from unclip import Model
 
 # diffusers hands a torch tensor to np.array, which numpy 2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -31,13 +30,13 @@ class Last:
 
 
 @pytest.fixture(scope="module")
-def system(karlo_folder) -> System:
+def system(karlo_folder) -> Model:
     return unclip.load(karlo_folder, device="cpu")
 
 
-def ours(system: System, prompt: str, **given) -> Tensor:
+def ours(system: Model, prompt: str, **given) -> Tensor:
     last = Last()
-    system.generate(prompt, callback=last, **{"random": "diffusers"} | STEPS | given)
+    system.generate(prompt, on_progress=last, **{"random": "diffusers"} | STEPS | given)
     return last.pixels
 
 
@@ -87,10 +86,10 @@ def test_several_pictures_have_their_own_generators_there(system, karlo_pipeline
         seed=5,
         random="diffusers",
         batch_size=2,
-        callback=lambda at: drawn.append(at.x0),
+        on_progress=lambda at: drawn.append(at.x0),
         **STEPS,
     )
-    generators = [torch.Generator().manual_seed(picture.recipe["seed"]) for picture in made]
+    generators = [torch.Generator().manual_seed(picture.seed) for picture in made]
     with lifted(karlo_pipeline, ["prior_scheduler", "decoder_scheduler", "super_res_scheduler"]):
         images = karlo_pipeline(
             prompts, prior_num_inference_steps=4, generator=generators, output_type="np", **THEIR_STEPS
@@ -113,16 +112,18 @@ def test_variations(variation_folder, variation_pipeline, lifted, same_tables, s
     expected = torch.from_numpy(expected).permute(0, 3, 1, 2) * 2 - 1
     system, last = unclip.load(variation_folder, device="cpu"), Last()
     knobs = {name: STEPS[name] for name in ("steps", "upsampler_steps")}
-    system.vary(picture, n=1, seed=3, random="diffusers", callback=last, **knobs)
+    system.vary(picture, n=1, seed=3, random="diffusers", on_progress=last, **knobs)
     assert (last.pixels.clamp(-1, 1) - expected).abs().max() < (1e-5 if same_tables else 2e-3)
 
 
 def test_several_prompts_and_the_best_of_several_embeddings(system):
     """One call draws what single calls with the recorded seeds draw; the first of the candidates is the only one's."""
     together = system.generate(["a red cat", "a dog"], n=2, seed=3, candidates=3, **STEPS)
-    assert [picture.recipe["prompt"] for picture in together] == ["a red cat"] * 2 + ["a dog"] * 2
+    assert [picture.provenance["request"]["prompt"] for picture in together] == ["a red cat"] * 2 + [
+        "a dog"
+    ] * 2
     for picture in together[1:3]:
-        given = picture.recipe["prompt"], picture.recipe["seed"]
+        given = picture.provenance["request"]["prompt"], picture.seed
         (alone,) = system.generate(given[0], seed=given[1], candidates=3, **STEPS)
         assert alone.image.tobytes() == picture.image.tobytes()
     text = system.embed_text("a red cat")
@@ -136,9 +137,10 @@ def test_several_prompts_and_the_best_of_several_embeddings(system):
 
 
 def test_a_prompt_beyond_what_the_tower_reads_is_told(system):
-    with pytest.warns(PromptTruncated, match=r"has 15 tokens, the model reads the first 11"):
-        (picture,) = system.generate("cat " * 15, seed=1, **STEPS)
-    assert picture.recipe["prompt_truncated"] is True
+    (picture,) = system.generate("cat " * 15, seed=1, **STEPS)
+    (warning,) = picture.warnings
+    assert "has 15 tokens, the model reads the first 11" in warning
+    assert picture.provenance["warnings"] == [warning]
 
 
 def test_one_step_works(system):
@@ -168,8 +170,8 @@ def test_a_negative_prompt_takes_the_place_of_the_empty_one(system, karlo_pipeli
 
 def test_an_exclamation_mark_is_read(system, karlo_pipeline):
     """Karlo's folder pads with "!", and its tokenizer then takes the prompt's own for padding."""
-    tokens = system.tokenizer.encode(["a cat!"])[0]
-    names = system.tokenizer.backend.token_to_id("!</w>")
+    tokens = system.parts.tokenizer.encode(["a cat!"])[0]
+    names = system.parts.tokenizer.backend.token_to_id("!</w>")
     assert names in tokens.tolist()
     assert names not in karlo_pipeline.tokenizer("a cat!").input_ids
 

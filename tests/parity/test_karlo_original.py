@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import unclip
-from unclip.checkpoints import convert as converting
-from unclip.checkpoints.convert import convert
-from unclip.checkpoints.files import find_tokenizer, open_weights
 from unclip.checkpoints.manifest import read_manifest
-from unclip.checkpoints.maps import karlo_original
+from unclip.formats import karlo_original
+from unclip.formats.convert import convert
+from unclip.formats.tokenizer import find_tokenizer
+from unclip.formats.weights import open_weights
 
 # diffusers hands a torch tensor to np.array, which numpy 2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -250,7 +250,7 @@ def test_every_table_goes_back(original, small, tmp_path):
         held = torch.load(file)
         held = held.get("state_dict", held) if isinstance(held, dict) else dict(zip("01", held))
         save_file(held, files.setdefault(name, tmp_path / f"{name}.safetensors"))
-    found = converting.original_karlo(original, files, find_tokenizer(original))
+    found = karlo_original.open_files(original, files, find_tokenizer(original))
     assert set(found.parts) == {"clip", "prior", "decoder", "upsampler"}
     for part in found.parts.values():
         back = part.table.to_theirs(part.load().state_dict())
@@ -265,7 +265,7 @@ def test_the_converted_folder_draws_as_diffusers_does(original, original_parts, 
     folder = convert(original, tmp_path / "ours", tokenizer=original / "tokenizer")
     assert read_manifest(folder).licence == "creativeml-openrail-m"
     system = unclip.load(folder, device="cpu")
-    assert system.clip.config.towers == "both"
+    assert system.parts.config("clip").towers == "both"
     with lifted(pipeline, ["prior_scheduler", "decoder_scheduler", "super_res_scheduler"]):
         images = pipeline(
             "a red cat",
@@ -284,7 +284,7 @@ def test_the_converted_folder_draws_as_diffusers_does(original, original_parts, 
         prior_steps=4,
         steps=4,
         upsampler_steps=3,
-        callback=lambda progress: drawn.append(progress.x0),
+        on_progress=lambda progress: drawn.append(progress.x0),
     )
     assert expected.std() > 0.1
     assert (drawn[-1].clamp(-1, 1) - expected).abs().max() < 1e-5

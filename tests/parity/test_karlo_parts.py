@@ -4,17 +4,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from unclip.checkpoints.files import open_weights
-from unclip.checkpoints.foreign import Foreign, recognise
-from unclip.models.decoder import DecoderCondition
-from unclip.models.prior_diffusion import PriorCondition
-from unclip.models.upsampler import UpsamplerCondition
+from unclip.formats.public import PublicModel
+from unclip.formats.registry import recognise
+from unclip.formats.weights import open_weights
+from unclip.networks.clip import TextEncoding
+from unclip.networks.decoder import DecoderCondition
+from unclip.networks.prior_diffusion import PriorCondition
+from unclip.networks.upsampler import UpsamplerCondition
 
 PROMPTS = ["a red cat", "a dog, a red dog and many more dogs than it reads", ""]
 
 
 @pytest.fixture(scope="module")
-def karlo(karlo_folder) -> Foreign:
+def karlo(karlo_folder) -> PublicModel:
     found = recognise(karlo_folder)
     assert found is not None
     return found
@@ -117,21 +119,26 @@ def test_decoder(karlo, karlo_parts, texts):
     expected = karlo_parts["decoder"](x, label, context, class_labels=vector, attention_mask=mask).sample
     decoder = karlo.parts["decoder"].load()
     keep = torch.tensor([True, True, False])
-    # The dropped caption's tokens are another's: they must not be read.
-    tokens = texts["tokens"][[0, 1, 0]]
-    encoded = decoder.encode(DecoderCondition(z, tokens, keep_image=keep, keep_caption=keep))
+    # The dropped caption's encoding is another's: it must not be read.
+    text, empty = (
+        TextEncoding(*(texts[name][rows] for name in ("embedding", "states", "mask")))
+        for rows in ([0, 1, 0], [2])
+    )
+    given = DecoderCondition(z, None, keep_image=keep, keep_caption=keep, text=text, empty=empty)
+    encoded = decoder.encode(given)
     agree(decoder(x, label, encoded), expected)
     unmasked = karlo_parts["decoder"](x, label, context, class_labels=vector).sample
     assert (unmasked - expected).abs().max() > 1e-3
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("net", "name"), [("forward", "super_res_first"), ("last", "super_res_last")])
+@pytest.mark.parametrize(("net", "name"), [("net", "super_res_first"), ("last_net", "super_res_last")])
 def test_upsampler(karlo, karlo_parts, net, name):
     x, low, label = drawn(2, 3, 32, 32), drawn(2, 3, 32, 32, seed=1), torch.tensor([832.0, 0.0])
     expected = karlo_parts[name](torch.cat([x, low], dim=1), label).sample
     upsampler = karlo.parts["upsampler"].load()
-    agree(getattr(upsampler, net)(x, label, UpsamplerCondition(low, torch.zeros(2))), expected)
+    prediction = upsampler.predict(getattr(upsampler, net), x, label, UpsamplerCondition(low, torch.zeros(2)))
+    agree(prediction, expected)
 
 
 def test_what_the_folder_says(karlo):

@@ -5,16 +5,16 @@ import pytest
 import torch
 
 import unclip
+from unclip import Model
 from unclip.generate.offload import InTurn
-from unclip.generate.system import System
-from unclip.models.inference import pack
-from unclip.models.upsampler import Upsampler
+from unclip.networks.inference import prepack
+from unclip.networks.upsampler import Upsampler
 from unclip.nn.packed import can_pack
 
 STEPS = {"prior_steps": 3, "steps": 3, "upsampler_steps": 3}
 
 
-def pixels(system: System) -> np.ndarray:
+def pixels(system: Model) -> np.ndarray:
     (picture,) = system.generate("a red cat", seed=5, **STEPS)
     return np.asarray(picture.image)
 
@@ -24,15 +24,12 @@ def test_offload_draws_the_same_with_one_net_of_the_upsampler_at_a_time(karlo_fo
     expected = pixels(unclip.load(karlo_folder, device="cpu", dtype=dtype))
     system = unclip.load(karlo_folder, device="cpu", dtype=dtype, offload=True)
     assert np.array_equal(pixels(system), expected)
-    (upsampler,) = system.upsamplers
-    with system.precision(upsampler):
+    with system.parts.lend("upsampler", Upsampler) as upsampler:
         first, last = upsampler.net, upsampler.last_net
         assert isinstance(first, InTurn)
         assert isinstance(last, InTurn)
         # One slot for both: whichever is called last is the one that is held.
         assert first._slot is last._slot
-    assert isinstance(upsampler, Upsampler)
-    assert not isinstance(upsampler.net, InTurn)
 
 
 @pytest.mark.skipif(not can_pack(), reason="no bfloat16 kernels")
@@ -47,8 +44,7 @@ def test_nets_in_bfloat16_are_as_exact_as_diffusers(karlo_folder, karlo_parts):
     half.load_state_dict(theirs.state_dict())
     rough = half.bfloat16()(sample=x.bfloat16(), timestep=time).sample.float()
     system = unclip.load(karlo_folder, device="cpu", dtype="bfloat16")
-    (upsampler,) = system.upsamplers
-    pack(upsampler)  # already packed: nothing more to do
-    with system.precision(upsampler):
+    with system.parts.lend("upsampler", Upsampler) as upsampler:
+        prepack(upsampler)  # already done: nothing more to do
         ours = upsampler.net(x, time)
     assert 0 < (ours - exact).norm() < 1.1 * (rough - exact).norm()

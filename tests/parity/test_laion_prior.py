@@ -12,16 +12,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import unclip
-from unclip.checkpoints.convert import convert
 from unclip.checkpoints.io import build
-from unclip.checkpoints.manifest import ModelError
-from unclip.checkpoints.maps import laion
-from unclip.checkpoints.opened import open_model
-from unclip.checkpoints.pull import kind_of_folder, needed
 from unclip.diffusion.samplers import sample
-from unclip.generate.stages import prior_condition, read_captions
-from unclip.models.prior_diffusion import PriorCondition
-from unclip.models.prior_laion import LaionPrior, LaionPriorConfig
+from unclip.errors import ModelError
+from unclip.formats import laion
+from unclip.formats.convert import convert
+from unclip.formats.opened import open_model
+from unclip.formats.pull import needed
+from unclip.formats.registry import format_name
+from unclip.networks.clip import Clip
+from unclip.networks.prior_diffusion import PriorCondition
+from unclip.networks.prior_laion import LaionPrior, LaionPriorConfig
+from unclip.stages.prior import prior_condition, sample_diffusion_prior
+from unclip.stages.text import read_captions
 
 HERE = Path(__file__).parent
 
@@ -112,7 +115,9 @@ def test_samples():
     first = PriorCondition(
         all_three.text_embedding[:1], all_three.text_states[:1], all_three.text_mask[:1], all_three.keep[:1]
     )
-    drawn = sample(prior.sample_steps(first, Recorded(asked["noise"]), steps=25))
+    drawn = sample(
+        sample_diffusion_prior(prior, first, Recorded(asked["noise"]), steps=25, sampler="ddpm", guidance=1.0)
+    )
     expected = asked["sample"]
     assert expected.norm() > 0.5
     torch.testing.assert_close(prior.unstandardise(drawn), expected, atol=1e-5, rtol=0)
@@ -214,7 +219,7 @@ def test_what_a_trainer_saved_is_converted(repository, converted):
     _, prior = repository
     opened = open_model(converted, check=True)
     assert (opened.licence, opened.space().name) == ("mit", "OpenAI CLIP ViT-L/14")
-    assert opened.defaults["prior_steps"] == 64
+    assert opened.defaults.prior.steps == 64
     loaded = opened.parts["prior"].load()
     assert loaded.config == prior.config
     assert all(torch.equal(weight, prior.state_dict()[name]) for name, weight in loaded.state_dict().items())
@@ -225,15 +230,17 @@ def test_what_a_trainer_saved_is_converted(repository, converted):
 @torch.no_grad()
 def test_in_karlos_place(converted, karlo_folder, variation_folder):
     system = unclip.load(karlo_folder, prior=converted, device="cpu")
-    assert (system.defaults.prior_steps, system.defaults.candidates) == (64, 2)
+    assert (system.defaults.prior.steps, system.defaults.prior.candidates) == (64, 2)
     # Karlo's embeddings are not of unit length: what their mean and deviation tell is the length that is given.
     statistics = open_model(karlo_folder).parts["prior"].load()
     length = (statistics.embedding_mean**2 + statistics.embedding_std**2).sum().sqrt()
-    captions = read_captions(system.clip, system.tokenizer, ["a red cat"], system.device)
-    condition = prior_condition(captions)
+    with system.parts.lend("clip", Clip) as clip:
+        captions = read_captions(clip, system.parts.tokenizer, ["a red cat"], system.device)
+    condition = prior_condition(captions, 1)
     x, label = torch.randn(1, 32, generator=torch.Generator().manual_seed(0)), torch.tensor([500.0])
-    answer = system.prior(x, label, condition)
-    torch.testing.assert_close(system.prior.unstandardise(answer), answer * length / 32**0.5)
+    with system.parts.lend("prior", LaionPrior) as prior:
+        answer = prior(x, label, condition)
+        torch.testing.assert_close(prior.unstandardise(answer), answer * length / 32**0.5)
     (picture,) = system.generate(
         "a red cat", seed=1, prior_steps=3, steps=2, upsampler_steps=1, prior_guidance=2.0
     )
@@ -272,7 +279,7 @@ def test_an_early_layout_is_told_from_the_weights(repository, tmp_path):
 
 def test_what_is_pulled(repository):
     root, _ = repository
-    assert kind_of_folder(root) == kind_of_folder(root / "prior") == "laion prior"
+    assert format_name(root) == format_name(root / "prior") == "laion prior"
     files = [
         "README.md",
         "decoder/latest.pth",

@@ -5,7 +5,7 @@ import torch
 from diffusers import PriorTransformer
 from torch import Tensor
 
-from unclip.models.prior_diffusion import DiffusionPrior, DiffusionPriorConfig, PriorCondition
+from unclip.networks.prior_diffusion import DiffusionPrior, DiffusionPriorConfig, PriorCondition
 
 RENAMED = {
     "time_embedding.": "label.",

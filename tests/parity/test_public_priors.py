@@ -11,25 +11,27 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import unclip
-from unclip.checkpoints.convert import convert
-from unclip.checkpoints.foreign import recognise
-from unclip.checkpoints.manifest import ModelError
-from unclip.checkpoints.opened import open_model
-from unclip.generate.progress import Reporter
-from unclip.generate.stages import read_captions, seeds_of
-from unclip.generate.system import System
-from unclip.generate.text_to_image import embed
+from unclip import Model
+from unclip.errors import ModelError
+from unclip.formats.convert import convert
+from unclip.formats.opened import open_model
+from unclip.formats.registry import recognise
+from unclip.generate.session import Session
+from unclip.stages.sampling import sampling
 
 # diffusers hands a torch tensor to np.array, which numpy 2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
+def session(model: Model, **given) -> Session:
+    return Session(model.parts, sampling(random="diffusers", **given).over(model.defaults), seed=0)
+
+
 @torch.no_grad()
-def embedding(system: System, prompt: str, seed: int, **given) -> Tensor:
-    """The image embedding that the system would draw."""
-    settings = system.defaults.with_given(random="diffusers", **given)
-    captions = read_captions(system.clip, system.tokenizer, [prompt], system.device)
-    found = embed(system, captions, seeds_of([seed], settings), settings, Reporter(None, 100, 1))
+def embedding(model: Model, prompt: str, seed: int, **given) -> Tensor:
+    """The image embedding that the model would decode."""
+    call = session(model, **given)
+    found = call.sample_prior(call.captions([prompt]), call.seeds([seed]))
     assert found is not None
     return found
 
@@ -56,7 +58,7 @@ def kandinsky(karlo_parts, request) -> KandinskyPriorPipeline | KandinskyV22Prio
 def test_kandinskys_prior(kandinsky, karlo_folder, tmp_path, lifted, same_model):
     kandinsky.save_pretrained(tmp_path / "kandinsky")
     system = unclip.load(tmp_path / "kandinsky", device="cpu")
-    assert system.prior.config.clip_range == 10.0
+    assert system.parts.config("prior").clip_range == 10.0
     generator = torch.Generator().manual_seed(3)
     asked = {"num_inference_steps": 4, "guidance_scale": 3.0}
     expected = kandinsky("a red cat", generator=generator, **asked).image_embeds
@@ -119,12 +121,9 @@ def eclipse_prior(karlo_parts, tmp_path_factory) -> tuple[PriorTransformer, Path
 def test_eclipse_in_karlos_place(eclipse_prior, karlo_folder):
     reference, folder = eclipse_prior
     system = unclip.load(karlo_folder, parts={"prior": folder}, device="cpu")
-    assert (system.defaults.prior_steps, system.defaults.prior_guidance, system.defaults.guidance) == (
-        1,
-        1.0,
-        8.0,
-    )
-    text = read_captions(system.clip, system.tokenizer, ["a red cat"], system.device).encoding
+    defaults = system.defaults
+    assert (defaults.prior.steps, defaults.prior.guidance, defaults.decoder.guidance) == (1, 1.0, 8.0)
+    text = session(system).captions(["a red cat"]).encoding
     noise = torch.randn(1, 32, generator=torch.Generator().manual_seed(5))
     expected = eclipse(reference, noise, *text)
     torch.testing.assert_close(embedding(system, "a red cat", 5), expected, atol=1e-5, rtol=0)

@@ -20,7 +20,7 @@ from unclip.diffusion.guidance import classifier_free, clip
 from unclip.diffusion.noise import NoiseTable
 from unclip.diffusion.parametrization import Parametrization, Preconditioned, Process, ProcessConfig
 from unclip.diffusion.paths import start
-from unclip.diffusion.samplers import ancestral, dpmpp_2m, dpmpp_2m_sde, euler, heun, sample
+from unclip.diffusion.samplers import ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, heun, sample
 
 # diffusers hands a torch tensor to np.array, which numpy 2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -153,8 +153,8 @@ def test_ddpm(prediction: str, schedule: str, theirs: str, ours: str, control: s
     sigmas = grids.leading(model.process.table, 20)
     z, x = start_of(sigmas)
     reference = their_sample(scheduler, model, z, generator=GeneratorNoise(1).generator)
-    mine = sample(ancestral(model.bind(None), x, sigmas, noise=GeneratorNoise(1), variance=ours))
-    other = sample(ancestral(model.bind(None), x, sigmas, noise=GeneratorNoise(1), variance=control))
+    mine = sample(ddpm(model.bind(None), x, sigmas, noise=GeneratorNoise(1), variance=ours))
+    other = sample(ddpm(model.bind(None), x, sigmas, noise=GeneratorNoise(1), variance=control))
     agree(mine, reference, other)
 
 
@@ -175,8 +175,8 @@ def test_ddim(prediction: str, spacing: str, eta: float) -> None:
     sigmas = getattr(grids, spacing)(model.process.table, 20)
     z, x = start_of(sigmas)
     reference = their_sample(scheduler, model, z, eta=eta, generator=GeneratorNoise(2).generator)
-    mine = sample(euler(model.bind(None), x, sigmas, noise=GeneratorNoise(2), eta=eta))
-    other = sample(euler(model.bind(None), x, sigmas, noise=GeneratorNoise(2), eta=eta + 0.2))
+    mine = sample(ddim(model.bind(None), x, sigmas, noise=GeneratorNoise(2), eta=eta))
+    other = sample(ddim(model.bind(None), x, sigmas, noise=GeneratorNoise(2), eta=eta + 0.2))
     agree(mine, reference, other)
 
 
@@ -194,8 +194,8 @@ def test_ddim_in_float32_as_it_comes(prediction: str) -> None:
     sigmas = grids.leading(model.process.table, 20)
     z, x = start_of(sigmas, torch.float32)
     reference = their_sample(scheduler, model, z)
-    mine = sample(euler(model.bind(None), x, sigmas))
-    other = sample(euler(model.bind(None), x, grids.trailing(model.process.table, 20)))
+    mine = sample(ddim(model.bind(None), x, sigmas))
+    other = sample(ddim(model.bind(None), x, grids.trailing(model.process.table, 20)))
     assert mine.dtype == torch.float32
     agree(mine, reference, other, tolerance=1e-5)
 
@@ -226,7 +226,7 @@ def test_unclip(prediction: str, theirs: str, ours: str, steps: int, limit: floa
 
     def draw(limit: float) -> Tensor:
         denoise = clip(model.bind(None), -limit, limit)
-        return sample(ancestral(denoise, x, sigmas, noise=GeneratorNoise(3), variance=ours))
+        return sample(ddpm(denoise, x, sigmas, noise=GeneratorNoise(3), variance=ours))
 
     agree(draw(limit), reference, draw(0.5))
 
@@ -245,12 +245,13 @@ def test_heun(prediction: str) -> None:
     x = z * sigmas[0]
     reference = their_sample(scheduler, model, x)
     mine = sample(heun(model.bind(None), x, sigmas))
-    other = sample(euler(model.bind(None), x, sigmas))
+    other = sample(ddim(model.bind(None), x, sigmas))
     agree(mine, reference, other, tolerance=1e-5)
 
 
 def edm_network(x: Tensor, label: Tensor, condition: object = None) -> Tensor:
-    return estimate(x, 40 * label.to(x.dtype).reshape(-1, 1, 1, 1))
+    """A network of labels in timestep units: 1000 c_noise."""
+    return estimate(x, 0.04 * label.to(x.dtype).reshape(-1, 1, 1, 1))
 
 
 def test_edm_euler() -> None:
@@ -262,11 +263,11 @@ def test_edm_euler() -> None:
     reference = x = 80 * z.float()
     for t in scheduler.timesteps:
         scaled = scheduler.scale_model_input(reference, t)
-        reference = scheduler.step(edm_network(scaled, t.expand(len(z))), t, reference).prev_sample
+        reference = scheduler.step(edm_network(scaled, 1000 * t.expand(len(z))), t, reference).prev_sample
     sigmas = model.process.grid(20)
     assert torch.allclose(sigmas, scheduler.sigmas, rtol=1e-6)
-    mine = sample(euler(model.bind(None), x, sigmas))
-    other = sample(euler(model.bind(None), x, grids.karras(0.002, 80.0, 20, rho=5.0)))
+    mine = sample(ddim(model.bind(None), x, sigmas))
+    other = sample(ddim(model.bind(None), x, grids.karras(0.002, 80.0, 20, rho=5.0)))
     agree(mine, reference, other, tolerance=1e-5)
 
 
@@ -348,10 +349,10 @@ def test_edm_dpm_solver(steps: int) -> None:
     reference = x = 80 * z
     for t in scheduler.timesteps:
         scaled = scheduler.scale_model_input(reference, t)
-        reference = scheduler.step(edm_network(scaled, t.expand(len(z))), t, reference).prev_sample
+        reference = scheduler.step(edm_network(scaled, 1000 * t.expand(len(z))), t, reference).prev_sample
     sigmas = scheduler.sigmas
     mine = sample(dpmpp_2m(model.bind(None), x, sigmas))
-    agree(mine, reference, sample(euler(model.bind(None), x, sigmas)), tolerance=1e-5)
+    agree(mine, reference, sample(ddim(model.bind(None), x, sigmas)), tolerance=1e-5)
 
 
 def test_guided_denoiser_against_guided_outputs() -> None:

@@ -11,13 +11,13 @@ from diffusers import PriorTransformer
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from unclip.checkpoints.convert import convert
-from unclip.checkpoints.foreign import recognise
-from unclip.checkpoints.manifest import ModelError
-from unclip.checkpoints.maps import clip as clip_map
-from unclip.checkpoints.opened import open_model
-from unclip.models.clip import Clip
-from unclip.models.prior_diffusion import DiffusionPrior
+from unclip.errors import ModelError
+from unclip.formats.convert import convert
+from unclip.formats.key_maps import clip as clip_map
+from unclip.formats.opened import open_model
+from unclip.formats.registry import recognise
+from unclip.networks.clip import Clip
+from unclip.networks.prior_diffusion import DiffusionPrior
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
 from torch import Tensor
 
-from unclip.checkpoints.maps.unet import TABLE
-from unclip.models.unet import Unet, UnetConfig
+from unclip.formats.key_maps.unet import TABLE
+from unclip.networks.unet import Unet, UnetConfig
 
 LEVELS: dict[str, Any] = {"multiples": (1, 2, 3, 4), "channels": 16, "groups": 8}
 CHANNELS = (16, 32, 48, 64)

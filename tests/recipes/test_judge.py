@@ -3,15 +3,16 @@
 import pytest
 
 from unclip import recipes
-from unclip.data.artwork_plan import SPLITS
-from unclip.models.clip import Clip, ClipConfig
+from unclip.datasets.artwork.plan import SPLITS
+from unclip.networks.clip import Clip
 from unclip.recipes import judge
+from unclip.train.tasks.clip import ClipTraining
 
 
 def test_judge_differs_from_the_artwork_clip():
     own, other = recipes.get("artwork", "clip"), recipes.get("judge", "clip")
-    assert isinstance(own.model, ClipConfig)
-    assert isinstance(other.model, ClipConfig)
+    assert isinstance(own, ClipTraining)
+    assert isinstance(other, ClipTraining)
     assert other.seed != own.seed
     assert other.vocabulary != own.vocabulary
     for name in ("patch", "width", "pool"):

@@ -7,9 +7,9 @@ import pytest
 
 import unclip
 from unclip import recipes
-from unclip.config import from_dict, to_dict
-from unclip.generate.settings import Settings
-from unclip.train.config import TrainConfig
+from unclip.config import to_dict
+from unclip.stages.sampling import DEFAULTS
+from unclip.train.config import read_config
 
 ALL = [(recipe, stage) for recipe, stages in recipes.RECIPES.items() for stage in stages]
 
@@ -18,7 +18,7 @@ ALL = [(recipe, stage) for recipe, stages in recipes.RECIPES.items() for stage i
 def test_recipes_are_json(recipe, stage):
     config = recipes.get(recipe, stage)
     assert (config.recipe, config.stage) == (recipe, stage)
-    assert from_dict(TrainConfig, json.loads(json.dumps(to_dict(config)))) == config
+    assert read_config(json.loads(json.dumps(to_dict(config)))) == config
 
 
 @pytest.mark.parametrize("recipe", ["artwork", "artwork_gpu", "tiny"])
@@ -32,11 +32,13 @@ def test_whole_chains(recipe):
 
 def test_a_chain_of_two_decoders(tmp_path):
     """The second begins with the first one's weights, and only it is a part of the model."""
-    found = recipes.chain("artwork_gpu", tmp_path)
+    chain = recipes.chain("artwork_gpu", tmp_path, keep_best=True)
+    found = chain.stages
     coarse, fine = found["decoder_coarse"][0], found["decoder"][0]
     assert fine.init == str(tmp_path / "decoder_coarse" / "model")
     assert replace(coarse.model.net, patch=fine.model.net.patch) == fine.model.net
-    assert "decoder_coarse" in recipes.beside("artwork_gpu")
+    assert set(chain.beside) == {"judge", "decoder_coarse"}
+    assert {config.keep for config, _ in found.values()} == {"last"}
     assert sum(share for _, share in found.values()) == pytest.approx(1)
 
 
@@ -46,13 +48,13 @@ def test_the_bundled_model_is_sampled_as_its_recipe_says():
 
 def test_the_papers_model_is_sampled_as_the_paper_says():
     """Table 3: 64, 250, 27 and 15 steps."""
-    settings = recipes.sampling("dalle2")
-    steps = (settings.prior_steps, settings.steps, settings.upsampler_steps, settings.second_upsampler_steps)
-    assert steps == (64, 250, 27, 15)
+    sampling = recipes.sampling("dalle2")
+    steps = [one.steps for one in (sampling.prior, sampling.decoder, *sampling.upsamplers)]
+    assert steps == [64, 250, 27, 15]
 
 
 def test_a_recipe_that_chose_nothing_is_sampled_as_any_model():
-    assert recipes.sampling("tiny") == Settings()
+    assert recipes.sampling("tiny") == DEFAULTS
 
 
 def test_what_there_is_is_named():

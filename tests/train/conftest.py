@@ -10,8 +10,8 @@ from unclip import recipes
 from unclip.config import override
 from unclip.train.config import TrainConfig
 from unclip.train.loop import Run, train
-from unclip.train.objectives import build_objective
 from unclip.train.run_folder import RunFolder
+from unclip.train.task import build_task
 
 CPU = torch.device("cpu")
 
@@ -72,4 +72,4 @@ def changes(stage: str, out: Path, decoded: Path, *further: str) -> list[str]:
 @pytest.fixture
 def begin() -> Callable[[TrainConfig], Run]:
     """`begin(config)`: a run at its start, or where its newest checkpoint is."""
-    return lambda config: Run(config, build_objective(config, CPU), CPU, RunFolder(config))
+    return lambda config: Run(config, build_task(config, CPU), CPU, RunFolder(config))

@@ -14,8 +14,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from unclip.config import from_dict
-from unclip.train.config import TrainConfig
+from unclip.train.config import TrainConfig, read_config
 from unclip.train.loop import train
 
 
@@ -51,5 +50,5 @@ def trained(config: TrainConfig, moment: int) -> int:
 
 
 if __name__ == "__main__":
-    chosen = from_dict(TrainConfig, json.loads(Path(sys.argv[1]).read_text()))
+    chosen = read_config(json.loads(Path(sys.argv[1]).read_text()))
     sys.stdout.write(json.dumps(statuses(chosen, [int(moment) for moment in sys.argv[2:]])))

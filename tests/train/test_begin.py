@@ -7,14 +7,19 @@ from unclip.checkpoints.io import load_model
 from unclip.train.loop import train
 
 
+def plain(weights):
+    """Weights by the names of the network alone."""
+    return {name.removeprefix("network."): weight for name, weight in weights.items()}
+
+
 def test_a_run_begins_with_another_runs_weights_and_average(small, begin, tmp_path):
     first = train(small("upsampler"), device="cpu")
     expected = load_model(first)["upsampler"].state_dict()
     run = begin(small("upsampler", f"init={first}", f"out={tmp_path}/second"))
-    for state in (run.state.model.state_dict(), run.state.ema.state_dict()):
+    for state in (run.task.network.state_dict(), plain(run.state.ema.state_dict())):
         torch.testing.assert_close(dict(state), dict(expected), rtol=0, atol=0)
     run.step()
-    learned = run.state.model.state_dict()
+    learned = run.task.network.state_dict()
     assert any(not torch.equal(learned[name], expected[name]) for name in expected)
 
 
@@ -32,7 +37,7 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint_not_from_where_it_began(
 def test_clip_keeps_the_tokenizer_that_its_weights_were_trained_with(small, begin, clip_run):
     # Learned from the captions anew, it would have another size.
     run = begin(small("clip", f"init={clip_run / 'model'}", "vocabulary=530"))
-    assert run.objective.tokenizer_json == (clip_run / "model" / "tokenizer.json").read_text(encoding="utf-8")
+    assert run.batches.tokenizer_json == (clip_run / "model" / "tokenizer.json").read_text(encoding="utf-8")
 
 
 def test_weights_of_another_size_or_stage_are_told(small, begin, tmp_path):
@@ -43,5 +48,5 @@ def test_weights_of_another_size_or_stage_are_told(small, begin, tmp_path):
         begin(small("upsampler", f"init={first}", "model.net.channels=16", f"out={tmp_path}/wider"))
     with pytest.raises(ValueError, match="holds upsampler but no decoder"):
         begin(small("decoder", f"init={first}"))
-    with pytest.raises(FileNotFoundError, match="nothing is no model folder"):
+    with pytest.raises(FileNotFoundError, match="nothing is not a model folder"):
         begin(small("upsampler", f"init={tmp_path / 'nothing'}", f"out={tmp_path}/other"))

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from unclip.config import from_dict, override
+from unclip.config import override
 from unclip.train import budget
 from unclip.train.budget import BudgetSpent, Costs, fitted, train_all, train_within
-from unclip.train.config import TrainConfig
+from unclip.train.config import TrainConfig, read_config
 from unclip.train.interrupt import Interrupted
 from unclip.train.loop import Run, train
 from unclip.train.optim import schedule
@@ -51,7 +51,7 @@ def clock(monkeypatch) -> Clock:
 
 
 def settled(config: TrainConfig) -> TrainConfig:
-    return from_dict(TrainConfig, json.loads((Path(config.out) / "config.json").read_text()))
+    return read_config(json.loads((Path(config.out) / "config.json").read_text()))
 
 
 def digest(config: TrainConfig) -> str:
@@ -125,12 +125,12 @@ def test_a_machine_that_slows_down_gets_a_shorter_run(small, clock, monkeypatch,
 
 def test_a_run_that_is_late_still_lets_its_rate_fall(small):
     config = small("clip", "samples=1000", "batch=10", "optimizer.decay=0.3", "optimizer.warmup=0.1")
-    late = budget.settled_again(config, 700, 0)
+    late = budget.adjusted_length(config, 700, 0)
     assert (late.samples, late.optimizer.warmup) == (770, pytest.approx(100 / 770))
     assert schedule(late.optimizer, 700 / 770) == pytest.approx(1.0)
     assert schedule(late.optimizer, 735 / 770) == pytest.approx(0.5)
-    assert budget.settled_again(config, 700, 310) is config
-    assert budget.settled_again(config, 700, 500).samples == 1200
+    assert budget.adjusted_length(config, 700, 310) is config
+    assert budget.adjusted_length(config, 700, 500).samples == 1200
 
 
 def test_a_stop_while_measuring_leaves_nothing(small, clock, monkeypatch):

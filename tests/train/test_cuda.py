@@ -8,8 +8,8 @@ import torch
 from unclip.checkpoints.io import load_model
 from unclip.config import override
 from unclip.train.loop import Run, train
-from unclip.train.objectives import build_objective
 from unclip.train.run_folder import RunFolder
+from unclip.train.task import build_task
 
 
 @pytest.mark.gpu
@@ -29,10 +29,10 @@ def test_pictures_stay_in_device_memory_and_runs_go_on(small, tmp_path):
 
     def begin(out: str) -> Run:
         changed = override(config, [f"out={tmp_path / out}"])
-        return Run(changed, build_objective(changed, device), device, RunFolder(changed))
+        return Run(changed, build_task(changed, device), device, RunFolder(changed))
 
     whole, first = begin("whole"), begin("killed")
-    assert whole.objective.train.pictures_between(0, 4).device.type == "cuda"
+    assert whole.batches.train.pictures_between(0, 4).device.type == "cuda"
     losses = [whole.step()["loss"] for _ in range(4)]
     again = [first.step()["loss"] for _ in range(2)]
     first._save()

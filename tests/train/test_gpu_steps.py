@@ -7,35 +7,41 @@ import pytest
 import torch
 
 from unclip.data.order import Order
-from unclip.models.patch_transformer import ModulatedBlock, PatchTransformerConfig
+from unclip.networks.patch_transformer import ModulatedBlock, PatchTransformerConfig
 from unclip.rng import Noise
 from unclip.train.begin import on_smaller_patches
-from unclip.train.objective import ByBlock
-from unclip.train.objectives import build_objective
 from unclip.train.optim import StackedMuon, stacked_step
 from unclip.train.source import shifted, squares_at
+from unclip.train.task import ByBlock, build_task
+
+
+def tensors(batch) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
 
 
 @pytest.mark.parametrize("stage", ["clip", "prior", "decoder"])
-def test_captions_chosen_on_the_device_give_the_same_loss(small, stage):
-    objective = build_objective(small(stage), torch.device("cpu"))
+def test_captions_chosen_on_the_device_give_the_same_batch(small, stage):
+    batches = build_task(small(stage), torch.device("cpu")).batches
     numbers = np.arange(3, 11)
-    noise = Noise(numbers.tolist())
-    expected = objective.loss(numbers, noise).loss
-    objective.resident = True
-    tokenizer = objective.tokenizer if stage == "clip" else objective.clip.tokenizer
-    objective.train.read_captions(tokenizer)
-    torch.testing.assert_close(objective.loss(numbers, noise).loss, expected, rtol=0, atol=0)
+    expected = tensors(batches.batch(numbers, Noise(numbers.tolist())))
+    batches.train.read_captions(batches.tokenizer if stage == "clip" else batches.clip.tokenizer)
+    found = tensors(batches.batch(numbers, Noise(numbers.tolist())))
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
 
 
-def test_chosen_captions_fit_what_reads_the_same(small):
-    objective = build_objective(small("clip"), torch.device("cpu"))
-    source, indices = objective.train, np.arange(8)
-    source.read_captions(objective.tokenizer)
-    chosen = source.tokens(indices, Noise(range(8)))
-    captions = source.captions(indices, Noise(range(8)))
-    assert torch.equal(chosen.tokens, objective.tokenizer.encode(captions))
-    assert torch.equal(chosen.fitting(), objective._fitting(source, indices, captions, chosen.tokens))
+def test_embeddings_lean_towards_others_and_keep_their_length(small):
+    plain, leaning = (
+        build_task(small("decoder", *more), torch.device("cpu")).batches
+        for more in ((), ("embedding_noise=0.3",))
+    )
+    numbers = np.arange(8)
+    before = plain.batch(numbers, Noise(numbers.tolist())).image_embedding
+    after = leaning.batch(numbers, Noise(numbers.tolist())).image_embedding
+    assert not torch.equal(before, after)
+    torch.testing.assert_close(after.norm(dim=1), before.norm(dim=1))
+    assert torch.nn.functional.cosine_similarity(after, before).min() > 0.8
 
 
 def test_stacked_muon_takes_the_steps_of_torchs_own():

@@ -18,8 +18,8 @@ from unclip.checkpoints.io import load_model
 from unclip.config import override
 from unclip.train.config import DataConfig
 from unclip.train.loop import NonFiniteLoss, train
-from unclip.train.objective import compiled
 from unclip.train.run_folder import RunFolder
+from unclip.train.task import compiled
 
 
 def snapshot(run):
@@ -34,20 +34,22 @@ def test_a_poisoned_picture_is_named_and_nothing_is_learned_from_it(small, begin
     run, healthy = begin(config), begin(config)
     run.step()
     before = snapshot(run)
-    source = run.objective.train
+    source = run.batches.train
     key, squares = source.key(11), source.squares
 
     def poisoned(indices, corner, side):
         found = squares(indices, corner, side)
-        found[[source.resident.samples[index].key == key for index in indices]] = math.nan
+        found[[source.decoded.samples[index].key == key for index in indices]] = math.nan
         return found
 
     with monkeypatch.context() as patch:
         patch.setattr(source, "squares", poisoned)
+        run.prefetcher.close()
         with pytest.raises(NonFiniteLoss, match=rf"at {key} \(sample 11\): look at"):
             run.step()
     torch.testing.assert_close(snapshot(run), before, rtol=0, atol=0)
     assert all(parameter.grad is None for parameter in run.state.model.parameters())
+    run.prefetcher.close()
     run.step()
     healthy.step()
     healthy.step()
@@ -57,9 +59,9 @@ def test_a_poisoned_picture_is_named_and_nothing_is_learned_from_it(small, begin
 def test_a_batch_that_fails_as_a_whole_is_named_by_its_range(small, begin):
     run = begin(small("upsampler", "batch=4"))
     # Finite losses whose gradients overflow only when they are added.
-    loss = run.objective.loss
-    run.objective.loss = lambda numbers, noise: loss(numbers, noise)._replace(
-        loss=loss(numbers, noise).loss * (math.inf if len(numbers) > 1 else 1.0)
+    forward = run.task.forward
+    run.task.forward = lambda batch, noise: forward(batch, noise)._replace(
+        loss=forward(batch, noise).loss * (math.inf if len(batch.windows) > 1 else 1.0)
     )
     with pytest.raises(NonFiniteLoss, match=r"\(sample 0\).*\(sample 3\): no picture fails alone"):
         run.step()
@@ -135,14 +137,15 @@ def test_the_bar_shows_loss_speed_and_time_left(small, monkeypatch):
     )
 
 
+def loss_of(run, numbers):
+    return run.task(run._batch(numbers), run._noise(numbers)).loss
+
+
 def test_samples_do_not_depend_on_the_batch(small, begin):
     config = small("upsampler")
     run = begin(config)
-    together = [
-        run.objective.loss(np.arange(8, 12), run._noise(np.arange(8, 12))).loss,
-        run.objective.loss(np.arange(12, 16), run._noise(np.arange(12, 16))).loss,
-    ]
-    alone = [run.objective.loss(np.array([n]), run._noise(np.array([n]))).loss for n in range(8, 16)]
+    together = [loss_of(run, np.arange(8, 12)), loss_of(run, np.arange(12, 16))]
+    alone = [loss_of(run, np.array([number])) for number in range(8, 16)]
     torch.testing.assert_close(torch.stack(together).mean(), torch.stack(alone).mean())
     assert len({loss.item() for loss in alone}) == 8
 
@@ -151,11 +154,11 @@ def test_samples_do_not_depend_on_the_batch(small, begin):
 def test_validation_is_fixed(small, begin, stage):
     run = begin(small(stage))
     with torch.inference_mode():
-        first = run.objective.validate()
-        assert run.objective.validate() == first
+        first = run.task.validate(run.batches)
+        assert run.task.validate(run.batches) == first
     run.step()
     with torch.inference_mode():
-        assert run.objective.validate() != first
+        assert run.task.validate(run.batches) != first
     assert all(math.isfinite(value) for value in first.values())
     if stage != "clip":
         levels = [first[f"loss_{level}"] for level in range(8)]
@@ -178,7 +181,7 @@ def test_the_folder_of_a_run(small):
     ]
     # The model is the average, not the last weights.
     checkpoint = max(run.checkpoints.iterdir())
-    state = load_model(folder)["upsampler"].state_dict()
+    state = {f"network.{name}": value for name, value in load_model(folder)["upsampler"].state_dict().items()}
     torch.testing.assert_close(state, load_file(checkpoint / "ema.safetensors"), rtol=0, atol=0)
     assert any(
         (state[name] != value).any() for name, value in load_file(checkpoint / "model.safetensors").items()

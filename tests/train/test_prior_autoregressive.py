@@ -1,4 +1,4 @@
-"""The autoregressive prior's objective: what it takes from the training embeddings, its loss, its whole training."""
+"""The autoregressive prior's stage: what it takes from the training embeddings, its loss, its whole training."""
 
 import json
 import math
@@ -10,10 +10,11 @@ import torch
 from unclip import recipes
 from unclip.checkpoints.io import load_model
 from unclip.config import override
-from unclip.models.embedding_codes import dimensions_for
-from unclip.models.prior_autoregressive import AutoregressivePrior
+from unclip.networks.embedding_codes import dimensions_for
+from unclip.networks.prior_autoregressive import AutoregressivePrior
 from unclip.rng import Noise
 from unclip.train.loop import train
+from unclip.train.tasks.captions import condition_of
 
 
 @pytest.fixture
@@ -25,48 +26,45 @@ def make(tmp_path, clip_run, decoded):
 
 
 def test_it_takes_after_its_clip_and_keeps_the_components_that_it_needs(make, begin):
-    objective = begin(make()).objective
-    text, config = objective.clip.clip.config.text, objective.model.config
+    run = begin(make())
+    text, config = run.batches.clip.clip.config.text, run.task.network.config
     assert (config.embedding, config.text_width, config.context) == (8, text.width, text.context)
-    assert config.dimensions == dimensions_for(objective.train_embeddings, 0.01)
-    rough = begin(make("model.reconstruction_error=0.5", f"out={make().out}2")).objective
-    assert rough.model.config.dimensions < config.dimensions
-    given = begin(
-        make("model.reconstruction_error=null", "model.dimensions=3", f"out={make().out}3")
-    ).objective
-    assert given.model.config.dimensions == 3
+    assert config.dimensions == dimensions_for(run.batches.train_embeddings, 0.01)
+    rough = begin(make("reconstruction_error=0.5", f"out={make().out}2")).task
+    assert rough.network.config.dimensions < config.dimensions
+    given = begin(make("reconstruction_error=null", "model.dimensions=3", f"out={make().out}3")).task
+    assert given.network.config.dimensions == 3
 
 
 def test_codes_lose_little_of_the_training_embeddings(make, begin):
-    objective = begin(make()).objective
-    z, codes = objective.train_embeddings, objective.model.codes
+    run = begin(make())
+    z, codes = run.batches.train_embeddings, run.task.network.codes
     lost = (z - codes.decode(codes.encode(z))).square().sum() / (z - z.mean(0)).square().sum()
     # 1 % by the components left out, the rest by 16 buckets.
     assert lost < 0.04
 
 
 def test_every_token_of_the_dot_product_is_used(make, begin):
-    objective = begin(make()).objective
-    indices = np.arange(0, len(objective.train), 7)
-    captions = objective.train.captions(indices, Noise(indices.tolist()))
-    text = objective.condition(captions).text_embedding
-    tokens = objective.model.dot(objective.train_embeddings[torch.from_numpy(indices)], text)
+    run = begin(make())
+    indices = np.arange(0, len(run.batches.train), 7)
+    pairs = run.batches.pairs(indices, Noise(indices.tolist()))
+    text = condition_of(run.batches.clip, pairs.tokens).text_embedding
+    tokens = run.task.network.dot(pairs.image_embedding, text)
     shares = tokens.bincount(minlength=8) / len(tokens)
     assert 0.03 < shares.min() <= shares.max() < 0.3
 
 
 def test_the_loss_is_the_negative_log_likelihood(make, begin):
-    objective = begin(make("model.dropout_text=0")).objective
+    run = begin(make("dropout_text=0"))
     numbers = np.arange(4)
     noise = Noise(numbers.tolist())
-    loss = objective.loss(numbers, noise).loss.item()
-    indices = objective.train.indices(numbers)
-    z = objective.train_embeddings[torch.from_numpy(indices)]
-    condition = objective.condition(objective.train.captions(indices, noise))
-    codes = objective.model.codes.encode(z)
-    dot = objective.model.dot(z, condition.text_embedding)
+    batch, network = run.batches.batch(numbers, noise), run.task.network
+    loss = run.task(batch, noise).loss.item()
+    condition = condition_of(run.batches.clip, batch.tokens)
+    codes = network.codes.encode(batch.image_embedding)
+    dot = network.dot(batch.image_embedding, condition.text_embedding)
     with torch.no_grad():
-        predicted = objective.model(codes, dot, condition)
+        predicted = network(codes, dot, condition)
     of_codes = predicted.codes.softmax(-1).gather(2, codes[..., None])[..., 0]
     of_dot = predicted.dot.softmax(-1).gather(1, dot[:, None])
     assert loss == pytest.approx(-torch.cat([of_dot, of_codes], 1).log().mean().item(), rel=1e-5)
@@ -75,16 +73,17 @@ def test_the_loss_is_the_negative_log_likelihood(make, begin):
 
 
 def test_dropped_captions_change_the_loss_and_are_fixed_by_the_noise(make, begin):
-    objective = begin(make("model.dropout_text=0.5")).objective
+    run = begin(make("dropout_text=0.5"))
     numbers = np.arange(8)
 
     def loss() -> float:
-        return objective.loss(numbers, Noise(numbers.tolist())).loss.item()
+        noise = Noise(numbers.tolist())
+        return run.task(run.batches.batch(numbers, noise), noise).loss.item()
 
     before = loss()
     assert before == loss()
     with torch.no_grad():
-        objective.model.null_text.mul_(-3)
+        run.task.network.null_text.mul_(-3)
     assert loss() != before
 
 

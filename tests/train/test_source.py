@@ -10,7 +10,7 @@ from unclip.data.sample import TooManyBadSamples
 from unclip.data.shards import ShardWriter
 from unclip.rng import Noise
 from unclip.train.loop import train
-from unclip.train.source import PassedOver, Source, chosen_by_key, shifted, spread
+from unclip.train.source import SkippedSamples, Source, chosen_by_key, evenly_spaced, shifted
 
 CPU = torch.device("cpu")
 
@@ -27,7 +27,7 @@ def pictures(tmp_path):
 
 
 def keys(source):
-    return [sample.key for sample in source.resident.samples]
+    return [sample.key for sample in source.decoded.samples]
 
 
 def test_a_folder_without_splits_is_divided_by_its_keys(small, pictures):
@@ -50,12 +50,12 @@ def test_a_folder_without_splits_can_be_trained_on(small, pictures):
 def test_bad_pictures_are_counted_named_and_passed_over(small, pictures):
     (pictures / "03.png").write_bytes(b"broken")
     config = small("clip", f"data.path={pictures}", "samples=16")
-    with pytest.warns(PassedOver, match=r"pictures: passed over 1 bad sample: 03\.png \(the picture is not"):
+    with pytest.warns(SkippedSamples, match=r"pictures: skipped 1 bad sample: 03\.png \(the picture is not"):
         learned = Source(config, "train", CPU)
-    with pytest.warns(PassedOver, match=r"03\.png"):
+    with pytest.warns(SkippedSamples, match=r"03\.png"):
         held_out = Source(config, "validation", CPU)
     assert sorted(keys(learned) + keys(held_out)) == [f"{n:02}.png" for n in range(20) if n != 3]
-    with pytest.warns(PassedOver):
+    with pytest.warns(SkippedSamples):
         train(config, device="cpu")
 
 
@@ -115,13 +115,13 @@ def test_a_sample_is_a_function_of_its_number(small):
     for row, number in enumerate(numbers.tolist()):
         index, alone = source.indices(np.array([number])), Noise([number])
         assert index == indices[row]
-        assert source.key(number) == source.resident.samples[index[0]].key
+        assert source.key(number) == source.decoded.samples[index[0]].key
         assert torch.equal(source.pictures(index, alone)[0], pictures[row])
         assert source.captions(index, alone) == [captions[row]]
     assert len({source.key(number) for number in range(480)}) == 480
     # Captions differ between visits, and all of a picture's are used.
     drawn = [source.captions(np.array([0]), Noise([number]))[0] for number in range(60)]
-    assert set(drawn) == set(source.resident.samples[0].captions)
+    assert set(drawn) == set(source.decoded.samples[0].captions)
 
 
 def test_shifted():
@@ -138,8 +138,8 @@ def test_shifted():
 
 
 def test_spread():
-    assert spread(3, 11).tolist() == [0, 5, 10]
-    assert spread(20, 4).tolist() == [0, 1, 2, 3]
+    assert evenly_spaced(3, 11).tolist() == [0, 5, 10]
+    assert evenly_spaced(20, 4).tolist() == [0, 1, 2, 3]
 
 
 def test_squares_are_pieces_of_the_pictures(small):

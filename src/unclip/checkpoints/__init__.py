@@ -1,5 +1,5 @@
-"""Models on disk: a folder with `model.json` and one safetensors file a part.
+"""Model folders: `model.json` and one safetensors file per network.
 
-`manifest` and `hub` say what there is and whether it is whole, without torch; `registry` knows the kinds of
-parts; `io` writes and reads them; `quantize` packs them small.
+`manifest` and `hub` list and check them without torch; `registry` has the kinds of networks; `io` writes and reads them;
+`quantize` stores weights in 8 or 16 bits; `keymap` translates weights of public formats (`unclip.formats`).
 """

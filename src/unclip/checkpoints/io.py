@@ -1,7 +1,8 @@
-"""Networks to and from model folders: strict about names, shapes and damage; never two copies in memory."""
+"""Save and load networks in model folders; strict about names, shapes and damage, and never two copies in memory."""
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +16,6 @@ from torch.overrides import TorchFunctionMode
 from unclip.checkpoints.manifest import (
     FileEntry,
     Manifest,
-    ModelError,
     PartEntry,
     Space,
     check_size,
@@ -23,12 +23,14 @@ from unclip.checkpoints.manifest import (
     read_manifest,
     write_folder,
 )
-from unclip.checkpoints.quantize import STORAGES, Storage, decode, encode, plain_names
-from unclip.checkpoints.registry import classes, kind_of, read_config
-from unclip.checkpoints.space import PROJECTION, sketch
+from unclip.checkpoints.quantize import SCALE, STORAGES, Storage, decode, encode, plain_names
+from unclip.checkpoints.registry import RETIRED_WEIGHTS, classes, kind_of, read_config
 from unclip.checkpoints.stream import Stream
 from unclip.config import to_dict
-from unclip.models.inference import matrices
+from unclip.errors import ModelError
+from unclip.networks.inference import matrices
+from unclip.stages.sampling import Sampling, read_sampling
+from unclip.stages.space import PROJECTION, fingerprint_of
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -39,7 +41,7 @@ def save_model(
     *,
     name: str,
     tokenizer: str | None = None,
-    defaults: Mapping[str, Any] | None = None,
+    defaults: Sampling | Mapping[str, Any] | None = None,
     description: str = "",
     licence: str = "",
     space: Space | None = None,
@@ -48,10 +50,12 @@ def save_model(
 ) -> Path:
     """Write a model folder, whole or not at all.
 
-    `parts` are networks of registered kinds with their `config`; `tokenizer` is the JSON text of one; `space` is the
-    embedding space where no CLIP is among the parts. Raises
-    `FileExistsError` unless `force`, and `ValueError` for an unregistered part or a weight that is not finite.
+    `parts` are networks of registered kinds with their `config`; `tokenizer` is the JSON text of one; `defaults` are
+    sampling settings, or their JSON (nested, or the flat names of version 0.1); `space` is the embedding space, where no
+    CLIP is among the parts. Raises `FileExistsError` unless `force`, and `ValueError` for an unregistered part or a weight
+    that is not finite.
     """
+    settings = defaults if isinstance(defaults, Sampling) else read_sampling(defaults or {})
 
     def fill(fresh: Path) -> Manifest:
         entries = {}
@@ -71,17 +75,22 @@ def save_model(
             licence=licence,
             parts=entries,
             tokenizer=tokens,
-            defaults=dict(defaults or {}),
-            space=Space(sketch=sketch(parts["clip"].get_parameter(PROJECTION))) if "clip" in parts else space,
+            defaults=settings,
+            space=space_of(parts["clip"]) if "clip" in parts else space,
         )
 
     return write_folder(Path(folder), fill, force=force)
 
 
+def space_of(clip: nn.Module) -> Space:
+    """Identity of a CLIP's embedding space, as `model.json` stores it."""
+    return Space(fingerprint=fingerprint_of(clip.get_parameter(PROJECTION)))
+
+
 def load_model(
     folder: str | os.PathLike[str], *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> dict[str, nn.Module]:
-    """Every network of a model folder, in evaluation mode. Raises `ModelError` like `load_part`."""
+    """All networks of a model folder, in evaluation mode. Raises `ModelError` like `load_part`."""
     folder = Path(folder)
     manifest = read_manifest(folder)
     return {name: load_part(folder, manifest, name, device=device, dtype=dtype) for name in manifest.parts}
@@ -96,11 +105,11 @@ def load_part(
     dtype: torch.dtype = torch.float32,
     only: str = "",
 ) -> nn.Module:
-    """One network, in evaluation mode, its weights dequantised on `device`.
+    """One network in evaluation mode, its weights dequantised on `device`.
 
-    They are float32, and `dtype` in the layers that multiply. With `only`, weights of other names, which do not begin
-    with it, stay without memory. Raises `ModelError` for a part that is not there, a damaged file, and a weight that is unknown, missing or of
-    another shape than the config asks for.
+    Weights are `dtype` in the layers that multiply matrices, and float32 elsewhere. With `only`, weights whose names do not
+    begin with it stay on the meta device. Raises `ModelError` for a missing part, a damaged file, and a weight that is
+    unknown, missing or of another shape than the config needs.
     """
     if name not in manifest.parts:
         raise ModelError(f"the model {manifest.name!r} has no {name!r}: it has {', '.join(manifest.parts)}")
@@ -108,24 +117,31 @@ def load_part(
     check_size(folder, entry)
     config = read_config(entry.kind, entry.config, f"{folder / 'model.json'}: {name}")
     network = build(classes(entry.kind)[1], config)
-    load_weights(network, folder / entry.file, device=device, dtype=dtype, only=only)
+    load_weights(
+        network,
+        folder / entry.file,
+        device=device,
+        dtype=dtype,
+        only=only,
+        ignored=RETIRED_WEIGHTS.get(entry.kind, ""),
+    )
     return network.eval()
 
 
 def build(network: type[Network], config: Any) -> Network:
-    """A network whose layers have no memory yet: for weights that come from elsewhere.
+    """A network whose weights are on the meta device, to be assigned.
 
-    Tables that the network computes from its config, which no file holds, are there; if all of it were built on
-    torch's meta device they would be lost.
+    Tables that the network computes from its config, which no file holds, are computed; building all of it on the meta
+    device would lose them.
     """
     with _EmptyOnMeta():
         return network(config)
 
 
 class _EmptyOnMeta(TorchFunctionMode):
-    """Puts what `torch.empty` makes, and torch's layers make their weights with, on the meta device.
+    """Puts tensors made by `torch.empty`, with which torch's layers make their weights, on the meta device.
 
-    What would fill it is left out: even there, a random number costs the second that loading torch's compiler takes.
+    Initialisers are skipped: even on the meta device, a random number loads torch's compiler, which takes a second.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -152,15 +168,23 @@ def load_weights(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     only: str = "",
+    ignored: str = "",
 ) -> None:
-    """Give `network` the weights of a safetensors file as its own, without a second copy of more than one of them.
+    """Assign the weights of a safetensors file to `network`; at most one weight is in memory twice.
 
-    Raises `ModelError` that names the first weight that is unknown, missing or of another shape.
+    `ignored` is a pattern of names that are skipped, unless the network has them.
+    Raises `ModelError` naming the first weight that is unknown, missing or of another shape.
     """
     expected = network.state_dict()
     with _damage_named(file):
         stored = Stream(file)
-        names = plain_names(stored.names)
+        skipped = {
+            name
+            for name in stored.names
+            if re.fullmatch(ignored, name.removesuffix(SCALE)) and name.removesuffix(SCALE) not in expected
+        }
+        present = [name for name in stored.names if name not in skipped]
+        names = plain_names(present)
         if unknown := sorted(names - expected.keys()):
             raise ModelError(
                 f"{file} holds {_some(unknown)}, unknown to {type(network).__name__} with this config"
@@ -171,7 +195,7 @@ def load_weights(
             )
 
         def checked() -> Iterator[tuple[str, Tensor]]:
-            held = (name for name in stored.names if name.startswith(only))
+            held = (name for name in present if name.startswith(only))
             for name, weight in decode(held, stored.get_tensor):
                 if weight.shape != expected[name].shape:
                     have, need = tuple(weight.shape), tuple(expected[name].shape)
@@ -189,7 +213,7 @@ def assign(
     dtype: torch.dtype = torch.float32,
     only: str = "",
 ) -> None:
-    """Give `network` its weights on `device`: `dtype` in the layers that multiply, else float32 where they were floats."""
+    """Assign weights on `device`: `dtype` in the layers that multiply matrices, other floating-point weights float32."""
     multiplied = matrices(network) if dtype != torch.float32 else ()
     state = {}
     for name, weight in weights:
@@ -197,15 +221,15 @@ def assign(
         state[name] = weight.to(device, wanted if weight.is_floating_point() else None).contiguous()
     network.load_state_dict(state, assign=True, strict=not only)
     if not only:
-        # What the file does not hold follows: tables computed from the config.
+        # Tables that are computed from the config, which the file does not hold.
         network.to(device)
 
 
 def write_weights(file: Path, weights: Mapping[str, Tensor], storage: Storage = "float32") -> None:
-    """Write a safetensors file and bring it to disk, from where the weights are: a second copy is made of no others than
-    those that share memory, which are written once for each name.
+    """Write a safetensors file and sync it to disk.
 
-    Raises `OSError` where that fails, such as for want of room.
+    Weights are written from where they are; only those that share memory are copied, as each name is written. Raises
+    `OSError` if that fails, such as on a full disk.
     """
     if storage not in STORAGES:
         raise ValueError(f"storage {storage!r} is not one of {', '.join(STORAGES)}")
@@ -226,7 +250,7 @@ def write_weights(file: Path, weights: Mapping[str, Tensor], storage: Storage = 
 def read_weights(
     file: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Iterator[tuple[str, Tensor]]:
-    """Each (name, weight) of a safetensors file in `dtype`. Raises `ModelError` if the file is damaged."""
+    """Name and weight of each tensor in a safetensors file, in `dtype`. Raises `ModelError` if the file is damaged."""
     with _damage_named(file):
         stored = Stream(file)
         for name, weight in decode(stored.names, stored.get_tensor, dtype):

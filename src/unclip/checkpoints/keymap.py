@@ -1,8 +1,8 @@
-"""Tables of keys: which weights of a public format make up each of ours, and back.
+"""Key tables: translate the weights of a public format ("theirs") to those of a network here ("ours"), and back.
 
-A row pairs one of our names with the names in the format that hold the same numbers, and says how they are laid out
-there. Names are templates: `{n}` stands for a number and `{p}` for `weight` or `bias`. A table decides for every weight;
-what it does not know, lacks or finds twice is an error that is named.
+A row pairs one of our names with the format's names that hold the same numbers, and with their layout. Names are
+templates: `{n}` stands for a number and `{p}` for `weight` or `bias`. A table accounts for every weight; unknown, missing
+and duplicate ones are errors that name them.
 """
 
 import re
@@ -14,11 +14,11 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from unclip.checkpoints.manifest import ModelError
+from unclip.errors import ModelError
 
 
 class Form(NamedTuple):
-    """How one weight of ours is laid out as weights of theirs: `join` makes ours, `split` undoes it."""
+    """Layout of one weight of ours in theirs: `join` makes ours, `split` inverts it."""
 
     join: Callable[[list[Tensor]], Tensor]
     split: Callable[[Tensor], list[Tensor]]
@@ -29,12 +29,12 @@ TRANSPOSED = Form(lambda parts: parts[0].T, lambda ours: [ours.T])
 
 
 def stacked(count: int) -> Form:
-    """Ours holds the rows of `count` weights of theirs, one after the other."""
+    """Ours is the concatenation of `count` of theirs along the rows."""
     return Form(lambda parts: torch.cat(parts), lambda ours: list(ours.chunk(count)))
 
 
 def with_leading(ones: int) -> Form:
-    """Theirs has that many axes of length 1 in front."""
+    """Theirs has that many leading axes of length 1."""
     return Form(
         lambda parts: parts[0].reshape(parts[0].shape[ones:]),
         lambda ours: [ours.reshape(*(1,) * ones, *ours.shape)],
@@ -42,9 +42,9 @@ def with_leading(ones: int) -> Form:
 
 
 def interleaved(count: int, block: int, *, convolution: bool = False) -> Form:
-    """Rows of theirs go (head, one of `count`, `block`), of ours (one of `count`, head, `block`): fused attention.
+    """Fused attention: rows are ordered (head, one of `count`, `block`) in theirs, (one of `count`, head, `block`) in ours.
 
-    With `convolution`, theirs are the weights of 1-wide convolutions: matrices with one more axis.
+    With `convolution`, theirs are weights of 1-wide convolutions: matrices with one more axis.
     """
 
     def join(parts: list[Tensor]) -> Tensor:
@@ -58,7 +58,7 @@ def interleaved(count: int, block: int, *, convolution: bool = False) -> Form:
     return Form(join, split)
 
 
-# A matrix of ours, a 1-wide convolution of theirs; a bias is the same.
+# Ours is a matrix, theirs a 1-wide convolution; biases are the same.
 CONVOLUTION = Form(
     lambda parts: parts[0].squeeze(-1) if parts[0].ndim == 3 else parts[0],
     lambda ours: [ours.unsqueeze(-1) if ours.ndim == 2 else ours],
@@ -66,7 +66,7 @@ CONVOLUTION = Form(
 
 
 def channel_major(tokens: int) -> Form:
-    """Rows of theirs go (channel, token), of ours (token, channel)."""
+    """Rows are ordered (channel, token) in theirs, (token, channel) in ours."""
     return Form(
         lambda parts: rearrange(parts[0], "(c k) ... -> (k c) ...", k=tokens),
         lambda ours: [rearrange(ours, "(k c) ... -> (c k) ...", k=tokens)],
@@ -74,13 +74,13 @@ def channel_major(tokens: int) -> Form:
 
 
 def absent(value: float) -> Form:
-    """The format has no such weight; all of ours is `value`."""
+    """The format has no such weight; ours is filled with `value`."""
     return Form(lambda parts: torch.tensor(value), lambda ours: [])
 
 
 @dataclass(frozen=True)
 class Row:
-    """`ours` is made of `theirs`, in that order."""
+    """One weight of ours and the weights of theirs that it is made of, in order."""
 
     ours: str
     theirs: tuple[str, ...]
@@ -88,17 +88,17 @@ class Row:
 
 
 def row(ours: str, *theirs: str, form: Form = SAME) -> Row:
-    """`Row` without the parentheses."""
+    """`Row` with `theirs` as arguments."""
     return Row(ours, theirs, form)
 
 
 def within(ours: str, theirs: str, rows: Iterable[Row]) -> list[Row]:
-    """The same rows inside of larger models, where their names have these prefixes."""
+    """The same rows with prefixes, for a network inside a larger one."""
     return [Row(ours + one.ours, tuple(theirs + name for name in one.theirs), one.form) for one in rows]
 
 
 def renamed(pairs: Mapping[str, str], form: Form = SAME) -> list[Row]:
-    """A row for each pair of our module and theirs, for its weight and its bias."""
+    """A row for the weight and bias of each pair of modules, ours -> theirs."""
     return [Row(f"{ours}.{{p}}", (f"{theirs}.{{p}}",), form) for ours, theirs in pairs.items()]
 
 
@@ -116,7 +116,7 @@ def _pattern(template: str) -> re.Pattern[str]:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a format for one network. `ignored` are patterns of their names that hold nothing learned."""
+    """Rows of a format for one network. `ignored` are patterns of their names that are skipped."""
 
     rows: Sequence[Row]
     ignored: Sequence[str] = ()
@@ -126,7 +126,7 @@ class Table:
         object.__setattr__(self, "_patterns", [_pattern(one.ours) for one in self.rows])
 
     def find(self, ours: str) -> Row:
-        """The row of one of our weights, its templates filled in. Raises ValueError unless there is exactly one."""
+        """Row of one of our weights, its templates filled in. Raises `ValueError` unless there is exactly one."""
         found = [
             (one, match)
             for one, pattern in zip(self.rows, self._patterns)
@@ -138,7 +138,7 @@ class Table:
         return Row(ours, tuple(name.format(**match.groupdict()) for name in one.theirs), one.form)
 
     def plan(self, ours: Mapping[str, Tensor]) -> dict[str, Row]:
-        """The row of each of our weights. Raises ValueError for one of theirs that two of ours would be made of."""
+        """Row of each of our weights. Raises `ValueError` if two of ours are made of one of theirs."""
         plan = {name: self.find(name) for name in ours}
         claimed: dict[str, str] = {}
         for name, one in plan.items():
@@ -149,7 +149,7 @@ class Table:
         return plan
 
     def to_theirs(self, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Our weights in the format's names and layout; tensors on the meta device give the format's shapes."""
+        """Our weights in the format's names and layout; tensors on the meta device give shapes alone."""
         theirs: dict[str, Tensor] = {}
         for name, one in self.plan(ours).items():
             theirs |= zip(one.theirs, one.form.split(ours[name]), strict=True)
@@ -163,21 +163,21 @@ class Table:
         where: str,
         only: str = "",
     ) -> Iterator[tuple[str, Tensor]]:
-        """Each of our weights whose name begins with `only`, made of what `read` gives for their names, one by one.
+        """Name and value of each of our weights whose name begins with `only`, read one at a time.
 
-        `ours` has a tensor of the right shape for each of our names (of any content) and `keys` are the names that there
-        are. Raises `ModelError` that names `where` and the first name that is unknown or missing, or whose shape is not
-        what the config asks for; names are checked before anything is read.
+        `ours` has a tensor of the right shape for each of our names, `keys` are the names in the files, `read` returns
+        the tensor of one. Raises `ModelError` naming `where` and the first key that is unknown, missing, or of another
+        shape than the config needs; names are checked before anything is read.
         """
         plan = self.plan(ours)
-        wanted = [key for one in plan.values() for key in one.theirs]
+        needed = [key for one in plan.values() for key in one.theirs]
         ignored = [re.compile(pattern) for pattern in self.ignored]
         unknown = sorted(
-            key for key in set(keys) - set(wanted) if not any(pattern.fullmatch(key) for pattern in ignored)
+            key for key in set(keys) - set(needed) if not any(pattern.fullmatch(key) for pattern in ignored)
         )
         if unknown:
             raise ModelError(f"{where} holds the unknown weight {_first(unknown)}")
-        if missing := sorted(set(wanted) - set(keys)):
+        if missing := sorted(set(needed) - set(keys)):
             raise ModelError(f"{where} lacks the weight {_first(missing)}")
         for name, one in plan.items():
             if not name.startswith(only):

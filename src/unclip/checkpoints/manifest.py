@@ -1,6 +1,7 @@
-"""`model.json`: what a model folder holds, read strictly and without torch.
+"""`model.json`: manifest of a model folder, read strictly and without torch.
 
-A folder is whole when every file that `model.json` names is there with the recorded size and SHA-256.
+A folder is whole when every file that `model.json` names is there with the recorded size and SHA-256. Format 2 nests the
+default settings by stage; format 1 (version 0.1) is still read.
 """
 
 import hashlib
@@ -9,24 +10,25 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unclip.config import ConfigError, from_dict, to_dict
+from unclip.errors import ModelError as ModelError
+from unclip.errors import RequestError
+from unclip.stages.sampling import Sampling, read_sampling
 
 MANIFEST = "model.json"
-FORMAT = 1
+FORMAT = 2
+READ = (1, 2)
+"""Formats that this version reads."""
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-
-
-class ModelError(ValueError):
-    """A model folder that cannot be used; the message names the file and the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileEntry:
-    """A file of the folder, with what it must weigh."""
+    """A file of the folder, with its size and SHA-256."""
 
     file: str
     size: int
@@ -39,23 +41,23 @@ class PartEntry(FileEntry):
 
     kind: str
     config: dict[str, Any]
+    """As stored: the digest is computed from it, whatever this version makes of it."""
     storage: str = "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """The embedding space that parts share: the name of its CLIP, and a sketch of that CLIP's weights.
-
-    Both may be empty, for what is not known.
-    """
+    """Identity of the embedding space that parts share (`unclip.stages.space`); empty where it is unknown."""
 
     name: str = ""
-    sketch: tuple[float, ...] = ()
+    """Name of the CLIP."""
+    fingerprint: tuple[float, ...] = ()
+    """`fingerprint_of` its weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The content of `model.json`."""
+    """Content of `model.json`."""
 
     format: int = FORMAT
     name: str
@@ -63,43 +65,44 @@ class Manifest:
     licence: str = ""
     parts: dict[str, PartEntry]
     tokenizer: FileEntry | None = None
-    defaults: dict[str, Any] = field(default_factory=dict)
-    """Settings for generating that suit this model, such as steps and guidance."""
+    defaults: Sampling = Sampling()
+    """Sampling settings that suit this model; what is None is left to `unclip.stages.sampling.DEFAULTS`."""
     space: Space | None = None
-    """The embedding space of the parts, for folders without a CLIP that could tell; older folders do not say."""
+    """Embedding space of the parts; the first folders of version 0.1 do not store it."""
 
     @property
     def files(self) -> dict[str, FileEntry]:
-        """Every file but `model.json` itself, by what it is."""
+        """Every file but `model.json` itself, by part name or "tokenizer"."""
         return {**self.parts, **({"tokenizer": self.tokenizer} if self.tokenizer else {})}
 
     @property
-    def weights(self) -> str:
-        """Twelve hexadecimal digits that change whenever a weight, a config or the tokenizer does."""
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that change with any weight, config or the tokenizer; pictures record them."""
         parts = {name: [part.kind, part.config, part.sha256] for name, part in sorted(self.parts.items())}
         text = json.dumps([parts, self.tokenizer.sha256 if self.tokenizer else None], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """`model.json` of a folder, checked: known keys, known format, plain file names, files present in full size.
+    """Manifest of a folder, checked: known keys, known format, plain file names, files present in full size.
 
     Raises `FileNotFoundError` if there is no `model.json` and `ModelError` for the rest.
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} is no model folder: it has no {MANIFEST}")
+        raise FileNotFoundError(f"{folder} is not a model folder: it has no {MANIFEST}")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelError(f"{path} is damaged ({error}): get the model again") from error
-    if isinstance(data, dict) and data.get("format") != FORMAT:
+    if isinstance(data, dict) and data.get("format") not in READ:
         raise ModelError(
-            f"{path} has format {data.get('format')!r}, this version reads {FORMAT}: upgrade unclip, or save it anew"
+            f"{path} has format {data.get('format')!r}, this version reads {' and '.join(map(str, READ))}: upgrade unclip, or "
+            "save the model again"
         )
     try:
-        manifest = from_dict(Manifest, data)
-    except ConfigError as error:
+        manifest = from_dict(Manifest, _upgraded(data) if isinstance(data, dict) else data)
+    except (ConfigError, RequestError) as error:
         raise ModelError(f"{path}: {error}") from error
     for entry in manifest.files.values():
         if not PLAIN_NAME.fullmatch(entry.file):
@@ -110,8 +113,22 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def _upgraded(data: dict[str, Any]) -> dict[str, Any]:
+    """JSON of format 2, given that or format 1: flat defaults, and `sketch` for the fingerprint."""
+    if data["format"] != 1:
+        return data
+    upgraded = data | {"format": FORMAT}
+    if isinstance(data.get("defaults"), dict):
+        upgraded["defaults"] = read_sampling(data["defaults"])
+    if isinstance(space := data.get("space"), dict):
+        upgraded["space"] = {
+            "fingerprint" if name == "sketch" else name: value for name, value in space.items()
+        }
+    return upgraded
+
+
 def check_size(folder: Path, entry: FileEntry) -> None:
-    """Raise `ModelError` if the file is absent or has not the recorded size."""
+    """Raise `ModelError` if the file is missing or its size is not the recorded one."""
     file = folder / entry.file
     if not file.is_file():
         raise ModelError(f"{file} is missing: get the model again")
@@ -134,20 +151,28 @@ def verify(folder: Path) -> Manifest:
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """What `unclip models` tells of a folder: name, description, licence, weights, bytes, parts."""
+    """Summary of a folder for `unclip models`: name, description, licence, digest, bytes, parts, defaults."""
     manifest = read_manifest(folder)
     return {
         "name": manifest.name,
         "description": manifest.description,
         "licence": manifest.licence,
-        "weights": manifest.weights,
+        "digest": manifest.digest,
         "bytes": sum(entry.size for entry in manifest.files.values()),
         "parts": {
             name: {"kind": part.kind, "bytes": part.size, "storage": part.storage}
             for name, part in manifest.parts.items()
         },
-        "defaults": manifest.defaults,
+        "defaults": without_none(manifest.defaults),
     }
+
+
+def without_none(config: Any) -> Any:
+    """JSON of a config without the fields that are None."""
+    data = to_dict(config) if not isinstance(config, dict | list) else config
+    if isinstance(data, dict):
+        return {name: without_none(value) for name, value in data.items() if value is not None}
+    return [without_none(value) for value in data] if isinstance(data, list) else data
 
 
 def sha256_of(path: Path) -> str:
@@ -162,9 +187,9 @@ def entry_of(path: Path) -> dict[str, Any]:
 
 
 def write_folder(folder: Path, fill: Callable[[Path], Manifest], *, force: bool) -> Path:
-    """Let `fill` write a model's files into a new folder, add `model.json`, and put it in place in one rename.
+    """Write a model folder: `fill` writes the files into a new folder, which one rename puts in place.
 
-    Whatever interrupts it, `folder` holds all of the old model or all of the new one, or nothing. Raises
+    If it is interrupted, `folder` holds all of the old model or all of the new one, or nothing. Raises
     `FileExistsError` if `folder` exists and `force` is not given, or if it holds anything but a model.
     """
     folder = folder.absolute()
@@ -183,7 +208,9 @@ def write_folder(folder: Path, fill: Callable[[Path], Manifest], *, force: bool)
     )
     fresh.mkdir()
     try:
-        text = json.dumps(to_dict(fill(fresh)), indent=2, ensure_ascii=False)
+        manifest = fill(fresh)
+        data = to_dict(manifest) | {"format": FORMAT, "defaults": without_none(manifest.defaults)}
+        text = json.dumps(data, indent=2, ensure_ascii=False)
         (fresh / MANIFEST).write_text(text + "\n", encoding="utf-8")
         if folder.exists():
             folder.rename(old)

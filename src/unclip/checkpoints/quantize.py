@@ -1,7 +1,7 @@
-"""Weights stored small: int8 with one scale per output channel for matrices, float16 for the rest.
+"""Quantisation of stored weights: int8 with one scale per output channel for matrices, float16 for the rest.
 
 A matrix or convolution W becomes round(W / s) with s = max|W| / 127 over each index of axis 0, and a companion
-tensor `name.scale` holds s. Only storage is small: networks compute with the floating-point weights again.
+tensor `name.scale` holds s. Only storage is quantised: networks compute with dequantised weights.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,12 +14,12 @@ from torch import Tensor
 Storage = Literal["float32", "float16", "int8"]
 STORAGES: tuple[Storage, ...] = get_args(Storage)
 SCALE = ".scale"
-# Small tensors are not worth an error: norms, biases, first and last layers.
+# Smaller tensors (norms, biases, first and last layers) save little and are kept exact.
 MIN_SIZE = 4096
 
 
 def quantize(weight: Float[Tensor, "out ..."]) -> tuple[Int8[Tensor, "out ..."], Float[Tensor, " out"]]:
-    """(round(W / s), s) with s = max|W| / 127 for each index of axis 0; every weight is off by at most s / 2."""
+    """Rounded weights round(W / s) and scales s = max|W| / 127 per index of axis 0; the error is at most s / 2."""
     flat = weight.float().flatten(1)
     scale = flat.abs().amax(1) / 127.0
     steps = torch.where(scale > 0, scale, 1.0)[:, None]
@@ -34,14 +34,14 @@ def dequantize(
 
 
 def encode(weights: Mapping[str, Tensor], storage: Storage) -> dict[str, Tensor]:
-    """The tensors to store. Integer tensors stay as they are. Raises `ValueError` for a non-finite weight."""
+    """Tensors to store; integer tensors are unchanged. Raises `ValueError` for a non-finite weight."""
     encoded: dict[str, Tensor] = {}
     for name, weight in weights.items():
         if not weight.is_floating_point():
             encoded[name] = weight
             continue
         if not weight.isfinite().all():
-            raise ValueError(f"{name} holds NaN or infinity: it cannot be stored, and should not be")
+            raise ValueError(f"{name} holds NaN or infinity, which cannot be stored")
         if storage == "int8" and weight.ndim >= 2 and weight.numel() >= MIN_SIZE:
             encoded[name], encoded[name + SCALE] = quantize(weight)
         elif storage != "float32" and weight.abs().max() < torch.finfo(torch.float16).max:
@@ -52,7 +52,7 @@ def encode(weights: Mapping[str, Tensor], storage: Storage) -> dict[str, Tensor]
 
 
 def plain_names(names: Iterable[str]) -> set[str]:
-    """The names of the weights, without those of their scales."""
+    """Names of the weights without those of their scales."""
     names = set(names)
     return {name for name in names if not (name.endswith(SCALE) and name.removesuffix(SCALE) in names)}
 
@@ -60,7 +60,7 @@ def plain_names(names: Iterable[str]) -> set[str]:
 def decode(
     names: Iterable[str], read: Callable[[str], Tensor], dtype: torch.dtype = torch.float32
 ) -> Iterator[tuple[str, Tensor]]:
-    """Each weight in `dtype`, one after the other so that only one is in memory twice; undoes `encode`."""
+    """Name and weight of each tensor in `dtype`, one at a time, so that only one is in memory twice; inverts `encode`."""
     names = set(names)
     for name in sorted(plain_names(names)):
         value = read(name)

@@ -1,55 +1,126 @@
-"""The kinds of parts that a model folder may hold, each with its config and its module, imported when needed."""
+"""Kinds of networks in model folders: config, module and role of each, imported when needed."""
 
 import importlib
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
-from unclip.checkpoints.manifest import ModelError
 from unclip.config import ConfigError, from_dict
+from unclip.errors import ModelError
+
+Role = Literal["clip", "prior", "decoder", "upsampler"]
+"""What a part does in a model."""
 
 
 class Kind(NamedTuple):
-    """Where a kind of part lives."""
+    """Where a kind of network is defined, and what it does in a model."""
 
     module: str
     config: str
     network: str
+    role: Role
 
 
 KINDS = {
-    "clip": Kind("unclip.models.clip", "ClipConfig", "Clip"),
-    "prior_diffusion": Kind("unclip.models.prior_diffusion", "DiffusionPriorConfig", "DiffusionPrior"),
-    "prior_laion": Kind("unclip.models.prior_laion", "LaionPriorConfig", "LaionPrior"),
-    "prior_autoregressive": Kind(
-        "unclip.models.prior_autoregressive", "AutoregressivePriorConfig", "AutoregressivePrior"
+    "clip": Kind("unclip.networks.clip", "ClipConfig", "Clip", "clip"),
+    "prior_diffusion": Kind(
+        "unclip.networks.prior_diffusion", "DiffusionPriorConfig", "DiffusionPrior", "prior"
     ),
-    "decoder": Kind("unclip.models.decoder", "DecoderConfig", "Decoder"),
-    "upsampler": Kind("unclip.models.upsampler", "UpsamplerConfig", "Upsampler"),
+    "prior_laion": Kind("unclip.networks.prior_laion", "LaionPriorConfig", "LaionPrior", "prior"),
+    "prior_autoregressive": Kind(
+        "unclip.networks.prior_autoregressive", "AutoregressivePriorConfig", "AutoregressivePrior", "prior"
+    ),
+    "decoder": Kind("unclip.networks.decoder", "DecoderConfig", "Decoder", "decoder"),
+    "upsampler": Kind("unclip.networks.upsampler", "UpsamplerConfig", "Upsampler", "upsampler"),
 }
+
+RETIRED: dict[str, frozenset[str]] = {
+    "prior_diffusion": frozenset({"dropout_text"}),
+    "prior_autoregressive": frozenset({"dropout_text", "reconstruction_error"}),
+    "decoder": frozenset(
+        {"dropout_image", "dropout_caption", "dropout_hint", "uncertainty", "net.label_scale"}
+    ),
+    "upsampler": frozenset(
+        {
+            "net.label_scale",
+            "degradation",
+            "bsr_strength",
+            "blur_kernel",
+            "blur_sigma",
+            "blur_probability",
+            "noise_level",
+        }
+        | {"seam_level", "seam_patch", "crop_fraction"}
+    ),
+}
+"""For each kind, config fields of earlier versions that are ignored when read; a dot leads into a nested config.
+
+They stay in the `model.json` of existing folders, and so in their digest.
+"""
+
+
+RETIRED_WEIGHTS: dict[str, str] = {
+    # Karlo's decoder, as version 0.1 converted it, held a copy of CLIP's text tower.
+    "decoder": r"caption\.tower\..*",
+}
+"""For each kind, a pattern of weights of earlier versions that are ignored when read."""
+
+
+def role_of(kind: str) -> Role:
+    """Role of a kind. Raises `ModelError` for an unknown one."""
+    return _kind(kind).role
+
+
+def _kind(kind: str) -> Kind:
+    if kind not in KINDS:
+        raise ModelError(f"unknown kind of part {kind!r}: this version knows {', '.join(KINDS)}")
+    return KINDS[kind]
 
 
 def classes(kind: str) -> tuple[type[Any], type[nn.Module]]:
-    """The config and the network class of a kind. Raises `ModelError` for an unknown one."""
-    if kind not in KINDS:
-        raise ModelError(f"unknown kind of part {kind!r}: this version knows {', '.join(KINDS)}")
-    home = KINDS[kind]
+    """Config and network class of a kind. Raises `ModelError` for an unknown one."""
+    home = _kind(kind)
     module = importlib.import_module(home.module)
     return getattr(module, home.config), getattr(module, home.network)
 
 
 def kind_of(network: nn.Module) -> str:
-    """The kind of a network. Raises `ValueError` for a class that is not registered."""
+    """Kind of a network. Raises `ValueError` for a class that is not registered."""
     where = type(network).__module__, type(network).__name__
     for kind, home in KINDS.items():
         if where == (home.module, home.network):
             return kind
-    raise ValueError(f"{type(network).__name__} is no registered part: choose from {', '.join(KINDS)}")
+    raise ValueError(f"{type(network).__name__} is not a registered part: choose from {', '.join(KINDS)}")
 
 
-def read_config(kind: str, data: dict[str, Any], where: str) -> Any:
-    """The frozen config of a part from its JSON. Raises `ModelError` naming the key that does not fit."""
+def read_config(kind: str, data: Mapping[str, Any], where: str) -> Any:
+    """Frozen config of a part from its JSON, without retired fields. Raises `ModelError` naming a key that does not fit."""
     try:
-        return from_dict(classes(kind)[0], data)
+        config = from_dict(classes(kind)[0], without(data, RETIRED.get(kind, frozenset())))
     except ConfigError as error:
         raise ModelError(f"{where}: {error}") from error
+    _check_label_scale(config, data, where)
+    return config
+
+
+def _check_label_scale(config: Any, data: Mapping[str, Any], where: str) -> None:
+    """Raise `ModelError` for a network of version 0.1 whose labels were scaled otherwise than its process asks for."""
+    net, process = data.get("net"), getattr(config, "process", None)
+    scale = net.get("label_scale") if isinstance(net, Mapping) else None
+    if scale is not None and process is not None and scale != process.label_scale:
+        raise ModelError(
+            f"{where}: it was trained on labels times {scale:g}, its schedule {process.schedule!r} gives them times "
+            f"{process.label_scale:g}: only version 0.1 runs it"
+        )
+
+
+def without(data: Mapping[str, Any], fields: frozenset[str]) -> dict[str, Any]:
+    """Copy of JSON data without some fields; a dot leads into a nested object."""
+    kept = {}
+    for name, value in data.items():
+        if name in fields:
+            continue
+        inner = frozenset(field.removeprefix(f"{name}.") for field in fields if field.startswith(f"{name}."))
+        kept[name] = without(value, inner) if inner and isinstance(value, Mapping) else value
+    return kept

@@ -1,7 +1,7 @@
-"""Weights from safetensors files, one at a time: what has been read does not stay in memory a second time.
+"""Read weights from safetensors files one at a time, without a second copy in memory.
 
-safetensors maps whole files and gives views of them: each page that was read then counts as memory of the process for
-as long as one weight is held.
+safetensors maps whole files and returns views: every page that was read then counts as memory of the process as long as
+one weight is held.
 """
 
 from pathlib import Path
@@ -12,11 +12,11 @@ from safetensors import safe_open
 from torch import Tensor
 
 WINDOW = 1 << 27
-"""Bytes to read before the file is mapped anew."""
+"""Bytes to read before the file is mapped again."""
 
 
 class Stream:
-    """A safetensors file. Raises what safetensors does: `SafetensorError`, or `FileNotFoundError`."""
+    """A safetensors file. Raises `SafetensorError` or `FileNotFoundError`, as safetensors does."""
 
     def __init__(self, file: Path):
         self.file = file
@@ -25,7 +25,7 @@ class Stream:
         self.names: list[str] = list(self._open.keys())
 
     def get_tensor(self, name: str) -> Tensor:
-        """A weight, in memory of its own."""
+        """A weight, copied out of the mapped file."""
         if self._read > WINDOW:
             self._open = None
             self._open, self._read = safe_open(self.file, framework="pt"), 0

@@ -1,4 +1,4 @@
-"""`unclip captions`: which captions CLIP finds nearest to a picture."""
+"""`unclip captions`: captions ranked by CLIP's similarity to a picture."""
 
 import argparse
 import sys
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def add(verbs) -> None:
-    parser = options.verb(verbs, "captions", "tell which captions CLIP finds nearest to a picture")
+    parser = options.verb(verbs, "captions", "rank captions by their similarity to a picture")
     parser.add_argument("picture", type=Path, metavar="PICTURE", help="a PNG, JPEG or WebP file")
     add_captions(parser)
     parser.add_argument(
-        "-n", "--number", type=options.positive, metavar="N", help="tell the nearest N (default: all)"
+        "-n", "--number", type=options.positive, metavar="N", help="print the best N (default: all)"
     )
     options.add_model(parser)
     options.add_device(parser)
@@ -29,12 +29,11 @@ def add(verbs) -> None:
 def run(arguments: argparse.Namespace) -> None:
     captions = read_captions(arguments)
 
-    from unclip.cli.loading import load
+    from unclip.cli.loading import load_for
     from unclip.generate.sources import read_source
 
     image = read_source(arguments.picture).image
-    system = load(arguments.model, arguments.device, arguments.dtype)
-    matches = system.nearest_captions(image, captions, k=arguments.number)
+    matches = load_for(arguments).nearest_captions(image, captions, k=arguments.number)
     if arguments.json:
         console.result_json(listed(matches))
     else:

@@ -1,9 +1,12 @@
 """What a command says: results on stdout, everything else on stderr, bars only where a person watches."""
 
 import json
+import logging
 import math
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -26,6 +29,28 @@ def tell(text: str) -> None:
     """Write one line for the person at the terminal to stderr."""
     sys.stderr.write(f"unclip: {text}\n")
     sys.stderr.flush()
+
+
+class _ToStderr(logging.Handler):
+    """Writes each message as a line for the person at the terminal."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "note: " if record.levelno >= logging.WARNING else ""
+        tell(prefix + record.getMessage())
+
+
+@contextmanager
+def logs(*, quiet: bool = False) -> Iterator[None]:
+    """Within the context, log messages of the package go to stderr: of level INFO and above, or warnings if `quiet`."""
+    logger, handler = logging.getLogger("unclip"), _ToStderr()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
 
 class Progress:

@@ -1,4 +1,4 @@
-"""`unclip convert`: public weights as a model folder; the only way in for pickled files."""
+"""`unclip convert`: write a model of a public format as a model folder; the only reader of pickled files."""
 
 import argparse
 from pathlib import Path
@@ -8,32 +8,32 @@ from unclip.cli import console, options
 
 def add(verbs) -> None:
     parser = options.verb(
-        verbs, "convert", "write public weights as a model folder; reads pickled files safely"
+        verbs, "convert", "convert public weights to a model folder; reads pickled files safely"
     )
     parser.add_argument(
         "source",
         type=Path,
         metavar="SOURCE",
-        help="a folder in diffusers', transformers' or OpenCLIP's layout, of Karlo's checkpoints, of LAION's prior, or OpenAI's CLIP file",
+        help="folder in diffusers', transformers' or OpenCLIP's layout, folder of Karlo's checkpoints or LAION's prior, OpenAI's CLIP file, or hub id that was pulled",
     )
     parser.add_argument(
-        "-o", "--out", type=Path, required=True, metavar="FOLDER", help="where the model goes"
+        "-o", "--out", type=Path, required=True, metavar="FOLDER", help="model folder to write"
     )
-    parser.add_argument("--name", metavar="NAME", help="the model's name (default: the folder's)")
+    parser.add_argument("--name", metavar="NAME", help="name of the model (default: name of the folder)")
     parser.add_argument(
         "--tokenizer",
         type=Path,
         metavar="PATH",
-        help="a folder with CLIP's tokenizer or OpenAI's bpe_simple_vocab_16e6.txt.gz, for weights that come without",
+        help="folder with CLIP's tokenizer, or OpenAI's bpe_simple_vocab_16e6.txt.gz, for weights without a tokenizer",
     )
     parser.add_argument(
         "--storage",
         choices=("float32", "float16", "int8"),
         default="float32",
-        help="how weights are stored (default: float32)",
+        help="number type of the stored weights (default: float32)",
     )
     parser.add_argument(
-        "--licence", metavar="TEXT", help="the licence of the weights (default: the source's)"
+        "--licence", metavar="TEXT", help="licence of the weights (default: that of the source)"
     )
     options.add_force(parser)
     options.add_json(parser)
@@ -41,9 +41,9 @@ def add(verbs) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from unclip.checkpoints.convert import convert
-    from unclip.checkpoints.hub import resolve
     from unclip.checkpoints.manifest import describe
+    from unclip.formats.convert import convert
+    from unclip.formats.registry import resolve
 
     source = arguments.source if arguments.source.exists() else resolve(str(arguments.source))
     folder = convert(

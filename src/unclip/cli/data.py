@@ -42,17 +42,17 @@ def add(verbs) -> None:
 
 def run_artwork(arguments: argparse.Namespace) -> None:
     from unclip.config import to_dict
-    from unclip.data import artwork
+    from unclip.datasets.artwork import build as artwork
 
-    built = artwork.build(
-        arguments.out,
-        packages=arguments.packages,
-        size=arguments.size,
-        limit=arguments.limit,
-        workers=arguments.workers,
-        seed=arguments.seed,
-        report=(lambda line: None) if arguments.quiet else console.tell,
-    )
+    with console.logs(quiet=arguments.quiet):
+        built = artwork.build(
+            arguments.out,
+            packages=arguments.packages,
+            size=arguments.size,
+            limit=arguments.limit,
+            workers=arguments.workers,
+            seed=arguments.seed,
+        )
     if arguments.json:
         console.result_json(to_dict(built) | {"folder": str(built.folder)})
         return

@@ -1,4 +1,4 @@
-"""`unclip evaluate`: how good a model is."""
+"""`unclip evaluate`: metrics of a model."""
 
 import argparse
 import json
@@ -10,48 +10,53 @@ from unclip.cli.console import UsageError
 
 
 def add(verbs) -> None:
-    parser = options.verb(verbs, "evaluate", "measure how good a model is")
+    parser = options.verb(
+        verbs, "evaluate", "measure a model: captions followed, distances, retrieval, memorisation, ablations"
+    )
     options.add_model(parser)
     parser.add_argument(
-        "--recipe", default="artwork", metavar="NAME", help="whose questions (default: artwork)"
+        "--recipe",
+        default="artwork",
+        metavar="NAME",
+        help="recipe whose questions are asked (default: artwork)",
     )
     parser.add_argument(
-        "--data", metavar="FOLDER", help="pictures with captions, such as `unclip data` makes"
+        "--data", metavar="FOLDER", help="data set of pictures with captions, as `unclip data` makes"
     )
     parser.add_argument(
         "--judge",
         type=Path,
         metavar="FOLDER",
-        help="a CLIP trained apart, to judge (default: the model's own, which flatters)",
+        help="CLIP that judges, trained separately (default: the model's own, which flatters the model)",
     )
     parser.add_argument(
         "--ablation",
         action="append",
         default=[],
         metavar="NAME",
-        help="also turn one knob: priors, guidance, prior-guidance, candidates, samplers, or all; repeatable",
+        help="ablation to run as well: priors, guidance, prior-guidance, candidates, samplers, or all; repeatable",
     )
     parser.add_argument(
         "--manipulation",
         action="append",
         default=[],
         metavar="NAME",
-        help="also try one out: reconstructions, diffs, edits, or all; repeatable",
+        help="manipulation to measure as well: reconstructions, diffs, edits, or all; repeatable",
     )
-    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="write the whole report here, as JSON")
+    parser.add_argument(
+        "-o", "--out", type=Path, metavar="FILE", help="write the whole report to this file, as JSON"
+    )
     options.add_force(parser)
     parser.add_argument(
         "--pictures",
         type=Path,
         metavar="FOLDER",
-        help="keep the drawn pictures here; the same command again goes on",
+        help="keep the drawn pictures here, so that a stopped command can be continued",
     )
     parser.add_argument(
         "--cache", type=Path, metavar="FOLDER", help="keep decoded drawings and their embeddings here"
     )
-    parser.add_argument(
-        "--seed", type=options.seed, metavar="N", help="another seed asks other questions (default: 0)"
-    )
+    parser.add_argument("--seed", type=options.seed, metavar="N", help="seed of the questions (default: 0)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting, such as count=20"
     )
@@ -62,7 +67,7 @@ def add(verbs) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from unclip.cli.loading import load
+    from unclip.cli.loading import load_for
     from unclip.config import override
     from unclip.evaluate.ablations import ABLATIONS
     from unclip.evaluate.estimate import estimate
@@ -83,15 +88,15 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError(str(error)) from None
     if not config.data:
         raise UsageError(
-            "say which data to measure with: --data FOLDER (`unclip data artwork FOLDER` makes it)"
+            "name the data to measure with: --data FOLDER (`unclip data artwork FOLDER` makes it)"
         )
     out = None if arguments.out is None else options.writable(arguments.out, force=arguments.force)
-    system = load(arguments.model, arguments.device, arguments.dtype)
+    model = load_for(arguments)
     with console.Status(quiet=arguments.quiet) as status:
         evaluation = Evaluation(
-            system,
+            model,
             config,
-            judge=None if arguments.judge is None else Encoder.load(arguments.judge, system.device),
+            judge=None if arguments.judge is None else Encoder.load(arguments.judge, model.parts.device),
             folder=arguments.pictures,
             cache=arguments.cache,
             report=status,
@@ -109,7 +114,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def chosen(option: str, names: Sequence[str], known: Collection[str]) -> list[str]:
-    """The names that an option was given, each once; `all` stands for all. Raises `UsageError` for an unknown one."""
+    """Names given to an option, each once; `all` stands for all. Raises `UsageError` for an unknown name."""
     if unknown := [name for name in names if name != "all" and name not in known]:
         raise UsageError(f"--{option} {unknown[0]}: choose from {', '.join(known)}, all")
     return list(known) if "all" in names else list(dict.fromkeys(names))

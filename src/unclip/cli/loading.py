@@ -1,5 +1,7 @@
-"""The system that `--model`, `--device` and `--dtype` ask for."""
+"""The model that `--model`, `--part`, `--device` and `--dtype` ask for."""
 
+import argparse
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from unclip.cli.console import UsageError
@@ -7,23 +9,42 @@ from unclip.cli.console import UsageError
 if TYPE_CHECKING:
     import torch
 
-    from unclip.generate.system import System
+    from unclip.generate.model import Model
 
 
-def load(model: str, device: str | None, dtype: str | None, *, offload: bool = False) -> "System":
-    """Load `model` with the given or the best device. Raises `UsageError` for a device that is not there."""
-    from unclip.generate.system import System
+def load(
+    model: str,
+    device: str | None,
+    dtype: str | None,
+    *,
+    offload: bool = False,
+    parts: Mapping[str, str] | None = None,
+) -> "Model":
+    """Model on the given or the best device. Raises `UsageError` for a device that does not exist here."""
+    from unclip.generate.model import Model
 
-    return System.load(
+    return Model.load(
         model,
         device=None if device is None else read_device(device),
         dtype=dtype or "float32",
         offload=offload,
+        parts=parts or {},
+    )
+
+
+def load_for(arguments: argparse.Namespace) -> "Model":
+    """Model of a verb's options."""
+    return load(
+        arguments.model,
+        arguments.device,
+        arguments.dtype,
+        offload=getattr(arguments, "offload", False),
+        parts=dict(arguments.part),
     )
 
 
 def read_device(name: str) -> "torch.device":
-    """The device that `name` means. Raises `UsageError` where there is no such device here."""
+    """Device of a name. Raises `UsageError` for one that does not exist here."""
     import torch
 
     try:

@@ -1,6 +1,7 @@
-"""The entry point: the verbs, and what a user sees when something goes wrong."""
+"""The entry point: verbs in groups, and what a user sees when something goes wrong."""
 
 import argparse
+import logging
 import os
 import sys
 import traceback
@@ -8,63 +9,45 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from signal import SIGINT
+from typing import Any
 
 import unclip
 from unclip.cli import (
+    bundle,
     captions,
     console,
     convert,
     data,
-    diff,
     doctor,
-    edit,
+    draw,
     evaluate,
-    generate,
-    interpolate,
     models,
-    outpaint,
-    pack,
     probe,
-    reconstruct,
     redo,
     show,
     train,
-    upscale,
-    vary,
+    verbs,
 )
 from unclip.cli.console import UsageError
+from unclip.errors import RequestError
 
-VERBS = (
-    generate,
-    vary,
-    interpolate,
-    diff,
-    edit,
-    outpaint,
-    upscale,
-    reconstruct,
-    captions,
-    probe,
-    show,
-    redo,
-    models,
-    convert,
-    data,
-    train,
-    evaluate,
-    pack,
-    doctor,
-)
+GROUPS: dict[str, tuple[Any, ...]] = {
+    "draw": verbs.DRAW,
+    "edit": verbs.EDIT,
+    "inspect": (*verbs.INSPECT, captions, probe, show, redo),
+    "models": (models, convert, doctor),
+    "train": (data, train, bundle, evaluate),
+}
 
 EXIT_FAILURE, EXIT_USAGE = 1, 2
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line; building it imports nothing heavy."""
-    parser = argparse.ArgumentParser(
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Parser of the whole command line, or with the options of one verb `only`; building it imports no torch."""
+    parser = _GroupedParser(
         prog="unclip",
-        description="Draw pictures from text, and train what draws them.",
-        epilog="`unclip VERB --help` tells the options of a verb.",
+        description="Draw pictures from text and pictures, and train the models that draw them.",
+        epilog="`unclip VERB --help` lists the options of a verb.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     parser.add_argument(
@@ -74,15 +57,49 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SHELL",
         help="print a completion script for bash, zsh, fish or tcsh and exit",
     )
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for verb in VERBS:
-        verb.add(verbs)
+    subparsers = parser.add_subparsers(metavar="VERB", required=True, parser_class=argparse.ArgumentParser)
+    for title, members in GROUPS.items():
+        before = len(subparsers._choices_actions)
+        for member in members:
+            if isinstance(member, draw.Verb):
+                draw.add(subparsers, member, stub=only not in (None, member.name, *member.aliases))
+            elif member is probe:
+                probe.add(subparsers, stub=only not in (None, "probe"))
+            else:
+                member.add(subparsers)
+        parser.groups[title] = subparsers._choices_actions[before:]
     return parser
+
+
+class _GroupedParser(argparse.ArgumentParser):
+    """Parser whose help lists the verbs in groups."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self.groups: dict[str, list[argparse.Action]] = {}
+
+    def format_help(self) -> str:
+        """Help text with a section per group of verbs."""
+        formatter = self._get_formatter()
+        formatter.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
+        formatter.add_text(self.description)
+        for title, actions in self.groups.items():
+            formatter.start_section(title)
+            formatter.add_arguments(actions)
+            formatter.end_section()
+        formatter.start_section("options")
+        formatter.add_arguments(action for action in self._actions if action.option_strings)
+        formatter.end_section()
+        formatter.add_text(self.epilog)
+        return formatter.format_help()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 (failure), 2 (usage), 130 (Ctrl-C), 143 (SIGTERM)."""
-    parser = build_parser()
+    given = sys.argv[1:] if argv is None else argv
+    completing = any(word.startswith("--completion") for word in given)
+    words = [word for word in given if not word.startswith("-")]
+    parser = build_parser(None if completing else (words or [""])[0])
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
         words = "prompt" in arguments and not unknown[0].startswith("-")
@@ -90,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"unknown: {' '.join(unknown)}{' (put a prompt of several words in quotes)' if words else ''}"
         )
     try:
+        _log_to_console(arguments.debug)
         with warnings.catch_warnings():
             if not arguments.debug:
                 warnings.simplefilter("default", UserWarning)
@@ -102,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A training run that saved itself says which signal it was; shells expect 128 + that.
         return 128 + getattr(interrupt, "signal", SIGINT)
     except BrokenPipeError:
-        # The reader of our output went away (`unclip models | head`): not an error of ours, and nothing to say.
+        # The reader of our output went away (`unclip models | head`), which is not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILURE
     except Exception as error:
@@ -110,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         else:
             console.tell(f"error: {_describe(error)}")
-        return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE
+        return EXIT_USAGE if isinstance(error, UsageError | RequestError) else EXIT_FAILURE
 
 
 def _describe(error: Exception) -> str:
@@ -120,6 +138,22 @@ def _describe(error: Exception) -> str:
     if isinstance(error, ValueError | OSError | ModuleNotFoundError) and str(error):
         return str(error)
     return f"{type(error).__name__}: {error} (this is unexpected; --debug shows where it happened)"
+
+
+class _ConsoleHandler(logging.Handler):
+    """Handler that writes log records as notes to stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        console.tell(
+            f"note: {record.getMessage()}" if record.levelno >= logging.WARNING else record.getMessage()
+        )
+
+
+def _log_to_console(debug: bool) -> None:
+    logger = logging.getLogger("unclip")
+    logger.handlers = [handler for handler in logger.handlers if not isinstance(handler, _ConsoleHandler)]
+    logger.addHandler(_ConsoleHandler())
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:

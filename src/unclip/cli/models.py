@@ -1,49 +1,50 @@
-"""`unclip models`: which models there are here, and those of the hub: pulled, checked, removed."""
+"""`unclip models`: list the models on this machine; pull, verify and remove those of the hub."""
 
 import argparse
+from collections.abc import Iterator
+from typing import Any
 
 from unclip.cli import console, options
 
 
 def add(verbs) -> None:
-    parser = options.verb(verbs, "models", "list, pull, check and remove models")
+    parser = options.verb(verbs, "models", "list, show, pull, verify and remove models")
     options.add_json(parser)
     parser.set_defaults(run=run_list)
     actions = parser.add_subparsers(title="actions (default: list)", metavar="ACTION")
 
-    listing = options.verb(actions, "list", "list the bundled models and those pulled from the hub")
+    listing = options.verb(actions, "list", "list bundled and pulled models")
     options.add_json(listing)
     listing.set_defaults(run=run_list)
 
-    show = options.verb(actions, "show", "describe a model")
-    show.add_argument("model", metavar="NAME", help="a bundled model, a folder, or a hub id that was pulled")
+    show = options.verb(actions, "show", "describe a model: parts, licence, size, default settings")
+    show.add_argument("model", metavar="NAME", help="bundled name, folder, or hub id that was pulled")
     options.add_json(show)
     show.set_defaults(run=run_show)
 
-    pull = options.verb(actions, "pull", "download a model from the hub, or go on with a download")
-    pull.add_argument("model", metavar="ID", help="its id on the hub, such as kakaobrain/karlo-v1-alpha")
+    pull = options.verb(actions, "pull", "download a model from the hub, or resume a download")
+    pull.add_argument("model", metavar="ID", help="hub id, such as kakaobrain/karlo-v1-alpha")
     options.add_json(pull)
     pull.set_defaults(run=run_pull)
 
-    verify = options.verb(actions, "verify", "read all of a model's files and compare them with their hashes")
-    verify.add_argument(
-        "model", metavar="NAME", help="a bundled model, a folder, or a hub id that was pulled"
-    )
+    verify = options.verb(actions, "verify", "compare all files of a model with their hashes")
+    verify.add_argument("model", metavar="NAME", help="bundled name, folder, or hub id that was pulled")
     verify.set_defaults(run=run_verify)
 
     remove = options.verb(actions, "rm", "delete a pulled model from the hub's cache")
-    remove.add_argument("model", metavar="ID", help="its id on the hub")
+    remove.add_argument("model", metavar="ID", help="hub id")
     remove.set_defaults(run=run_remove)
 
 
 def run_list(arguments: argparse.Namespace) -> None:
     from unclip.checkpoints.hub import bundled
     from unclip.checkpoints.manifest import describe
-    from unclip.checkpoints.pull import cached, kind_of_folder, size_of
+    from unclip.formats.pull import cached, size_of
+    from unclip.formats.registry import format_name
 
     found = {name: {**describe(folder), "folder": str(folder)} for name, folder in bundled().items()}
     for hub_id, folder in cached().items():
-        kind = kind_of_folder(folder)
+        kind = format_name(folder)
         found[hub_id] = {"name": hub_id, "description": kind, "bytes": size_of(folder), "folder": str(folder)}
     if arguments.json:
         console.result_json(found)
@@ -52,15 +53,15 @@ def run_list(arguments: argparse.Namespace) -> None:
     for name, description in found.items():
         console.result(f"{name:<{width}} {description['bytes'] / 1e6:8.1f} MB  {description['description']}")
     if not found:
-        console.tell("no model came with this installation; give a folder to the verbs that take --model")
+        console.tell("this installation has no bundled model: give a folder to commands that take --model")
 
 
 def run_show(arguments: argparse.Namespace) -> None:
-    from unclip.checkpoints.hub import resolve
     from unclip.checkpoints.manifest import MANIFEST, describe
+    from unclip.formats.registry import resolve
 
     folder = resolve(arguments.model)
-    described = describe(folder) if (folder / MANIFEST).is_file() else _describe_foreign(arguments.model)
+    described = describe(folder) if (folder / MANIFEST).is_file() else _describe_public(arguments.model)
     description = {**described, "folder": str(folder)}
     if arguments.json:
         console.result_json(description)
@@ -69,12 +70,12 @@ def run_show(arguments: argparse.Namespace) -> None:
 
 
 def run_pull(arguments: argparse.Namespace) -> None:
-    from unclip.checkpoints.pull import PICKLED, look_up, pull
+    from unclip.formats.pull import PICKLED, look_up, pull
 
     remote = look_up(arguments.model)
     console.tell(
         f"{remote.hub_id}: {len(remote.files)} files, {remote.size / 1e9:.2f} GB, "
-        f"licence {remote.licence or 'not told: see its page at the hub'}"
+        f"licence {remote.licence or 'unknown: see its page at the hub'}"
     )
     folder = pull(remote)
     if pickled := [name for name in remote.files if name.endswith(PICKLED)]:
@@ -88,9 +89,10 @@ def run_pull(arguments: argparse.Namespace) -> None:
 
 
 def run_verify(arguments: argparse.Namespace) -> None:
-    from unclip.checkpoints.hub import pulled, resolve
+    from unclip.checkpoints.hub import pulled
     from unclip.checkpoints.manifest import MANIFEST, verify
-    from unclip.checkpoints.pull import verify_pulled
+    from unclip.formats.pull import verify_pulled
+    from unclip.formats.registry import resolve
 
     folder = resolve(arguments.model)
     if (folder / MANIFEST).is_file():
@@ -99,41 +101,55 @@ def run_verify(arguments: argparse.Namespace) -> None:
         count = verify_pulled(arguments.model)
     else:
         raise ValueError(
-            f"{folder} has no hashes to compare with: models that were pulled have them, and folders that `unclip convert` wrote"
+            f"{folder} has no hashes to compare with: only pulled models and model folders have them; `unclip convert` writes one"
         )
-    console.result(f"{arguments.model}: {count} files are as they should be")
+    console.result(f"{arguments.model}: {count} files match their hashes")
 
 
 def run_remove(arguments: argparse.Namespace) -> None:
-    from unclip.checkpoints.pull import remove
+    from unclip.formats.pull import remove
 
     console.result(f"{arguments.model}: removed, {remove(arguments.model) / 1e6:.1f} MB")
 
 
-def _describe_foreign(model: str) -> dict:
-    from unclip.checkpoints.hub import resolve
-    from unclip.checkpoints.opened import open_model
-    from unclip.checkpoints.pull import size_of
+def _describe_public(model: str) -> dict:
+    from unclip.checkpoints.manifest import without_none
+    from unclip.formats.opened import open_model
+    from unclip.formats.pull import size_of
+    from unclip.formats.registry import resolve
 
     opened = open_model(model)
     return {
         "name": opened.name,
         "description": "in a public format",
         "licence": opened.licence,
-        "weights": opened.weights,
+        "digest": opened.digest,
         "bytes": size_of(resolve(model)),
         "parts": {name: {"kind": part.config.kind} for name, part in opened.parts.items()},
-        "defaults": dict(opened.defaults),
+        "defaults": without_none(opened.defaults),
     }
 
 
 def _print(description: dict) -> None:
-    for key in ("name", "description", "licence", "weights", "folder"):
+    for key in ("name", "description", "licence", "digest", "folder"):
         if description[key]:
             console.result(f"{key:<12} {description[key]}")
     console.result(f"{'size':<12} {description['bytes'] / 1e6:.1f} MB")
     for name, part in description["parts"].items():
         size = f"{part['bytes'] / 1e6:6.1f} MB  {part['storage']}  " if "bytes" in part else ""
         console.result(f"  {name:<10} {size}{part['kind']}")
-    for name, value in description["defaults"].items():
+    for name, value in _flat(description["defaults"]):
         console.result(f"  default {name} = {value}")
+
+
+def _flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and value of each nested setting."""
+    if not isinstance(settings, dict | list):
+        yield prefix.removesuffix("."), settings
+        return
+    items = settings.items() if isinstance(settings, dict) else enumerate(settings)
+    if isinstance(settings, list) and not any(isinstance(value, dict) for value in settings):
+        yield prefix.removesuffix("."), settings
+        return
+    for name, value in items:
+        yield from _flat(value, f"{prefix}{name}.")

@@ -2,7 +2,9 @@
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 
 def verb(
@@ -12,6 +14,39 @@ def verb(
     parser = verbs.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".", **more)
     parser.add_argument("--debug", action="store_true", help="on failure, print the whole traceback")
     return parser
+
+
+def whole(text: str) -> int:
+    """A whole number; ranges are checked by the request."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def real(text: str) -> float:
+    """A finite number; ranges are checked by the request."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if value != value or value in (float("inf"), -float("inf")):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
+    return value
+
+
+def listed(parse: Callable[[str], Any], count: int | None = None) -> Callable[[str], tuple[Any, ...]]:
+    """Parser of values separated by commas, of any number or `count` of them."""
+
+    def parse_all(text: str) -> tuple[Any, ...]:
+        parts = text.split(",")
+        if count not in (None, len(parts)):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} has {len(parts)} values: give {count}, separated by commas"
+            )
+        return tuple(parse(part) for part in parts)
+
+    return parse_all
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +66,7 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
         "--seed",
         type=seed,
         metavar="N",
-        help="the same seed gives the same result (default: drawn, and told)",
+        help="seed: the same one gives the same result (default: drawn, and printed)",
     )
 
 
@@ -47,8 +82,8 @@ def add_device(parser: argparse.ArgumentParser, *, default: str | None = None) -
     )
     parser.add_argument(
         "--dtype",
-        choices=("float32", "bfloat16"),
-        help=f"what the networks compute in (default: {default or 'float32'})",
+        choices=("float32", "bfloat16", "auto"),
+        help=f"what the networks compute in; auto measures which is faster (default: {default or 'float32'})",
     )
 
 
@@ -56,7 +91,7 @@ def add_offload(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--offload",
         action="store_true",
-        help="keep only the stage at work in memory, and read it from disk each time",
+        help="keep only the network at work in memory; it is read from disk each time",
     )
 
 
@@ -66,12 +101,32 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--model",
         default="artwork",
         metavar="NAME",
-        help="a bundled model or a folder (default: artwork)",
+        help="bundled name, folder, or hub id that was pulled (default: artwork)",
+    )
+    add_parts(parser)
+
+
+def add_parts(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--part",
+        action="append",
+        default=[],
+        type=part,
+        metavar="NAME=MODEL",
+        help="take a part from another model, such as prior=FOLDER or clip=FOLDER; repeatable",
     )
 
 
+def part(text: str) -> tuple[str, str]:
+    """A part's name and the model to take it from."""
+    name, equals, model = text.partition("=")
+    if not (name and equals and model):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=MODEL, such as prior=FOLDER")
+    return name, model
+
+
 def add_running(parser: argparse.ArgumentParser) -> None:
-    """What every verb that draws has beside its seed, its output and its sampling."""
+    """Options of all verbs that draw, beside seed, output and sampling."""
     add_force(parser)
     add_model(parser)
     add_device(parser)
@@ -108,7 +163,9 @@ def duration(text: str) -> float:
     try:
         seconds = float(value) * {"s": 1, "m": 60, "h": 3600}[unit]
     except (ValueError, KeyError):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; give one such as 90s, 25m or 3h") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a duration; give one such as 90s, 25m or 3h"
+        ) from None
     if not 0.0 < seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is out of range; give more than nothing, such as 25m")
     return seconds

@@ -1,14 +1,15 @@
-"""`unclip redo`: a picture made again from the recipe that it carries."""
+"""`unclip redo`: a picture made again from its provenance."""
 
 import argparse
 from pathlib import Path
 
-from unclip.cli import console, drawing, options
+from unclip.cli import console, options, outputs
 from unclip.cli.console import UsageError
+from unclip.cli.draw import reporter
 
 
 def add(verbs) -> None:
-    parser = options.verb(verbs, "redo", "make a picture again from the recipe that it carries")
+    parser = options.verb(verbs, "redo", "make a picture again from the provenance that it carries")
     parser.add_argument("picture", type=Path, metavar="PICTURE", help="a PNG file that unclip made")
     parser.add_argument(
         "--source",
@@ -16,17 +17,21 @@ def add(verbs) -> None:
         default=[],
         type=Path,
         metavar="FILE",
-        help="a picture that it was made from, for all but `generate`, or a folder of them; repeatable, in the recipe's order",
+        help="a picture that it was made from, or a folder of them; repeatable, in the recorded order",
     )
     options.add_output(parser, "the picture's name with -again")
     options.add_force(parser)
     parser.add_argument(
-        "-m", "--model", metavar="NAME", help="a bundled model or a folder (default: the recipe's)"
+        "-m",
+        "--model",
+        metavar="NAME",
+        help="bundled name, folder, or hub id that was pulled (default: the recorded one)",
     )
+    options.add_parts(parser)
     parser.add_argument(
-        "--any-weights", action="store_true", help="use the model even if its weights are not the same"
+        "--any-weights", action="store_true", help="use the model even if its digest is another one"
     )
-    options.add_device(parser, default="the recipe's")
+    options.add_device(parser, default="the recorded one")
     options.add_offload(parser)
     options.add_quiet(parser)
     options.add_json(parser)
@@ -34,44 +39,48 @@ def add(verbs) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from unclip.checkpoints.hub import bundled
     from unclip.cli.loading import load
-    from unclip.generate.picture import Picture
+    from unclip.generate.image import Image
+    from unclip.generate.replay import read_replay
     from unclip.generate.sources import read_source
 
-    before = Picture.open(arguments.picture)
+    before = Image.open(arguments.picture)
+    replay = read_replay(before.provenance)
     path = options.writable(name_output(arguments.output, arguments.picture), force=arguments.force)
-    model = arguments.model or str(before.recipe.get("model"))
-    if arguments.model is None and model not in bundled():
-        raise UsageError(
-            f"{arguments.picture} was made by {model!r}, which is not bundled; give its folder: --model FOLDER"
-        )
-    given = [drawing.pictures_in(path) if path.is_dir() else [path] for path in arguments.source]
+    given = [outputs.pictures_in(path) if path.is_dir() else [path] for path in arguments.source]
     sources = [read_source(path).image for paths in given for path in paths]
-    system = load(
-        model,
-        arguments.device or before.recipe.get("device"),
-        arguments.dtype or before.recipe.get("dtype"),
-        offload=arguments.offload,
-    )
+    try:
+        model = load(
+            arguments.model or replay.model,
+            arguments.device or replay.device,
+            arguments.dtype or replay.dtype,
+            offload=arguments.offload,
+            parts=dict(arguments.part),
+        )
+    except FileNotFoundError as error:
+        if arguments.model is not None:
+            raise
+        raise UsageError(
+            f"{arguments.picture} was made by {replay.model!r}, which is not found here; give its folder: --model FOLDER"
+        ) from error
     with console.Progress(quiet=arguments.quiet) as progress:
-        after = system.redo(
-            before.recipe,
+        after = model.redo(
+            before.provenance,
             *sources,
-            callback=drawing.reporter(progress),
+            on_progress=reporter(progress),
             any_weights=arguments.any_weights,
         )
     after.save(path, force=arguments.force)
     identical = before.image.size == after.image.size and before.image.tobytes() == after.image.tobytes()
     console.tell("every pixel is the same" if identical else "the pixels differ")
     if arguments.json:
-        console.result_json({"path": str(path), "identical": identical, **after.recipe})
+        console.result_json({"path": str(path), "identical": identical, **after.provenance})
     else:
         console.result(str(path))
 
 
 def name_output(output: str | None, picture: Path) -> Path:
-    """Where the new picture goes: never over the old one unless it is named."""
+    """Path of the new picture: never the old one's unless it is named."""
     if output is None:
         return picture.with_stem(f"{picture.stem}-again")
-    return Path(output) / picture.name if drawing.is_folder(output) else Path(output)
+    return Path(output) / picture.name if outputs.is_folder(output) else Path(output)

@@ -1,27 +1,38 @@
-"""`unclip show`: the recipe that a picture carries."""
+"""`unclip show`: the provenance that a picture carries."""
 
 import argparse
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from unclip.cli import console, options
 
 
 def add(verbs) -> None:
-    parser = options.verb(verbs, "show", "print the recipe that a picture carries")
+    parser = options.verb(verbs, "show", "print the provenance that a picture carries")
     parser.add_argument("picture", type=Path, metavar="PICTURE", help="a PNG file that unclip made")
     options.add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from unclip.images import read_recipe
+    from unclip.images import read_provenance
 
-    recipe = read_recipe(arguments.picture)
+    provenance = read_provenance(arguments.picture)
     if arguments.json:
-        console.result_json(recipe)
+        console.result_json(provenance)
         return
-    for name, value in recipe.items():
+    for name, value in _flat(provenance):
         console.result(
             f"{name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
         )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Pairs of a name such as `request.sampling.decoder.steps` and its value."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

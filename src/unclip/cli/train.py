@@ -1,4 +1,4 @@
-"""`unclip train`: run one stage's training, or all, or go on with it."""
+"""`unclip train`: train one stage of a recipe, or all; the same command resumes."""
 
 import argparse
 import json
@@ -6,34 +6,34 @@ from pathlib import Path
 
 from unclip.cli import console, options
 from unclip.cli.console import UsageError
-
-STAGES = ("clip", "prior", "decoder", "upsampler", "upsampler_1024", "prior_autoregressive")
+from unclip.train.registry import STAGES
 
 
 def add(verbs) -> None:
     parser = options.verb(
         verbs,
         "train",
-        "train one stage by a recipe, or all; the same command again goes on where it was stopped",
-        epilog="The priors and the decoder read the CLIP that was trained before: --clip is its --out.\n"
-        "all: every stage and a judge in folders of --out, then model/ (packed) and report.json (measured).",
+        "train one stage of a recipe, or all stages; the same command resumes a stopped run",
+        epilog="The priors and the decoder need a trained CLIP: --clip is the --out of its run.\n"
+        "all: every stage and a judge in folders of --out, then model/ (bundled) and report.json (measured).",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "stage", choices=(*STAGES, "all"), metavar="STAGE", help=f"{', '.join(STAGES)}, or all"
     )
     parser.add_argument(
-        "--recipe", default="artwork", metavar="NAME", help="which settings (default: artwork)"
+        "--recipe", default="artwork", metavar="NAME", help="training recipe (default: artwork)"
     )
     parser.add_argument(
         "--data", metavar="FOLDER", help="pictures with captions, such as `unclip data` makes"
     )
+    parser.add_argument("-o", "--out", type=Path, metavar="FOLDER", help="folder of the run")
+    parser.add_argument("--clip", type=Path, metavar="FOLDER", help="finished run of the CLIP stage")
     parser.add_argument(
-        "-o", "--out", type=Path, metavar="FOLDER", help="where the run keeps all that it writes"
-    )
-    parser.add_argument("--clip", type=Path, metavar="FOLDER", help="the finished run of the CLIP stage")
-    parser.add_argument(
-        "--seed", type=options.seed, metavar="N", help="of weights, order and noise (default: the recipe's)"
+        "--seed",
+        type=options.seed,
+        metavar="N",
+        help="seed of weights, order and noise (default: the recipe's)",
     )
     parser.add_argument(
         "--set",
@@ -46,12 +46,10 @@ def add(verbs) -> None:
         "--budget",
         type=options.duration,
         metavar="TIME",
-        help="train so long, such as 25m, instead of the recipe's samples; keeps the best average",
+        help="training time, such as 25m, instead of the recipe's samples; keeps the best average",
     )
     parser.add_argument("--no-evaluate", action="store_true", help="with all: do not measure the model")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print all settings as JSON, and train nothing"
-    )
+    parser.add_argument("--dry-run", action="store_true", help="print all settings as JSON without training")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 (default: the best there is)")
     options.add_json(parser)
     parser.set_defaults(run=run)
@@ -65,12 +63,15 @@ def run(arguments: argparse.Namespace) -> None:
         return
 
     from unclip import recipes
-    from unclip.config import override, to_dict
+    from unclip.config import to_dict
+    from unclip.train.config import ClipDependent, change
 
     try:
         config = recipes.get(arguments.recipe, arguments.stage)
     except ValueError as error:
         raise UsageError(f"--recipe: {error}") from None
+    if arguments.clip is not None and not isinstance(config, ClipDependent):
+        raise UsageError(f"--clip: the {arguments.stage} stage reads no CLIP; leave it out")
     named = {"data.path": arguments.data, "out": arguments.out, "clip": arguments.clip}
     given = [f"{key}={json.dumps(str(value))}" for key, value in named.items() if value is not None]
     if arguments.seed is not None:
@@ -78,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.budget is not None:
         given.append("keep=best")
     try:
-        config = override(config, [*given, *arguments.set])
+        config = change(config, [*given, *arguments.set])
     except ValueError as error:
         raise UsageError(f"--set: {error}") from None
     if arguments.dry_run:
@@ -92,10 +93,11 @@ def run(arguments: argparse.Namespace) -> None:
     from unclip.train.loop import train
 
     device = None if arguments.device is None else str(read_device(arguments.device))
-    if arguments.budget is None:
-        folder = train(config, device=device)
-    else:
-        folder = train_within(config, arguments.budget, device=device)
+    with console.logs():
+        if arguments.budget is None:
+            folder = train(config, device=device)
+        else:
+            folder = train_within(config, arguments.budget, device=device)
     if arguments.json:
         console.result_json({"model": str(folder)})
     else:

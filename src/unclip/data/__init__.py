@@ -1,1 +1,1 @@
-"""Data sets: readers for folders and tar shards, the built-in artwork set, sample order, decoded caches."""
+"""Reading data sets: folders, tar shards and procedural shapes; sample order, decoded caches, degradation."""

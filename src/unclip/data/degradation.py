@@ -1,12 +1,13 @@
-"""What an upsampler learns from: crops of large pictures, and small copies of them that were made worse.
+"""Conditioning augmentation of upsamplers: random crops of large pictures, and degraded small copies of them.
 
 The first upsampler's small pictures are blurred a little, the second's go through the degradations of BSR in a random
-order (arXiv 2204.06125, section 2.1), so that the nets forgive what decoders and cameras get wrong. All of it is a
-function of each sample's own `Noise`.
+order (arXiv 2204.06125, section 2.1; Ho et al. 2021, "Cascaded Diffusion Models"), so that the networks tolerate the
+errors of decoders and cameras. All of it is a function of each sample's own `Noise`.
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast
 
 import torch
@@ -16,11 +17,44 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unclip.images.tensors import from_uint8, jpeg, to_uint8
-from unclip.models.upsampler import UpsamplerCondition, UpsamplerConfig, resize_up
 from unclip.rng import Noise
 
 MARGIN = 8
-"""So many small pixels around a crop are made worse with it: what lies at its edge is then as in its middle."""
+"""Small pixels around a crop that are degraded with it, so that its edge is like its middle."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DegradationConfig:
+    """How training degrades the small pictures: blur or BSR, then seams and noise.
+
+    Raises ValueError for a value out of range.
+    """
+
+    method: Literal["blur", "bsr"] = "blur"
+    """Area averaging and a Gaussian blur, or the degradations of BSR (`bsr`)."""
+    bsr_strength: float = 1.0
+    """Scale of BSR's degradations; 1 is the published one."""
+    blur_kernel: int = 3
+    blur_sigma: float = 0.6
+    """Standard deviation of the blur, in small pixels."""
+    blur_probability: float = 1.0
+    """Share of the pictures that are blurred."""
+    noise_level: float = 0.0
+    """Largest standard deviation of the noise added to a small picture in [-1, 1]; 0 adds none."""
+    seam_level: float = 0.0
+    """Largest size of the seams between patches, as a decoder of patches leaves them; 0 adds none."""
+    seam_patch: int = 8
+    """Side of these patches, in small pixels."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a value out of range."""
+        if self.blur_kernel % 2 == 0:
+            raise ValueError(f"blur_kernel {self.blur_kernel} has no middle; choose an odd number")
+        if self.seam_patch < 2:
+            raise ValueError(f"seam_patch is {self.seam_patch}; a square with seams has at least 2 pixels")
+        if not 0 <= self.bsr_strength <= 1.4:
+            # JPEG has no quality below 1.
+            raise ValueError(f"bsr_strength is {self.bsr_strength}; give 0 (no degradation) to 1.4")
 
 
 class Crops(NamedTuple):
@@ -31,25 +65,15 @@ class Crops(NamedTuple):
     side: int
 
 
-def choose_crops(noise: Noise, side: int, config: UpsamplerConfig) -> Crops:
-    """Random crops of `config.crop_size` in pictures of `side` pixels.
+def choose_crops(noise: Noise, side: int, *, size: int, factor: int) -> Crops:
+    """Random crops of `size` in pictures of `side` pixels.
 
-    They start at multiples of the enlargement, to which the small pixels' borders belong.
+    They start at multiples of the enlargement `factor`, to which the small pixels' borders belong.
     """
-    size, factor = config.crop_size, config.factor
     first = (noise.fork("crop").uniform(2) * ((side - size) // factor + 1)).long() * factor
     window = min(side, size + 2 * MARGIN * factor)
     corner = (first - MARGIN * factor).clamp(0, side - window)
     return Crops(corner, first - corner, window)
-
-
-def training_pair(
-    windows: Float[Tensor, "b c w w"], offset: Int[Tensor, "b 2"], noise: Noise, config: UpsamplerConfig
-) -> tuple[Float[Tensor, "b c s s"], UpsamplerCondition]:
-    """The crop at its offset in each window, and the same crop of the window's degraded, resized-up copy."""
-    small, level = degrade(windows, noise, config)
-    resized, size = resize_up(small, config.factor).to(windows), config.crop_size
-    return cut(windows, offset, size), UpsamplerCondition(cut(resized, offset, size), level)
 
 
 def cut(
@@ -65,28 +89,39 @@ def cut(
 
 
 def degrade(
-    picture: Float[Tensor, "b c h w"], noise: Noise, config: UpsamplerConfig
+    picture: Float[Tensor, "b c h w"], noise: Noise, factor: int, config: DegradationConfig
 ) -> tuple[Float[Tensor, "b c h_low w_low"], Float[Tensor, " b"]]:
-    """The small copy of each large picture as training corrupts it, and the level of the noise added to it.
+    """The degraded small copy of each large picture, and the level of the noise added to it."""
+    return add_artifacts(reduce(picture, noise, factor, config), noise, config)
 
-    Either areas are averaged and some pictures then blurred, or BSR does all of it; then seams and noise are added, of
-    levels uniform in [0, config.seam_level] and [0, config.noise_level].
+
+def reduce(
+    picture: Float[Tensor, "b c h w"], noise: Noise, factor: int, config: DegradationConfig
+) -> Float[Tensor, "b c h_low w_low"]:
+    """The small copy of each large picture: areas averaged and some pictures blurred, or BSR.
+
+    BSR works on the CPU, one picture at a time, as each has its own order of degradations.
     """
     with torch.autocast(picture.device.type, enabled=False):
-        if config.degradation == "bsr":
-            # One by one, on the CPU: each has an order of its own.
+        if config.method == "bsr":
             small = [
-                bsr(one, config.factor, noise.of(k), config.bsr_strength)
-                for k, one in enumerate(picture.cpu())
+                bsr(one, factor, noise.of(k), config.bsr_strength) for k, one in enumerate(picture.cpu())
             ]
-            low = torch.stack(small).to(picture)
-        else:
-            low = F.avg_pool2d(picture, config.factor)
-        if config.degradation == "blur" and config.blur_sigma > 0:
+            return torch.stack(small).to(picture)
+        low = F.avg_pool2d(picture, factor)
+        if config.blur_sigma > 0:
             blurred = noise.fork("blur").uniform().to(low.device) < config.blur_probability
             low = torch.where(
                 blurred[:, None, None, None], gaussian_blur(low, config.blur_kernel, config.blur_sigma), low
             )
+        return low
+
+
+def add_artifacts(
+    low: Float[Tensor, "b c h w"], noise: Noise, config: DegradationConfig
+) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, " b"]]:
+    """Small pictures with seams and noise, of levels uniform in [0, seam_level] and [0, noise_level]; the noise's level."""
+    with torch.autocast(low.device.type, enabled=False):
         if config.seam_level > 0:
             depth = (noise.fork("seam level").uniform() * config.seam_level).to(low)
             low = low + depth[:, None, None, None] * seams(low, noise.fork("seams"), config.seam_patch)
@@ -125,7 +160,7 @@ def gaussian_blur(picture: Float[Tensor, "b c h w"], kernel: int, sigma: float) 
 
 
 class _Step(NamedTuple):
-    """What a degradation is told: the small size to arrive at, the enlargement, and a stream of its own."""
+    """Settings of one degradation: the small size to arrive at, the enlargement, and its own stream of noise."""
 
     size: tuple[int, int]
     factor: int
@@ -139,12 +174,12 @@ class _Step(NamedTuple):
 def bsr(
     picture: Float[Tensor, "c h w"], factor: int, noise: Noise, strength: float = 1.0
 ) -> Float[Tensor, "c h_low w_low"]:
-    """A picture in [-1, 1] made smaller by `factor` and worse, by one stream of `noise`.
+    """A picture in [-1, 1] reduced by `factor` and degraded by BSR, with one stream of `noise`.
 
     Two blurs, the reduction in size, noise of two kinds and JPEG follow each other in a random order, so that some of
-    them befall the large picture and some the small one. `strength` scales the blurs' widths, the noise and what JPEG
-    loses; 1 has the ranges of Zhang et al. for an enlargement by 4. In place of their camera's whole pipeline stands
-    its shot noise.
+    them apply to the large picture and some to the small one. `strength` scales the blurs' widths, the noise and what JPEG
+    loses; 1 has the ranges of Zhang et al. for an enlargement by 4. Their camera pipeline is
+    reduced to its shot noise.
     """
     size = (picture.shape[-2] // factor, picture.shape[-1] // factor)
     for index in noise.fork("order").uniform(len(_DEGRADATIONS))[0].argsort().tolist():

@@ -78,7 +78,7 @@ class Order:
         return self._epoch[1]
 
     def indices(self, start: int, stop: int) -> Int[np.ndarray, " n"]:
-        """The items that sample numbers start, ..., stop - 1 stand for, as int64."""
+        """The items of sample numbers start, ..., stop - 1, as int64."""
         if not 0 <= start <= stop:
             raise ValueError(f"sample numbers must satisfy 0 <= start <= stop, not {start}, {stop}")
         parts = [np.empty(0, dtype=np.int64)]

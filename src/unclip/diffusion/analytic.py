@@ -34,7 +34,7 @@ def measure_x0_variance(
 
 @dataclass(frozen=True, eq=False)
 class AnalyticVariance:
-    """The optimal variance as a function of (sigma, sigma_next), for `ancestral` and for the variational bound.
+    """The optimal variance as a function of (sigma, sigma_next), for `ddpm` and for the variational bound.
 
     `x0_variance` is Var(x0 | x) at the ascending noise levels `sigmas`, as `measure_x0_variance` gives it; between
     them, its logarithm is interpolated in log sigma. Raises ValueError when the levels do not ascend.

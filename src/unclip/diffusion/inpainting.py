@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unclip.diffusion.denoiser import Denoised, Denoiser, NoiseSource, Step, draw
 from unclip.diffusion.posterior import Variance
-from unclip.diffusion.samplers import ancestral
+from unclip.diffusion.samplers import ddpm
 
 
 def keep_known(denoise: Denoiser, known: Float[Tensor, "b ..."], mask: Float[Tensor, "b ..."]) -> Denoiser:
@@ -51,7 +51,7 @@ def repaint(
             if walk > 0:  # the forward process from the end of the block to its start
                 x = x + (block[0].square() - block[-1].square()).sqrt().item() * draw(noise, x)
             for i in range(len(block) - 1):
-                step = next(ancestral(denoise, x, block[i : i + 2], noise=noise, variance=variance))
+                step = next(ddpm(denoise, x, block[i : i + 2], noise=noise, variance=variance))
                 sigma_next = block[i + 1].item()
                 anchor = known.to(x) + sigma_next * draw(noise, x) if sigma_next > 0 else known.to(x)
                 x = torch.lerp(step.x, anchor, mask.to(x))

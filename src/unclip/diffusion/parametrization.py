@@ -84,6 +84,8 @@ class Parametrization:
 
     name: ParametrizationName
     label: Callable[[Tensor], Tensor]
+    label_scale: float = 1.0
+    """Brings labels to the range of DDPM's timesteps, which every network is given: 1000 for continuous schedules."""
     sigma_data: float = 0.5
     learned_variance: bool = False
 
@@ -135,8 +137,8 @@ class Process:
 class ProcessConfig:
     """What to predict and on which noise schedule.
 
-    The label that a network is given follows the schedule: the table's time 0 .. steps-1 for cosine, linear and
-    scaled_linear; the flow time sigma / (1 + sigma) for flow; ln(sigma) / 4 for edm. `sigma_min` and `sigma_max`
+    The label that a network is given follows the schedule, in timestep units: the table's time 0 .. steps-1 for cosine,
+    linear and scaled_linear; 1000 times the flow time sigma / (1 + sigma) for flow; 1000 ln(sigma) / 4 for edm. `sigma_min` and `sigma_max`
     bound the continuous schedules; `steps` is the length of the discrete ones.
     """
 
@@ -147,6 +149,11 @@ class ProcessConfig:
     learned_variance: bool = False
     sigma_min: float = 0.002
     sigma_max: float = 80.0
+
+    @property
+    def label_scale(self) -> float:
+        """Factor from labels to timestep units: 1 for discrete schedules, 1000 for flow time and EDM's c_noise."""
+        return 1000.0 if self.schedule in ("flow", "edm") else 1.0
 
     def build(self) -> Process:
         """The process. Raises ValueError for a learned variance on a schedule that has no steps."""
@@ -164,6 +171,7 @@ class ProcessConfig:
         row = Parametrization(
             name=self.parametrization,
             label=label,
+            label_scale=self.label_scale,
             sigma_data=self.sigma_data,
             learned_variance=self.learned_variance,
         )
@@ -186,9 +194,9 @@ class Preconditioned:
     def raw(
         self, x: Float[Tensor, "b ..."], sigma: Float[Tensor, " b"], condition: Any = None
     ) -> Float[Tensor, "b ..."]:
-        """F(c_in x, label), in the state's precision."""
+        """F(c_in x, label), in the state's precision; the label is in timestep units."""
         into = self.parametrization.coefficients(sigma).into
-        label = self.parametrization.label(sigma).to(torch.float32)
+        label = self.parametrization.label(sigma).to(torch.float32) * self.parametrization.label_scale
         return self.network(per_sample(into, x) * x, label, condition).to(x.dtype)
 
     def denoised(

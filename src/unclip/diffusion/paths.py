@@ -69,9 +69,9 @@ def slerp(
 def invert(
     denoise: Denoiser, x0: Float[Tensor, "b ..."], sigmas: Float[Tensor, " n"], *, iterations: int = 1
 ) -> Iterator[Step]:
-    """Walks a clean sample up a descending grid that ends in 0, to the x_T from which `euler` makes it again.
+    """Walks a clean sample up a descending grid that ends in 0, to the x_T from which `ddim` makes it again.
 
-    Each step of `euler`, ``x_next = r x + (1 - r) D(x)`` with r = sigma_next / sigma, is solved for x by Newton's method
+    Each step of `ddim`, ``x_next = r x + (1 - r) D(x)`` with r = sigma_next / sigma, is solved for x by Newton's method
     with the slope that D has for unit Gaussian data, 1 / (1 + sigma²), started along the eps of the step below. One
     iteration is one call a step, the cost of plain DDIM inversion; more approach the exact inverse. Yields steps of
     index 0, 1, ... going up.

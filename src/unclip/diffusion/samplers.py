@@ -1,6 +1,6 @@
 """Samplers: generator functions that walk a state down a grid of noise levels.
 
-    for step in euler(denoise, x, sigmas): ...
+    for step in ddim(denoise, x, sigmas): ...
 
 Each takes a denoiser, the state at `sigmas[0]` and a descending grid, and yields a `Step` after every move; the last
 one's `x` is the sample when the grid ends in 0. The caller shows progress and previews, and cancels by dropping the
@@ -10,12 +10,15 @@ size of sigma cancels, because the cosine schedule starts at 20 thousand.
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from unclip.diffusion.denoiser import Denoiser, NoiseSource, Step, draw, noise_level
+from unclip.diffusion.names import SAMPLER_TABLE
 from unclip.diffusion.posterior import Variance, posterior_mean, reverse_log_variance, variance_bounds
 
 
@@ -31,7 +34,7 @@ def _moves(sigmas: Float[Tensor, " n"]) -> Iterator[tuple[int, Tensor, Tensor]]:
 
 
 # DDIM (arXiv 2010.02502), equations 12 and 16; with eta = 0 also Euler's method on EDM's equation 3.
-def euler(
+def ddim(
     denoise: Denoiser,
     x: Float[Tensor, "b ..."],
     sigmas: Float[Tensor, " n"],
@@ -51,19 +54,23 @@ def euler(
 
 
 # DDPM (arXiv 2006.11239), Algorithm 2: x_{t-1} = mean of q(x_{t-1} | x_t, x_0) at the estimate of x_0, plus noise.
-def ancestral(
+def ddpm(
     denoise: Denoiser,
     x: Float[Tensor, "b ..."],
     sigmas: Float[Tensor, " n"],
     *,
     noise: NoiseSource | None = None,
-    variance: Variance = "fixed_small",
+    variance: Variance | None = None,
 ) -> Iterator[Step]:
-    """DDPM. `variance` is "fixed_small" (beta tilde), "fixed_large" (beta), "learned", or a function of both sigmas."""
+    """DDPM. `variance` is "fixed_small" (beta tilde), "fixed_large" (beta), "learned", or a function of both sigmas.
+
+    None takes the learned variance of a model that has one, else "fixed_small".
+    """
     for i, sigma, sigma_next in _moves(sigmas):
         denoised = denoise(x, noise_level(sigma, x))
         if sigma_next > 0:
-            log_variance = reverse_log_variance(variance, denoised, sigma, sigma_next)
+            chosen = variance or ("fixed_small" if denoised.var_frac is None else "learned")
+            log_variance = reverse_log_variance(chosen, denoised, sigma, sigma_next)
             mean = posterior_mean(x, denoised.x0, sigma, sigma_next)
             x = mean + (0.5 * log_variance).exp() * draw(noise, x)
         else:
@@ -72,7 +79,7 @@ def ancestral(
 
 
 # EDM (arXiv 2206.00364), Algorithm 2. Line 8's average of two slopes is Euler's result plus a multiple of the change
-# of x0: x + (s' - s)(d + d')/2 = euler + (s - s')/(2 s') (x0' - x0).
+# of x0: x + (s' - s)(d + d')/2 = ddim + (s - s')/(2 s') (x0' - x0).
 def heun(
     denoise: Denoiser,
     x: Float[Tensor, "b ..."],
@@ -142,12 +149,32 @@ def dpmpp_2m_sde(
         yield Step(i, x, x0)
 
 
-SAMPLERS: dict[str, Callable[..., Iterator[Step]]] = {
-    "euler": euler,
-    "ancestral": ancestral,
+_FUNCTIONS: dict[str, Callable[..., Iterator[Step]]] = {
+    "ddim": ddim,
+    "ddpm": ddpm,
     "heun": heun,
     "dpmpp_2m": dpmpp_2m,
     "dpmpp_2m_sde": dpmpp_2m_sde,
+}
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A sampler function with its properties; call it like the function."""
+
+    function: Callable[..., Iterator[Step]]
+    order: int
+    calls: int
+    stochastic: bool
+
+    def __call__(self, *arguments: Any, **options: Any) -> Iterator[Step]:
+        """Steps of the sampler function."""
+        return self.function(*arguments, **options)
+
+
+SAMPLERS: dict[str, Sampler] = {
+    name: Sampler(_FUNCTIONS[name], info.order, info.calls, info.stochastic)
+    for name, info in SAMPLER_TABLE.items()
 }
 
 

@@ -1,1 +1,1 @@
-"""How good a model is: captions followed, retrieval, distances between sets of pictures, memorisation, ablations."""
+"""Evaluation of a model: captions followed, retrieval, distances between sets of pictures, memorisation, ablations."""

@@ -1,22 +1,24 @@
-"""The paper's comparisons at the scale at hand: the same captions and seeds, one knob turned at a time."""
+"""Ablations of the paper at a small scale: the same captions and seeds, one sampling setting varied at a time."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from unclip.evaluate.evaluation import Evaluation
-from unclip.generate.system import System
+from unclip.evaluate.metrics import followed_by_group, set_distances
+from unclip.generate.model import Model
+from unclip.stages.sampling import Sampling, sampling
 
 Changes = list[dict[str, Any]]
-"""The settings that an ablation compares, each as changes to the model's own."""
+"""Settings that an ablation compares, each as changes to the model's defaults under the short names of settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One setting's results: what was changed, and what the judge says of the pictures.
+    """Results of one setting.
 
-    `followed` is the share of captions followed over all groups. `seconds` a picture counts only drawing, when the
-    pictures were drawn, and is None where that is not known.
+    `followed` is the share of captions followed over all groups. `seconds` per picture covers sampling only; None where
+    no picture was timed.
     """
 
     changed: dict[str, Any]
@@ -31,61 +33,64 @@ class Row:
 
 
 def compare(evaluation: Evaluation, settings: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """Draw and judge the evaluation's captions once for each of `settings`, changes to the model's own."""
+    """Results of the evaluation's captions for each of `settings`, changes to the model's defaults."""
     return [_row(evaluation, dict(changed)) for changed in settings]
 
 
-def priors(system: System) -> Changes:
-    """Is the prior worth it (section 5.1, figure 8)? The decoder is given the caption alone, the text embedding as if it
-    were an image embedding, or what the prior makes of it: the full stack.
+def changed_sampling(model: Model, changed: Mapping[str, Any]) -> Sampling:
+    """The model's default sampling with changes under the short names of settings."""
+    return sampling(**changed).over(model.defaults)
 
-    The autoregressive prior, where there is one, draws one embedding, as the paper's: what the diffusion prior has its
-    choice between two for, a high dot product, is asked of it.
+
+def priors(model: Model) -> Changes:
+    """Source of the image embedding (section 5.1, figure 8): none (caption alone), the text embedding, or a prior.
+
+    The autoregressive prior samples one embedding, as in the paper: it is given a high z_i·z_t, which the diffusion
+    prior reaches by choosing between two candidates.
     """
     changes: Changes = [{"prior": "none"}, {"prior": "text"}, {"prior": "diffusion"}]
-    if "prior_autoregressive" in system.parts:
+    if "prior_autoregressive" in model.parts.names:
         changes.append({"prior": "autoregressive", "candidates": 1})
     return changes
 
 
-def guidance(system: System) -> Changes:
-    """The decoder's guidance (figures 9 and 10): captions are followed better and variety is lost, or is it?"""
+def guidance(model: Model) -> Changes:
+    """Guidance scale of the decoder: captions followed against diversity (figures 9 and 10)."""
     return [{"guidance": scale} for scale in (1.0, 1.5, 2.0, 3.0, 4.0)]
 
 
-def prior_guidance(system: System) -> Changes:
-    """Guidance of the prior, which the paper found to hurt (section 5.3)."""
+def prior_guidance(model: Model) -> Changes:
+    """Guidance scale of the prior, which hurts according to the paper (section 5.3)."""
     return [{"prior_guidance": scale} for scale in (1.0, 1.5, 2.0, 4.0)]
 
 
-def candidates(system: System) -> Changes:
-    """How many image embeddings are sampled, of which the nearest to the caption is drawn; the paper's is 2."""
+def candidates(model: Model) -> Changes:
+    """Number of image embeddings sampled, of which the nearest to the caption is decoded; 2 in the paper."""
     return [{"candidates": count} for count in (1, 2, 4, 8)]
 
 
-def samplers(system: System) -> Changes:
-    """The decoder's steps by sampler: how few do? Heun's method calls the decoder twice a step."""
-    names, steps = ("euler", "heun", "dpmpp_2m"), (5, 10, 20, 50)
+def samplers(model: Model) -> Changes:
+    """Decoder steps by sampler; Heun's method calls the decoder twice per step."""
+    names, steps = ("ddim", "heun", "dpmpp_2m"), (5, 10, 20, 50)
     return [{"sampler": name, "steps": count} for name in names for count in steps]
 
 
-#: What `unclip evaluate --ablation NAME` compares.
-ABLATIONS: dict[str, Callable[[System], Changes]] = {
+ABLATIONS: dict[str, Callable[[Model], Changes]] = {
     "priors": priors,
     "guidance": guidance,
     "prior-guidance": prior_guidance,
     "candidates": candidates,
     "samplers": samplers,
 }
+"""Ablations by the name given to `unclip evaluate --ablation`."""
 
 
 def _row(evaluation: Evaluation, changed: dict[str, Any]) -> Row:
-    settings = evaluation.system.defaults.with_given(**changed)
-    told = ", ".join(f"{name} {value}" for name, value in changed.items())
-    drawn = evaluation.draw(settings, told)
-    followed = evaluation.captions_followed(drawn)
+    doing = ", ".join(f"{name} {value}" for name, value in changed.items())
+    drawn = evaluation.draw(changed_sampling(evaluation.model, changed), doing)
+    followed = followed_by_group(evaluation, drawn)
     count = sum(each.count for each in followed.values())
-    distances = evaluation.distances(drawn)["generated"]
+    distances = set_distances(evaluation, drawn)["generated"]
     return Row(
         changed=changed,
         followed=sum(each.share * each.count for each in followed.values()) / count,

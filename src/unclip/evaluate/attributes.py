@@ -4,9 +4,9 @@ Each caption of the artwork set is set against captions that differ from it in t
 the paper's "red cube on top of a blue cube" (section 7.1): what CLIP's embedding alone binds badly.
 """
 
-from unclip.data.captions import STYLE_PHRASES, article, strip_colour
-from unclip.data.colours import PALETTE
 from unclip.data.sample import Sample
+from unclip.datasets.artwork.captions import STYLE_PHRASES, article, strip_colour
+from unclip.datasets.artwork.colours import PALETTE
 
 _BETWEEN = {"left": " to the left of ", "above": " above "}
 

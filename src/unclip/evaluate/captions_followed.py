@@ -1,4 +1,4 @@
-"""Captions followed: is a picture's own caption, among others, the one that a judge finds most like it?"""
+"""Captions followed: the share of pictures whose own caption, among others, a judge finds most similar."""
 
 import math
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from unclip.evaluate.retrieval import ranks, recall_at
 
 @dataclass(frozen=True, kw_only=True)
 class Followed:
-    """The share of pictures whose caption was picked; the same of real drawings, which a judge cannot pass either way.
+    """Share of pictures whose caption was picked, and the same for real drawings, which is the judge's ceiling.
 
-    `of_real` is the share as a part of the real drawings', None where none of those was picked. `error` is the share's
-    standard error over captions; `chance` the share that guessing would get.
-    `similarity` is the mean cosine between a picture and its caption, the CLIP score before any scaling.
+    `of_real` is the ratio of the two, None where the second is 0. `error` is the share's standard error over captions;
+    `chance` is the expected share of a random choice. `similarity` is the mean cosine between a picture and its caption,
+    the CLIP score before any scaling.
     """
 
     count: int
@@ -37,7 +37,7 @@ def captions_followed(
     real: Float[Tensor, "n d"],
     options: Sequence[Sequence[str]],
 ) -> Followed:
-    """Judge embedded pictures, row i against `options[i]`, whose first caption is the right one."""
+    """Captions followed by embedded pictures, row i among `options[i]`, whose first caption is the right one."""
     texts = list(dict.fromkeys(text for row in options for text in row))
     place = {text: index for index, text in enumerate(texts)}
     embeddings = judge.captions(texts)

@@ -1,4 +1,4 @@
-"""Distances between two sets of feature vectors: Fréchet's between fitted Gaussians, and the kernel distance MMD."""
+"""Distances between two sets of feature vectors: the Fréchet distance of fitted Gaussians, and the kernel distance MMD."""
 
 import torch
 from jaxtyping import Float
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def frechet(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
-    """The squared Fréchet distance between Gaussians fitted to two sets (FID's formula, Heusel et al. 2017).
+    """Squared Fréchet distance between Gaussians fitted to two sets (FID's formula, Heusel et al. 2017).
 
     Biased upwards for few vectors: compare only figures with the same counts. Raises ValueError for fewer than two.
     """
@@ -32,10 +32,10 @@ def frechet_gaussians(
 
 
 def mmd(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], bandwidth: float) -> float:
-    """The squared maximum mean discrepancy with the kernel ``exp(-|x - y|^2 / (2 bandwidth^2))``.
+    """Squared maximum mean discrepancy with the kernel ``exp(-|x - y|^2 / (2 bandwidth^2))``.
 
-    The unbiased estimate (Gretton et al. 2012, lemma 6): zero on average, and so at times negative, for two sets from
-    one distribution. Raises ValueError for fewer than two vectors.
+    The unbiased estimate (Gretton et al. 2012, lemma 6): zero on average for two sets from one distribution, and
+    therefore sometimes negative. Raises ValueError for fewer than two vectors.
     """
     _check(a)
     _check(b)
@@ -46,14 +46,14 @@ def mmd(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], bandwidth: float) -> f
     def kernel(x: Tensor, y: Tensor) -> Tensor:
         return torch.exp(-torch.cdist(x.double(), y.double()).square() / (2 * bandwidth**2))
 
-    # The diagonal, where a vector meets itself, is what the unbiased estimate leaves out; there the kernel is 1.
+    # The unbiased estimate leaves out the diagonal, where a vector is compared with itself and the kernel is 1.
     within_a = (kernel(a, a).sum() - n) / (n * (n - 1))
     within_b = (kernel(b, b).sum() - m) / (m * (m - 1))
     return (within_a + within_b - 2 * kernel(a, b).mean()).item()
 
 
 def median_distance(x: Float[Tensor, "n d"]) -> float:
-    """The median distance between two different vectors of a set: the usual bandwidth for `mmd`."""
+    """Median distance between two different vectors of a set: the usual bandwidth for `mmd`."""
     _check(x)
     return torch.pdist(x.double()).median().item()
 

@@ -1,5 +1,6 @@
-"""What the evaluation sees of pictures and captions: embeddings by a CLIP, the model's own or a judge trained apart."""
+"""Features of pictures and captions: embeddings by a CLIP, the model's own or a judge trained separately."""
 
+import copy
 import hashlib
 import os
 from collections.abc import Sequence
@@ -14,28 +15,28 @@ from torch.nn.functional import interpolate, normalize
 
 from unclip.checkpoints.io import load_part
 from unclip.checkpoints.manifest import read_manifest
-from unclip.data.resident import Resident
-from unclip.generate.system import System
+from unclip.data.decoded_cache import DecodedCache
+from unclip.generate.model import Model
 from unclip.images import from_uint8
-from unclip.models.clip import Clip
+from unclip.networks.clip import Clip
 from unclip.tokenizers.clip import ClipTokenizer
 
 
 class Encoder:
-    """A CLIP and its tokenizer. All its vectors have length 1.
+    """A CLIP and its tokenizer. All embeddings have length 1.
 
-    A judge is an encoder with another architecture and seed than the model's CLIP, trained on real drawings and never
-    used to make a picture: a model that pleases only its own CLIP does not please a judge.
+    A judge is an encoder with another architecture and seed than the model's CLIP. It is trained on real drawings and
+    takes no part in sampling, so that it does not favour what the model's own CLIP favours.
     """
 
     def __init__(self, clip: Clip, tokenizer: ClipTokenizer, *, name: str):
         self.clip, self.tokenizer, self.name = clip.eval(), tokenizer, name
         self.device = next(clip.parameters()).device
-        self.weights = _hash(clip, tokenizer)
+        self.digest = _hash(clip, tokenizer)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], device: torch.device | str = "cpu") -> "Encoder":
-        """The CLIP of a model folder, or of a finished run's. Raises `FileNotFoundError` where there is none."""
+        """Encoder of a model folder, or of a finished run. Raises `FileNotFoundError` where there is none."""
         folder = Path(folder)
         if (folder / "model" / "model.json").is_file():
             folder = folder / "model"
@@ -49,9 +50,12 @@ class Encoder:
         return cls(network, tokenizer, name=manifest.name)
 
     @classmethod
-    def of(cls, system: System) -> "Encoder":
-        """The model's own CLIP."""
-        return cls(system.clip, system.tokenizer, name=f"{system.name}'s CLIP")
+    def of(cls, model: Model) -> "Encoder":
+        """Encoder of a model's own CLIP, in float32."""
+        with model.parts.lend("clip", Clip) as clip:
+            exact = all(weight.dtype == torch.float32 for weight in clip.parameters())
+            network = clip if exact else copy.deepcopy(clip).float()
+        return cls(network, model.parts.tokenizer, name=f"{model.name}'s CLIP")
 
     @torch.no_grad()
     def pictures(self, pixels: UInt8[Tensor, "n 3 h w"], *, batch: int = 64) -> Float[Tensor, "n d"]:
@@ -60,18 +64,18 @@ class Encoder:
 
     @torch.no_grad()
     def captions(self, texts: Sequence[str], *, batch: int = 256) -> Float[Tensor, "n d"]:
-        """Embeddings of captions, on the CPU; what is too long is cut."""
+        """Embeddings of captions, on the CPU; longer ones than the context are truncated."""
         tokens = self.tokenizer.encode(texts).to(self.device)
         parts = [self.clip.encode_text(some).embedding for some in tokens.split(batch)]
         return normalize(torch.cat(parts).float(), dim=-1).cpu()
 
-    def training_set(self, resident: Resident, fingerprint: str, cache: Path) -> Float[Tensor, "n d"]:
+    def training_set(self, decoded: DecodedCache, fingerprint: str, cache: Path) -> Float[Tensor, "n d"]:
         """Embeddings of a whole data set, computed once and kept in the folder `cache`."""
-        file = cache / f"{fingerprint[:24]}-{len(resident)}-{resident.size}-judged-{self.weights}.safetensors"
+        file = cache / f"{fingerprint[:24]}-{len(decoded)}-{decoded.size}-judged-{self.digest}.safetensors"
         if file.exists():
             return load_file(file)["image_embedding"]
-        chunks = np.array_split(np.arange(len(resident)), -(-len(resident) // 1024))
-        embeddings = torch.cat([self.pictures(resident.pictures(chunk)) for chunk in chunks])
+        chunks = np.array_split(np.arange(len(decoded)), -(-len(decoded) // 1024))
+        embeddings = torch.cat([self.pictures(decoded.pictures(chunk)) for chunk in chunks])
         cache.mkdir(parents=True, exist_ok=True)
         fresh = file.with_suffix(".writing")
         save_file({"image_embedding": embeddings}, fresh)

@@ -1,6 +1,6 @@
-"""Do the manipulations do what they say? Inversions give the drawing back, diffs and edits follow the new caption.
+"""Metrics of image manipulations: fidelity of reconstructions, and captions followed by text diffs and edits.
 
-All start from held-out drawings, at the decoder's size, with the model's own settings.
+All start from held-out drawings at the decoder's size, with the model's default sampling.
 """
 
 from collections.abc import Callable
@@ -14,22 +14,21 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from unclip.evaluate.evaluation import Asked, Evaluation
+from unclip.evaluate.asked import Asked
+from unclip.evaluate.evaluation import Evaluation
 from unclip.evaluate.features import Encoder
-from unclip.generate.interpolate import interpolate
-from unclip.generate.inversion import inversion_settings
-from unclip.generate.text_diff import MAXIMUM, text_diff
+from unclip.generate.operations import TextDiff
 from unclip.images import from_uint8, to_image, to_tensor, to_uint8
 
 STEPS = (10, 25, 50)
-"""Of DDIM, each way, that reconstructions are compared at."""
+"""DDIM steps, each way, at which reconstructions are compared."""
 GOOD = 25.0
-"""The PSNR in dB from which on a reconstruction counts as giving the drawing back."""
+"""PSNR in dB from which a reconstruction counts as faithful."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstructed:
-    """Drawings inverted and drawn again with so many steps: PSNR in dB, and the share of at least `GOOD`."""
+    """Reconstructions with a number of steps: median and least PSNR in dB, and the share of at least `GOOD`."""
 
     steps: int
     count: int
@@ -40,10 +39,10 @@ class Reconstructed:
 
 @dataclass(frozen=True, kw_only=True)
 class Moved:
-    """Which caption was nearest at a path's beginning and end, among all of the question's choices and the new one.
+    """Nearest captions at the start and the end of a path, among all of the question's choices and the target.
 
-    `started` is the share where it was the drawing's own, `arrived` where it was the new one in the end, `moved` where
-    both; `moved_of_two` counts the two captions alone.
+    `started` is the share of paths that start nearest to the drawing's own caption, `arrived` of those that end nearest
+    to the target, `moved` of both; `moved_of_two` compares these two captions alone.
     """
 
     count: int
@@ -55,11 +54,11 @@ class Moved:
 
 @dataclass(frozen=True, kw_only=True)
 class Edited:
-    """The judge's view of edited regions, cut out.
+    """Judge's features of edited regions, cut out.
 
-    `followed` is the share whose nearest caption among the choices is the new one, `real_followed` the same of the
-    drawings which that caption belongs to; `preferred` and `preferred_before` the shares nearer to the new caption than
-    to the old one, after the edit and before. `kept` is the share of pictures whose other pixels are all as they were.
+    `followed` is the share whose nearest caption among the choices is the new one, `real_followed` the same for the
+    drawings that the new caption belongs to. `preferred` and `preferred_before` are the shares nearer to the new caption
+    than to the old one, after and before the edit. `kept` is the share of pictures with all other pixels unchanged.
     """
 
     count: int
@@ -71,15 +70,15 @@ class Edited:
 
 
 def reconstructions(evaluation: Evaluation) -> dict[str, Any]:
-    """How near reconstructions come by steps, and what must be equal to them bit for bit on the first drawings."""
-    system, (asked, count) = evaluation.system, _subject(evaluation)
+    """PSNR of reconstructions by steps, and whether what must equal a reconstruction does, bit for bit."""
+    model, (asked, count) = evaluation.model, _subject(evaluation)
     pictures = [to_image(from_uint8(one)) for one in asked.real[:count]]
     rows = []
     for steps in STEPS:
         found = []
         for number, picture in enumerate(pictures):
-            made = system.reconstruct(picture, steps=steps, seed=number, size=evaluation.size)
-            found.append(float(made.recipe["psnr"]))
+            made = model.reconstruct(picture, steps=steps, seed=number, size=evaluation.size)
+            found.append(float(made.provenance["results"]["psnr"]))
             evaluation.report(f"reconstructing with {steps} steps: {number + 1} of {count}")
         rows.append(
             Reconstructed(
@@ -97,15 +96,13 @@ def reconstructions(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _equalities(evaluation: Evaluation, first: Image.Image, last: Image.Image) -> dict[str, bool]:
-    """Ends of interpolations, theta 0 and eta 0 are the reconstructions, to the bit."""
-    system, size = evaluation.system, evaluation.size
-    settings = inversion_settings(system.defaults, {"steps": STEPS[0]})
-    common: dict[str, Any] = {"settings": settings, "seed": 1, "size": size}
-    options: dict[str, Any] = {"steps": STEPS[0], "seed": 1, "size": size}
-    wanted = [system.reconstruct(one, **options).image.tobytes() for one in (first, last)]
-    ends = [one.image.tobytes() for one in interpolate(system, first, last, thetas=[0.0, 1.0], **common)]
-    (still,) = text_diff(system, first, target="a red circle", thetas=[0.0], **common)
-    (varied,) = system.vary(first, n=1, eta=0.0, **options)
+    """Whether the ends of an interpolation, theta 0 and eta 0 are the reconstructions, bit for bit."""
+    model = evaluation.model
+    options: dict[str, Any] = {"steps": STEPS[0], "seed": 1, "size": evaluation.size}
+    wanted = [model.reconstruct(one, **options).image.tobytes() for one in (first, last)]
+    ends = [one.image.tobytes() for one in model.interpolate(first, last, thetas=(0.0, 1.0), **options)]
+    (still,) = model.text_diff(first, "a red circle", thetas=(0.0,), **options)
+    (varied,) = model.vary(first, n=1, eta=0.0, **options)
     return {
         "interpolation ends": ends == wanted,
         "theta 0": still.image.tobytes() == wanted[0],
@@ -114,26 +111,21 @@ def _equalities(evaluation: Evaluation, first: Image.Image, last: Image.Image) -
 
 
 def diffs(evaluation: Evaluation) -> dict[str, Any]:
-    """Text diffs from each drawing's caption to the next question's: of the embedding, by the model's own CLIP, and of
-    the picture drawn, by the judge."""
-    system, (asked, count) = evaluation.system, _subject(evaluation)
-    settings = inversion_settings(system.defaults, {})
+    """Text diffs from each drawing's caption to the next question's: the embedding judged by the model's own CLIP, and
+    the picture by the judge."""
+    model, (asked, count) = evaluation.model, _subject(evaluation)
     choices, ends, embeddings = [], [], []
     for number in range(count):
         source, target = _captions(asked, number)
         if source == target:
             continue
-        path = list(
-            text_diff(
-                system,
-                to_image(from_uint8(asked.real[number])),
-                source=source,
-                target=target,
-                settings=settings,
-                thetas=[0.0, MAXIMUM],
-                seed=number,
-                size=evaluation.size,
-            )
+        path = model.text_diff(
+            to_image(from_uint8(asked.real[number])),
+            target,
+            baseline=source,
+            thetas=(0.0, TextDiff.maximum),
+            seed=number,
+            size=evaluation.size,
         )
         choices.append([source, target, *_others(asked, number)])
         ends.append(torch.stack([to_uint8(to_tensor(one.image)) for one in path]))
@@ -147,8 +139,8 @@ def diffs(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def edits(evaluation: Evaluation) -> dict[str, Any]:
-    """Edits of the middle of each drawing after the next question's caption."""
-    system, (asked, count), judge = evaluation.system, _subject(evaluation), evaluation.judge
+    """Inpainting of the middle of each drawing under the next question's caption."""
+    model, (asked, count), judge = evaluation.model, _subject(evaluation), evaluation.judge
     size = evaluation.size
     margin = size // 8
     box = (margin, margin, size - margin, size - margin)
@@ -161,7 +153,7 @@ def edits(evaluation: Evaluation) -> dict[str, Any]:
         if source == target:
             continue
         original = asked.real[number]
-        (made,) = system.edit(to_image(from_uint8(original)), box, target, seed=number)
+        (made,) = model.edit(to_image(from_uint8(original)), box, target, seed=number)
         pixels = to_uint8(to_tensor(made.image))
         kept.append(torch.equal(pixels[:, outside], original[:, outside]))
         before.append(original[region])
@@ -184,16 +176,16 @@ def edits(evaluation: Evaluation) -> dict[str, Any]:
     return asdict(result)
 
 
-#: What `unclip evaluate --manipulation NAME` measures.
 MANIPULATIONS: dict[str, Callable[[Evaluation], dict[str, Any]]] = {
     "reconstructions": reconstructions,
     "diffs": diffs,
     "edits": edits,
 }
+"""Manipulations by the name given to `unclip evaluate --manipulation`."""
 
 
 def moved(encoder: Encoder, paths: list[Float[Tensor, "2 d"]], choices: list[list[str]]) -> Moved:
-    """Judge paths' first and last embeddings; the first of a path's choices is what it leaves, the second its goal."""
+    """Nearest captions of paths' first and last embeddings; a path's first choice is its source, the second its target."""
     started, arrived, of_two = [], [], []
     for path, captions in zip(paths, choices, strict=True):
         first, last = (_similarities(encoder, one, captions) for one in path)
@@ -216,7 +208,7 @@ def _similarities(
 
 
 def _subject(evaluation: Evaluation) -> tuple[Asked, int]:
-    """The first group of drawings that were not in the training set, and how many of them to take."""
+    """The first group that was not in the training set, and the number of its drawings to use."""
     asked = evaluation.asked[evaluation.unseen[0]]
     return asked, min(evaluation.config.manipulated, len(asked.questions.asked))
 
@@ -227,9 +219,9 @@ def _captions(asked: Asked, number: int) -> tuple[str, str]:
 
 
 def _others(asked: Asked, number: int) -> list[str]:
-    """The question's wrong answers, without the caption that is the goal here."""
-    goal = _captions(asked, number)[1]
-    return [text for text in asked.questions.asked[number].distractors if text != goal]
+    """The question's wrong answers, without the target caption."""
+    target = _captions(asked, number)[1]
+    return [text for text in asked.questions.asked[number].distractors if text != target]
 
 
 def _embedding(embedding: Float[Tensor, " d"] | None) -> Float[Tensor, " d"]:

@@ -1,4 +1,4 @@
-"""Does a model repeat its training pictures? Distances to the nearest of them, against those of pictures it never saw."""
+"""Memorisation: distances of generated pictures to the nearest training pictures, against those of held-out pictures."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Memorisation:
-    """How near generated pictures come to training pictures, and how near held-out pictures do.
+    """Distances of generated and of held-out pictures to their nearest training pictures.
 
-    `closer` is the share of generated pictures nearer than 95% of the held-out ones: 0.05 where nothing is memorised.
+    `closer` is the share of generated pictures nearer than 95% of the held-out ones: 0.05 without memorisation.
     `copies` and `held_out_copies` are the shares whose nearest training picture is three times nearer than the second
     (Carlini et al. 2023 call such pictures extracted).
     """
@@ -28,7 +28,7 @@ def memorisation(
     generated: tuple[Float[Tensor, " n"], Float[Tensor, " n"]],
     held_out: tuple[Float[Tensor, " m"], Float[Tensor, " m"]],
 ) -> Memorisation:
-    """Compare the distances that `nearest_two` found for both sets. Raises ValueError where one is empty."""
+    """Memorisation from the distances of `nearest_two` for both sets. Raises `ValueError` where one is empty."""
     if not len(generated[0]) or not len(held_out[0]):
         raise ValueError("memorisation needs generated and held-out pictures, and one set is empty")
     return Memorisation(
@@ -43,9 +43,9 @@ def memorisation(
 def nearest_two(
     queries: Float[Tensor, "n d"], training: Iterable[Float[Tensor, "_ d"]]
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """The distances of each query to its nearest and second nearest training vector, which come in chunks.
+    """Distances of each query to its nearest and second nearest training vector; training vectors come in chunks.
 
-    Raises ValueError where there are fewer than two.
+    Raises `ValueError` for fewer than two training vectors.
     """
     best = torch.full((len(queries), 2), torch.inf, dtype=torch.float64)
     for chunk in training:
@@ -58,8 +58,8 @@ def nearest_two(
 
 
 def _squares(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
-    # Squared distances up to a constant a row, by one matrix product: enough to find the nearest, which are then
-    # measured exactly, as a copy's small distance would drown in this difference's rounding.
+    # Squared distances up to a constant per row, by one matrix product: enough to find the nearest. Those are measured
+    # exactly afterwards, as the small distance of a copy would be lost in the rounding of this difference.
     return b.square().sum(1)[None] - 2 * a @ b.T
 
 

@@ -1,4 +1,4 @@
-"""How unlike two pictures look: distances between the activations of a judge's picture tower (as LPIPS, Zhang et al. 2018)."""
+"""Perceptual distance: differences between the activations of a judge's image tower (as LPIPS, Zhang et al. 2018)."""
 
 import math
 
@@ -15,18 +15,15 @@ from unclip.evaluate.features import Encoder
 def perceptual_distance(
     judge: Encoder, a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]
 ) -> Float[Tensor, " n"]:
-    """The distance of each picture of `a` from its partner in `b`, both in [-1, 1]; 0 for the same, at most 4.
+    """Perceptual distance of each picture of `a` to the same row of `b`, both in [-1, 1]; 0 for equal ones, at most 4.
 
-    Pictures are cut into squares of the size that the judge reads, so that it sees every pixel; those that do not
-    divide are enlarged to the next size that does. Activations after each block are scaled to length 1 at every patch;
-    their squared differences are averaged over patches, blocks and squares. That is LPIPS (equation 1) without its
-    learned weights.
+    Pictures are cut into squares of the judge's input size, so that every pixel counts; other sizes are enlarged to the
+    next multiple. Activations after each block are scaled to length 1 at every patch; their squared differences are
+    averaged over patches, blocks and squares. This is LPIPS (equation 1) without its learned weights.
     """
     tower = judge.clip.vision
     if tower is None:
-        raise ValueError(
-            f"the judge {judge.name!r} came without its picture tower: take a CLIP that has both"
-        )
+        raise ValueError(f"the judge {judge.name!r} has no image tower: give a CLIP with both towers")
     size = judge.clip.config.vision.size
     found = []
     for one, other in zip(a.split(1), b.split(1), strict=True):
@@ -44,7 +41,7 @@ def _squares(picture: Float[Tensor, "1 3 h w"], size: int) -> Float[Tensor, "k 3
 
 
 def _activations(judge: Encoder, pictures: Float[Tensor, "k 3 s s"]) -> list[Float[Tensor, "k m d"]]:
-    """The patches' tokens after each block, of length 1; the class token is no place in the picture."""
+    """Patch tokens after each block, scaled to length 1; the class token is left out, as it has no position."""
     tower = judge.clip.vision
     assert tower is not None
     seen: list[Tensor] = []

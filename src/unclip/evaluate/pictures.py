@@ -1,4 +1,4 @@
-"""Drawing the pictures to be judged: in batches, each kept as a file with its recipe, so that a stopped run goes on."""
+"""Drawing of the pictures to be judged, in batches; each is kept as a file with its provenance and read from it again."""
 
 import hashlib
 import json
@@ -12,26 +12,27 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from unclip.config import to_dict
-from unclip.generate.picture import Picture
-from unclip.generate.progress import Reporter
-from unclip.generate.settings import Settings
-from unclip.generate.system import System
-from unclip.generate.text_to_image import Order, check_size, draw
+from unclip.errors import RequestError
+from unclip.generate.image import Image
+from unclip.generate.model import Model
+from unclip.generate.operations import Generate
+from unclip.generate.replay import read_replay
 from unclip.images import PictureError, to_tensor, to_uint8, write_atomically
+from unclip.stages.sampling import Sampling
 
 Report = Callable[[int, int], object]
-"""Called with how many pictures are done, and of how many."""
+"""Called with the number of finished pictures, and of all pictures."""
 
 
 class Pictures(NamedTuple):
-    """Pixels, and the mean seconds that a picture took, when they were drawn; None where that is not known."""
+    """Pixels, and the mean seconds per picture; None where no picture was timed."""
 
     pixels: UInt8[Tensor, "n 3 s s"]
     seconds: float | None
 
 
 class TimeLeft:
-    """Called with how much is done, and of how much: says how long the rest takes, once that can be told."""
+    """Estimate of the remaining time as text, empty until two calls have shown the speed."""
 
     def __init__(self):
         self._first: tuple[int, float] | None = None
@@ -47,41 +48,46 @@ class TimeLeft:
 
 
 def duration(seconds: float) -> str:
-    """A time for people: 40 s, 12 min, 3.4 h."""
+    """Duration as text: 40 s, 12 min, 3.4 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def draw_pictures(
-    system: System,
+    model: Model,
     asked: Sequence[tuple[str, int]],
-    settings: Settings,
+    sampling: Sampling,
     *,
     size: int | None = None,
     folder: Path | None = None,
     batch: int = 16,
     report: Report = lambda done, of: None,
 ) -> Pictures:
-    """Pictures of `asked` (caption, seed) pairs, `size` pixels a side (default: the decoder's size).
+    """Pictures of (caption, seed) pairs, `size` pixels a side (default: the decoder's size).
 
-    With a `folder`, each is kept there, and one that is there already, with this recipe, is read instead of drawn.
+    With a `folder`, each picture is kept there. A picture of the same request and model that is already there is read,
+    not drawn. Raises `RequestError` for a size that the model cannot make.
     """
-    size = check_size(system, system.sizes[0] if size is None else size)
-    home = None if folder is None or not system.weights else folder / name_of(system, settings, size)
+    size = model.sizes[0] if size is None else size
+    if size not in model.sizes:
+        raise RequestError(
+            f"{model.name!r} makes pictures of {', '.join(map(str, model.sizes))} pixels, not {size}"
+        )
+    requests = [Generate(prompt=prompt, seed=seed, size=size, sampling=sampling) for prompt, seed in asked]
+    home = None if folder is None or not model.digest else folder / name_of(model, sampling, size)
     files = [None if home is None else home / f"{_digest([prompt, seed])}.png" for prompt, seed in asked]
     found: dict[int, UInt8[Tensor, "3 s s"]] = {}
-    for number, (file, (prompt, seed)) in enumerate(zip(files, asked)):
-        if file is not None and (picture := _read(file, prompt, seed, size)) is not None:
+    for number, (file, request) in enumerate(zip(files, requests)):
+        if file is not None and (picture := _read(file, request)) is not None:
             found[number] = picture
     missing = [number for number in range(len(asked)) if number not in found]
     report(len(found), len(asked))
     times = Times.read(home)
     for start in range(0, len(missing), batch):
         numbers = missing[start : start + batch]
-        orders = [Order(asked[number][0], None, asked[number][1]) for number in numbers]
         started = time.monotonic()
-        made = draw(system, orders, settings, size, Reporter(None, 1, len(orders)))
+        made = model.run_batch([requests[number] for number in numbers])
         times = Times(times.pictures + len(numbers), times.seconds + time.monotonic() - started)
         for number, picture in zip(numbers, made):
             found[number] = to_uint8(to_tensor(picture.image))
@@ -95,7 +101,7 @@ def draw_pictures(
 
 
 class Times(NamedTuple):
-    """How many pictures of a folder were timed, and their seconds in all: kept there, for those who only read them."""
+    """Number of timed pictures of a folder and their total seconds, kept in the folder for runs that only read it."""
 
     pictures: int = 0
     seconds: float = 0.0
@@ -104,30 +110,33 @@ class Times(NamedTuple):
 
     @classmethod
     def read(cls, folder: Path | None) -> "Times":
-        """What the folder tells; nothing where it has none, or a damaged one."""
+        """Times kept in a folder; zero where there are none, or they are damaged."""
         try:
             return cls(**json.loads((folder / cls.FILE).read_text())) if folder else cls()
         except (OSError, ValueError, TypeError):
             return cls()
 
     def write(self, folder: Path | None) -> None:
-        """Keep them in the folder, if there is one."""
+        """Keep the times in a folder, if there is one."""
         if folder is not None:
             write_atomically(folder / self.FILE, json.dumps(self._asdict()).encode(), force=True)
 
 
-def name_of(system: System, settings: Settings, size: int) -> str:
-    """A folder's name for what draws: the model and a digest of its weights, the settings and the number types."""
-    return f"{size}-{_digest([system.weights, to_dict(settings), str(system.dtype)])}"
+def name_of(model: Model, sampling: Sampling, size: int) -> str:
+    """Folder name of pictures: their size, and a hash of the model's digest, its dtype and the sampling settings."""
+    return f"{size}-{_digest([model.digest, to_dict(sampling), str(model.parts.dtype)])}"
 
 
-def _read(file: Path, prompt: str, seed: int, size: int) -> UInt8[Tensor, "3 s s"] | None:
+def _read(file: Path, request: Generate) -> UInt8[Tensor, "3 s s"] | None:
+    """Pixels of a kept picture; None where it is missing, damaged, or of another request."""
     try:
-        picture = Picture.open(file)
-    except (PictureError, OSError):
+        picture = Image.open(file)
+        recorded = read_replay(picture.provenance).request
+    except (PictureError, RequestError, OSError):
         return None
-    recipe = picture.recipe
-    if (recipe.get("prompt"), recipe.get("seed"), recipe.get("size")) != (prompt, seed, size):
+    if not isinstance(recorded, Generate):
+        return None
+    if (recorded.prompt, recorded.seed, recorded.size) != (request.prompt, request.seed, request.size):
         return None
     return to_uint8(to_tensor(picture.image))
 

@@ -1,6 +1,6 @@
-"""Do generated pictures look real (precision, density), and is all that is real generated (recall, coverage)?
+"""Precision, recall, density and coverage of generated pictures.
 
-Each set's support is estimated by balls around its vectors that reach to the k-th nearest other vector of the set.
+The support of each set is estimated by balls around its vectors, which reach to the k-th nearest other vector of the set.
 """
 
 from typing import NamedTuple
@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 class PrecisionRecall(NamedTuple):
-    """Kynkäänniemi et al. 2019, with the more robust density and coverage of Naeem et al. 2020.
+    """Precision and recall (Kynkäänniemi et al. 2019), and the more robust density and coverage (Naeem et al. 2020).
 
-    `precision`, `recall` and `coverage` lie in [0, 1]; `density` is 1 on average where both sets are alike, and may
-    exceed it.
+    `precision`, `recall` and `coverage` lie in [0, 1]; `density` is 1 on average for sets of one distribution, and may
+    be larger.
     """
 
     precision: float
@@ -26,7 +26,7 @@ class PrecisionRecall(NamedTuple):
 def precision_recall(
     real: Float[Tensor, "n d"], generated: Float[Tensor, "m d"], *, k: int = 3, k_density: int = 5
 ) -> PrecisionRecall:
-    """Compare two sets of feature vectors. Raises ValueError where a set has no `k`-th neighbours."""
+    """Precision and recall of two sets of feature vectors. Raises `ValueError` where a set has no `k`-th neighbours."""
     real, generated = real.double(), generated.double()
     if min(len(real), len(generated)) <= max(k, k_density):
         raise ValueError(
@@ -44,7 +44,7 @@ def precision_recall(
 
 
 def neighbour_distance(x: Float[Tensor, "n d"], k: int) -> Float[Tensor, " n"]:
-    """How far each vector's `k`-th nearest other vector of the set is."""
+    """Distance of each vector to its `k`-th nearest other vector of the set."""
     distances = torch.cdist(x, x)
     distances.fill_diagonal_(torch.inf)
     return distances.kthvalue(k, dim=1).values

@@ -1,6 +1,6 @@
-"""Which captions a model is asked to draw: some seen in training, some whose combination it never saw.
+"""Questions of an evaluation: captions seen in training, and captions of unseen combinations.
 
-Everything is a pure function of the seed and the samples' keys, so that two models are asked the same.
+Questions are a pure function of the seed and the samples' keys, so that all models are asked the same.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from unclip.rng import Noise, derive
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Captions of one sort: those of a split, or of the pictures in it whose `kind` is one of `kinds`."""
+    """A group of captions: those of a split, or of the pictures in it whose `kind` is one of `kinds`."""
 
     name: str
     split: str
@@ -28,10 +28,10 @@ class Group:
 
 
 class Question(NamedTuple):
-    """A caption to draw, the drawing that it belongs to, and the captions that the picture must not be taken for."""
+    """A caption to draw, the drawing that it belongs to, and wrong captions to choose among."""
 
     row: int
-    """Of the drawing, in its split."""
+    """Row of the drawing in its split."""
     sample: Sample
     caption: str
     seed: int
@@ -39,27 +39,28 @@ class Question(NamedTuple):
 
 
 class Questions(NamedTuple):
-    """A group's questions, and other drawings of the group to compare pictures with.
+    """A group's questions, and other drawings of the group as the reference for distances.
 
-    Both were drawn alike: the first asked drawings, as many as the reference has, differ from it only by chance. Where
-    the group has no more, further ones are of the reference itself, and then of all a second time, by another caption.
+    Both have the same distribution: as many first questions as the reference has drawings differ from it only by chance.
+    Where a group has too few drawings, further questions are about the reference's own drawings, and then about all
+    drawings a second time, by another caption.
     """
 
     asked: list[Question]
     reference: Int[np.ndarray, " n"]
 
     def first(self, count: int) -> "Questions":
-        """The first `count` of both."""
+        """The first `count` questions and reference drawings."""
         return Questions(self.asked[:count], self.reference[:count])
 
 
 def ask(group: Group, samples: Sequence[Sample], *, count: int, choices: int, seed: int) -> Questions:
     """At most `count` questions with different captions, each with `choices` - 1 distractors from the same group; and a
-    reference of at most as many drawings and at most half of the group's.
+    reference of at most as many drawings, at most half of the group.
 
-    A drawing's first caption is asked: the plain one. Where there are fewer drawings than `count`, so is a second one
-    that names the style as plainly, where it has one. Drawings are picked with the probabilities of their weights, as in
-    training. Raises ValueError for a group of fewer than two captions.
+    A question is a drawing's first caption, the plain one. Where there are fewer drawings than `count`, a second caption
+    that names the style as plainly is asked as well, where there is one. Drawings are sampled by their weights, as in
+    training. Raises `ValueError` for a group of fewer than two captions.
     """
     pool = [
         i for i, sample in enumerate(samples) if not group.kinds or sample.meta.get("kind") in group.kinds
@@ -71,7 +72,7 @@ def ask(group: Group, samples: Sequence[Sample], *, count: int, choices: int, se
         raise ValueError(
             f"the split {group.split!r} has {len(pool)} captions for the group {group.name!r}: at least 2 are needed"
         )
-    # By turns, so that neither half has the heavier drawings.
+    # Alternating, so that neither half has the heavier drawings.
     half = min(count, len(pool) // 2)
     asked, reference = pool[0 : 2 * half : 2], pool[1 : 2 * half : 2]
     asked += (reference + pool[2 * half :])[: count - half]
@@ -93,7 +94,7 @@ def ask(group: Group, samples: Sequence[Sample], *, count: int, choices: int, se
 
 
 def weighted_order(pool: Sequence[int], samples: Sequence[Sample], seed: int) -> list[int]:
-    """`pool` in the order of drawing without replacement by weight (Efraimidis and Spirakis 2006)."""
+    """`pool` in the order of sampling without replacement by weight (Efraimidis and Spirakis 2006)."""
     if not pool:
         return []
     draws = Noise([derive(seed, samples[index].key) for index in pool]).uniform().log()
@@ -109,7 +110,7 @@ def _first_of_each_caption(pool: Sequence[int], samples: Sequence[Sample]) -> li
 
 
 def _second_caption(sample: Sample, known: set[str]) -> str | None:
-    """Another caption of a drawing that names its style plainly and is not `known`, which it is from then on."""
+    """Another caption of a drawing that names its style plainly and is not in `known`; it is added to `known`."""
     ending = style_ending(sample)
     for caption in sample.captions[1:]:
         if ending is not None and caption.endswith(ending) and caption.lower() not in known:

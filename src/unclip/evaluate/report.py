@@ -1,4 +1,4 @@
-"""The whole evaluation as one JSON-able report, and as a table for people."""
+"""Report of an evaluation: one JSON-able dictionary, and the same as a table of text."""
 
 import hashlib
 import importlib.metadata
@@ -14,58 +14,67 @@ from unclip.evaluate.ablations import ABLATIONS, compare
 from unclip.evaluate.estimate import cost
 from unclip.evaluate.evaluation import Evaluation
 from unclip.evaluate.manipulations import GOOD, MANIPULATIONS
+from unclip.evaluate.metrics import (
+    attributes_by_group,
+    followed_by_group,
+    held_out_retrieval,
+    memorisation_by_set,
+    set_distances,
+    upsampling_quality,
+)
 
-FORMAT = 1
+FORMAT = 2
+"""Format 1, of version 0.1, had `weights` for `digest`, and flat `settings` for `sampling`."""
 
 
 def evaluate(
     evaluation: Evaluation, ablations: Sequence[str] = (), manipulations: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Every measurement, with all that is needed to repeat it: weights, data, counts, seeds and versions."""
-    # First what is quick, and fails where the data are not as they must be.
-    enlarged = evaluation.upsampling()
+    """Report of all metrics, with what is needed to repeat them: digests, data, counts, seeds and versions."""
+    # First, as it is quick and fails on unsuitable data.
+    enlarged = upsampling_quality(evaluation)
     drawn = evaluation.draw()
     found: dict[str, Any] = {
         "format": FORMAT,
         **_provenance(evaluation),
-        "captions_followed": {k: asdict(v) for k, v in evaluation.captions_followed(drawn).items()},
+        "captions_followed": {k: asdict(v) for k, v in followed_by_group(evaluation, drawn).items()},
         "attributes": {
             group: {name: asdict(value) for name, value in each.items()}
-            for group, each in evaluation.attributes(drawn).items()
+            for group, each in attributes_by_group(evaluation, drawn).items()
         },
-        "distances": evaluation.distances(drawn),
-        "retrieval": {"clip": evaluation.retrieval(evaluation.clip)},
-        "memorisation": evaluation.memorisation(drawn),
+        "distances": set_distances(evaluation, drawn),
+        "retrieval": {"clip": held_out_retrieval(evaluation, evaluation.clip)},
+        "memorisation": memorisation_by_set(evaluation, drawn),
         "upsampling": enlarged,
         "seconds_a_picture": drawn.seconds,
-        "cost": asdict(cost(evaluation.system, _prompts(evaluation))),
+        "cost": asdict(cost(evaluation.model, _prompts(evaluation))),
     }
     if evaluation.independent:
-        found["retrieval"]["judge"] = evaluation.retrieval(evaluation.judge)
+        found["retrieval"]["judge"] = held_out_retrieval(evaluation, evaluation.judge)
     few = evaluation.smaller(evaluation.config.ablation_count)
     found["ablations"] = {
-        name: [asdict(row) for row in compare(few, ABLATIONS[name](evaluation.system))] for name in ablations
+        name: [asdict(row) for row in compare(few, ABLATIONS[name](evaluation.model))] for name in ablations
     }
     found["manipulations"] = {name: MANIPULATIONS[name](evaluation) for name in manipulations}
     return found
 
 
 def _prompts(evaluation: Evaluation) -> list[str]:
-    """Three captions to time pictures of."""
+    """Three captions whose pictures are timed."""
     return [question.caption for question in evaluation.asked[0].questions.asked[:3]]
 
 
 def _provenance(evaluation: Evaluation) -> dict[str, Any]:
-    system, judge = evaluation.system, evaluation.judge
+    model, judge = evaluation.model, evaluation.judge
     return {
-        "model": {"name": system.name, "weights": system.weights, "settings": to_dict(system.defaults)},
-        "judge": {"name": judge.name, "weights": judge.weights, "independent": evaluation.independent},
+        "model": {"name": model.name, "digest": model.digest, "sampling": to_dict(model.defaults)},
+        "judge": {"name": judge.name, "digest": judge.digest, "independent": evaluation.independent},
         "config": {**to_dict(evaluation.config), "data": None},
-        "data": dict(evaluation.fingerprints),
+        "data": dict(evaluation.splits.fingerprints),
         "size": evaluation.size,
         "counts": {one.group.name: len(one.questions.asked) for one in evaluation.asked},
-        "device": system.device.type,
-        "dtype": str(system.dtype).removeprefix("torch."),
+        "device": model.parts.device.type,
+        "dtype": str(model.parts.dtype).removeprefix("torch."),
         "unclip": importlib.metadata.version("unclip"),
         "code": code_version(),
         "torch": torch.__version__,
@@ -73,7 +82,7 @@ def _provenance(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def code_version() -> str:
-    """Twelve hexadecimal digits that change with the code of this package: what measured, not only what was measured."""
+    """Twelve hexadecimal digits that change with the code of this package, as metrics may."""
     files = importlib.resources.files("unclip.evaluate").iterdir()
     sources = sorted((file.name, file.read_bytes()) for file in files if file.name.endswith(".py"))
     return hashlib.sha256(
@@ -82,12 +91,12 @@ def code_version() -> str:
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report for people: shares in per cent, real drawings beside generated ones."""
+    """Table of a report: shares in per cent, real drawings beside generated ones."""
     judge = report["judge"]
-    told = "" if judge["independent"] else "  (the model's own CLIP: not independent, these figures flatter)"
+    note = "" if judge["independent"] else "  (the model's own CLIP: not independent, these figures flatter)"
     lines = [
-        f"{report['model']['name']} ({report['model']['weights']}), {report['size']} px",
-        f"judge: {judge['name']} ({judge['weights']}){told}",
+        f"{report['model']['name']} ({report['model']['digest']}), {report['size']} px",
+        f"judge: {judge['name']} ({judge['digest']}){note}",
     ]
     rows = [_followed(name, row) for name, row in report["captions_followed"].items()]
     header = ["asked", "generated", "+-", "real", "of real", "chance"]
@@ -97,7 +106,7 @@ def table(report: dict[str, Any]) -> str:
         for group, each in report["attributes"].items()
         for name, row in each.items()
     ]
-    lines += _block("one word at a time, %", header, rows)
+    lines += _block("one attribute at a time, %", header, rows)
     rows = [
         [name, int(row["count"]), f"{row['frechet']:.4f}", f"{1000 * row['mmd']:.2f}",
          *(f"{row[key]:.3f}" for key in ("precision", "recall", "density", "coverage"))]
@@ -131,11 +140,11 @@ def table(report: dict[str, Any]) -> str:
             for name in ("upsampler", "bicubic")
         ]
         lines += _block(
-            f"{found['count']} drawings made small and large again", ["PSNR, dB", "perceptual"], rows
+            f"{found['count']} drawings reduced and enlarged again", ["PSNR, dB", "perceptual"], rows
         )
     spent = report["cost"]
-    told = [f"{spent['size']} px", f"{spent['seconds']:.2f}", f"{spent['process_seconds']:.2f}"]
-    lines += _block("one picture alone", ["seconds", "of processor"], [told])
+    row = [f"{spent['size']} px", f"{spent['seconds']:.2f}", f"{spent['process_seconds']:.2f}"]
+    lines += _block("one picture alone", ["seconds", "processor s"], [row])
     for name, each in report["ablations"].items():
         rows = [
             [", ".join(f"{knob} {value}" for knob, value in row["changed"].items()), _percent(row["followed"]),
@@ -185,7 +194,7 @@ def _percent(share: float) -> str:
 
 
 def _block(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    """A titled table, the first column to the left and the rest to the right; nothing where there are no rows."""
+    """Lines of a titled table, the first column left-aligned, the others right-aligned; none without rows."""
     if not rows:
         return []
     cells = [[title, *header], *([str(cell) for cell in row] for row in rows)]

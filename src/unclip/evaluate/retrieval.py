@@ -1,4 +1,4 @@
-"""Retrieval: does a picture find its caption among many, and a caption its picture?"""
+"""Retrieval: recall at k between pictures and captions."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ from unclip.data.sample import Sample
 
 
 def ranks(similarity: Float[Tensor, "n m"], right: Bool[Tensor, "n m"]) -> Int[Tensor, " n"]:
-    """How many wrong answers are at least as similar as the most similar right one: 0 is found at once.
+    """Rank of the most similar right answer: the number of wrong answers that are at least as similar.
 
-    Each row is a question, each column an answer, and several answers may be right. An answer that ties with the right
-    one counts against it. Raises ValueError for a question without a right answer.
+    Each row is a question, each column an answer; several answers may be right. Ties count against the right answer.
+    Raises `ValueError` for a question without a right answer.
     """
     if not right.any(dim=1).all():
         row = int((~right.any(dim=1)).nonzero()[0])
@@ -23,12 +23,12 @@ def ranks(similarity: Float[Tensor, "n m"], right: Bool[Tensor, "n m"]) -> Int[T
 
 
 def recall_at(ranks: Int[Tensor, " n"], k: int) -> float:
-    """The share of questions whose right answer is among the first `k` answers."""
+    """Recall at k: the share of questions whose right answer is among the first `k` answers."""
     return (ranks < k).double().mean().item()
 
 
 def fitting_captions(samples: Sequence[Sample], captions: Sequence[str]) -> Bool[Tensor, "n m"]:
-    """Which of `captions` say what one of a drawing's own captions says, letter case aside."""
+    """Mask of the `captions` that equal one of a drawing's own captions, ignoring case."""
     column: dict[str, list[int]] = {}
     for index, caption in enumerate(captions):
         column.setdefault(caption.lower(), []).append(index)
@@ -45,7 +45,7 @@ def retrieval(
     right: Bool[Tensor, "n n"],
     at: Sequence[int] = (1, 5),
 ) -> dict[str, float]:
-    """Recall at each of `at` in both directions; row i of `right` says which captions fit picture i."""
+    """Recall at each of `at` in both directions; row i of `right` marks the captions that fit picture i."""
     similarity = image_embeddings @ text_embeddings.T
     found = {
         "image_to_text": ranks(similarity, right),

@@ -1,4 +1,4 @@
-"""What the first upsampler adds: real drawings made small and large again, beside bicubic enlargement."""
+"""Quality of the first upsampler against bicubic enlargement, on real drawings reduced and enlarged again."""
 
 from dataclasses import dataclass
 
@@ -10,22 +10,22 @@ from torch import Tensor
 from unclip.data.sample import BadSample, Dataset
 from unclip.evaluate.features import Encoder
 from unclip.evaluate.perceptual import perceptual_distance
-from unclip.generate.inversion import psnr
-from unclip.generate.system import System
+from unclip.generate.model import Model
 from unclip.images import from_uint8, resize, to_image, to_tensor
+from unclip.stages.likeness import psnr
 
 
 @dataclass(frozen=True, kw_only=True)
 class Enlarged:
-    """Enlarged pictures against the originals: mean PSNR in dB, and mean distance in the judge's activations."""
+    """Enlarged pictures compared with the originals: mean PSNR in dB, and mean perceptual distance by the judge."""
 
     psnr: float
     perceptual: float
 
 
-def spread(dataset: Dataset, count: int, size: int) -> UInt8[Tensor, "n 3 s s"] | None:
-    """At most `count` pictures from all over a data set, at `size`; bad ones are left out. None where there are none as
-    large as that."""
+def evenly_spaced(dataset: Dataset, count: int, size: int) -> UInt8[Tensor, "n 3 s s"] | None:
+    """At most `count` pictures at `size`, evenly spaced over a data set, without unusable ones; None where no picture is
+    large enough."""
     found: list[np.ndarray] = []
     for row in np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int).tolist():
         try:
@@ -37,10 +37,10 @@ def spread(dataset: Dataset, count: int, size: int) -> UInt8[Tensor, "n 3 s s"] 
 
 
 def upsampling(
-    system: System, judge: Encoder, originals: UInt8[Tensor, "n 3 h w"], *, seed: int = 0
+    model: Model, judge: Encoder, originals: UInt8[Tensor, "n 3 h w"], *, seed: int = 0
 ) -> dict[str, Enlarged]:
-    """Originals of the upsampler's size, reduced to the decoder's and enlarged by "upsampler" and by "bicubic"."""
-    low, high = system.sizes[:2]
+    """Quality of originals reduced to the decoder's size and enlarged, under the keys "upsampler" and "bicubic"."""
+    low, high = model.sizes[:2]
     if originals.shape[-2:] != (high, high):
         raise ValueError(
             f"the originals are {tuple(originals.shape[-2:])} pixels, the upsampler makes {high}"
@@ -48,7 +48,7 @@ def upsampling(
     real, large = from_uint8(originals), {"upsampler": [], "bicubic": []}
     for number, one in enumerate(real):
         small = resize(to_image(one), low)
-        made = system.upscale(small, size=high, seed=seed + number)
+        made = model.upscale(small, size=high, seed=seed + number)
         large["upsampler"].append(to_tensor(made.image))
         large["bicubic"].append(to_tensor(resize(small, high)))
     return {

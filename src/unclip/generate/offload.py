@@ -1,4 +1,4 @@
-"""Parts whose weights are in memory only while they work: for machines that cannot hold a whole model."""
+"""Weight offloading: load each network only while it runs, and return its memory to the system."""
 
 import contextlib
 import ctypes
@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from unclip.models.upsampler import Upsampler
+from unclip.networks.upsampler import Upsampler
 
 NOTHING = "\n"
 """A prefix that no weight's name has: loading what begins with it loads nothing."""
@@ -47,22 +47,6 @@ def _set_thresholds(alone: int, trimmed: int) -> None:
             libc = ctypes.CDLL(None)
             libc.mallopt(_M_MMAP_THRESHOLD, alone)
             libc.mallopt(_M_TRIM_THRESHOLD, trimmed)
-
-
-@contextlib.contextmanager
-def lent(shell: nn.Module, load: Callable[[], nn.Module]) -> Iterator[None]:
-    """Within, `shell` is what `load` gives; after, it is a shell again, which keeps the tables that are no weights."""
-    with returned_when_freed():
-        whole = load()
-        kept = shell.__dict__.copy()
-        kept["_buffers"] = whole.__dict__["_buffers"]
-        shell.__dict__.update(whole.__dict__)
-        del whole
-        try:
-            yield
-        finally:
-            shell.__dict__.clear()
-            shell.__dict__.update(kept)
 
 
 def load_in_turns(load: Load, prepare: Callable[[nn.Module], nn.Module]) -> nn.Module:

@@ -1,23 +1,24 @@
-"""What happens while pictures are made: one event a sampling step, each with a preview that costs nothing unseen."""
+"""Progress of a call: one event per sampling step, each with a preview that costs nothing unless asked for."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from PIL import Image
+from PIL import Image as PillowImage
 from torch import Tensor
 
 from unclip.diffusion.denoiser import Step
 from unclip.images.tensors import to_image
+from unclip.stages.codec import Codec
 
 Stage = Literal["prior", "inversion", "decoder", "upsampler"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Progress:
-    """One step done: step `step` of `total` of a stage, while making pictures `first`, `first` + 1, ... of `pictures`.
+    """One finished step: `step` of `total` of a stage, while making pictures `first`, `first` + 1, ... of `pictures`.
 
-    `fraction` in (0, 1] says how much of the whole call is done, in steps.
+    `fraction` in (0, 1] is the finished share of the whole call, in steps. `x0` is the clean estimate.
     """
 
     stage: Stage
@@ -27,26 +28,27 @@ class Progress:
     pictures: int
     fraction: float
     x0: Tensor
+    codec: Codec | None = None
 
-    def previews(self) -> list[Image.Image]:
-        """The pictures as they look so far, in the size of the stage; none yet while the prior samples embeddings."""
-        if self.stage == "prior":
-            return []
-        return [to_image(one) for one in self.x0]
+    def previews(self) -> list[PillowImage.Image]:
+        """The pictures as they look so far, at the size of the stage; none while the prior samples embeddings."""
+        return [] if self.codec is None else [to_image(one) for one in self.codec.preview(self.x0)]
 
 
 Callback = Callable[[Progress], object]
-"""Called after every step; an exception raised in it ends the call, and reaches the caller."""
+"""Called after every step. An exception raised in it, such as `unclip.Cancelled`, ends the call and reaches the caller."""
 
 
 class Reporter:
-    """Counts the steps of a whole call and tells the callback."""
+    """Counter of the steps of a whole call, which calls the callback."""
 
     def __init__(self, callback: Callback | None, steps: int, pictures: int):
         self.callback, self.steps, self.pictures, self.done = callback, steps, pictures, 0
 
-    def follow(self, sampler: Iterator[Step], stage: Stage, total: int, first: int = 0) -> Tensor:
-        """Run a sampler to its end and return its last state, reporting each of its `total` steps."""
+    def follow(
+        self, sampler: Iterator[Step], stage: Stage, total: int, first: int = 0, codec: Codec | None = None
+    ) -> Tensor:
+        """Last state of a sampler that is run to its end; each of its `total` steps is reported."""
         x = None
         for step in sampler:
             x = step.x
@@ -60,6 +62,7 @@ class Reporter:
                     pictures=self.pictures,
                     fraction=min(self.done / self.steps, 1.0),
                     x0=step.x0,
+                    codec=codec,
                 )
                 self.callback(event)
         if x is None:

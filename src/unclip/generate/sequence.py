@@ -1,51 +1,50 @@
-"""Pictures along a path, as one: side by side in a strip, or one after another in an animation."""
+"""Pictures along a path as one: side by side in a strip, or one after another in an animation."""
 
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image as PillowImage
 
-from unclip.generate.picture import Picture
-from unclip.generate.recipe import Redo
+from unclip.generate.image import Image
 from unclip.images.files import grid, write_atomically
 from unclip.images.metadata import GENERATED, xmp_packet
 
 ANIMATIONS = (".gif", ".webp")
+AXES = ("thetas", "dimensions")
+"""Fields of requests that hold one value per picture."""
 _DESCRIPTION, _SOFTWARE = 0x010E, 0x0131  # EXIF tags (CIPA DC-008, table 4)
 
 
-def strip(pictures: Sequence[Picture], along: str = "theta") -> Picture:
-    """Pictures side by side that differ in `along` only; the recipe is theirs, with all of their values of that."""
-    recipe = _joined(pictures, along)
+def strip(pictures: Sequence[Image]) -> Image:
+    """Pictures of one path side by side; the provenance holds the values of all."""
+    provenance = _joined(pictures)
     image = grid([picture.image for picture in pictures], columns=len(pictures))
-    return Picture(image=image, recipe={**recipe, "layout": "strip"})
+    return Image(image=image, provenance={**provenance, "size": list(image.size), "layout": "strip"})
 
 
-def animation(pictures: Sequence[Picture], kind: str, *, milliseconds: int = 120) -> bytes:
-    """The pictures one after another, for ever, as ".gif" or ".webp", each shown for so long.
+def animation(pictures: Sequence[Image], kind: str, *, milliseconds: int = 120) -> bytes:
+    """Bytes of an endless animation, ".gif" or ".webp", each picture shown for `milliseconds`.
 
-    The recipe and the mark that a model made it go along: in WebP as EXIF description and XMP, in GIF as the comment.
+    Provenance and the IPTC mark are EXIF description and XMP in WebP, the comment in GIF.
     """
     if kind not in ANIMATIONS:
-        raise ValueError(
-            f"{kind!r} is no kind of animation that is written: choose {' or '.join(ANIMATIONS)}"
-        )
+        raise ValueError(f"{kind!r} is not an animation format: choose {' or '.join(ANIMATIONS)}")
     if not 10 <= milliseconds <= 10_000:
-        raise ValueError(f"{milliseconds} milliseconds a picture are out of range: give 10 to 10000")
-    recipe = json.dumps(_joined(pictures, "theta"))
+        raise ValueError(f"{milliseconds} milliseconds per picture are out of range: give 10 to 10000")
+    provenance = _joined(pictures)
     frames = [picture.image for picture in pictures]
     common = {"save_all": True, "append_images": frames[1:], "duration": milliseconds, "loop": 0}
     buffer = io.BytesIO()
     if kind == ".gif":
-        note = json.dumps({"unclip": json.loads(recipe), "DigitalSourceType": GENERATED})
+        note = json.dumps({"unclip": provenance, "DigitalSourceType": GENERATED})
         frames[0].save(buffer, "GIF", comment=note.encode(), **common)
     else:
-        exif = Image.Exif()
-        exif[_DESCRIPTION], exif[_SOFTWARE] = recipe, "unclip"
+        exif = PillowImage.Exif()
+        exif[_DESCRIPTION], exif[_SOFTWARE] = json.dumps(provenance), "unclip"
         frames[0].save(
             buffer, "WEBP", quality=90, method=4, exif=exif, xmp=xmp_packet(GENERATED).encode(), **common
         )
@@ -53,31 +52,26 @@ def animation(pictures: Sequence[Picture], kind: str, *, milliseconds: int = 120
 
 
 def save_animation(
-    pictures: Sequence[Picture],
+    pictures: Sequence[Image],
     path: str | os.PathLike[str],
     *,
     milliseconds: int = 120,
     force: bool = False,
 ) -> Path:
-    """Write `animation`, of the kind that the name ends in. Raises `FileExistsError` unless `force`."""
+    """Path of an animation, of the format that its name ends in. Raises `FileExistsError` unless `force`."""
     path = Path(path)
     return write_atomically(
         path, animation(pictures, path.suffix.lower(), milliseconds=milliseconds), force=force
     )
 
 
-def again_in_sequence(
-    redo: Redo, make: Callable[[Sequence[Any]], Iterable[Picture]], along: str = "theta"
-) -> Picture:
-    """Whichever a recipe is of, made again: one picture of a path, or a strip of several."""
-    values = redo.told(along)
-    if redo.recipe.get("layout") != "strip":
-        (picture,) = make([values])
-        return picture
-    return strip(list(make(values)), along)
-
-
-def _joined(pictures: Sequence[Picture], along: str) -> dict[str, Any]:
+def _joined(pictures: Sequence[Image]) -> dict[str, Any]:
+    """Provenance of all pictures: the first one's, with every one's value of the field in which they differ."""
     if not pictures:
-        raise ValueError("there are no pictures to put together")
-    return {**pictures[0].recipe, along: [picture.recipe[along] for picture in pictures]}
+        raise ValueError("there are no pictures to join")
+    first = pictures[0].provenance
+    request = dict(first["request"])
+    for axis in AXES:
+        if axis in request:
+            request[axis] = [value for picture in pictures for value in picture.provenance["request"][axis]]
+    return {**first, "request": request}

@@ -7,9 +7,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unclip.images.errors import PictureError, PictureWarning
     from unclip.images.files import (
         MAX_PIXELS,
-        PictureError,
         centre_crop,
         flatten,
         grid,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         COMPOSITE,
         GENERATED,
         read_parameters,
-        read_recipe,
+        read_provenance,
         read_text,
         save_picture,
         xmp_packet,
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from unclip.images.tensors import from_uint8, to_image, to_tensor, to_uint8
 
 _HOMES = {
+    "errors": ("PictureError", "PictureWarning"),
     "files": (
         "MAX_PIXELS",
-        "PictureError",
         "centre_crop",
         "flatten",
         "grid",
@@ -45,7 +45,7 @@ _HOMES = {
         "COMPOSITE",
         "GENERATED",
         "read_parameters",
-        "read_recipe",
+        "read_provenance",
         "read_text",
         "save_picture",
         "xmp_packet",
@@ -58,6 +58,7 @@ __all__ = [
     "GENERATED",
     "MAX_PIXELS",
     "PictureError",
+    "PictureWarning",
     "centre_crop",
     "flatten",
     "from_uint8",
@@ -65,7 +66,7 @@ __all__ = [
     "open_picture",
     "picture_size",
     "read_parameters",
-    "read_recipe",
+    "read_provenance",
     "read_text",
     "resize",
     "save_picture",

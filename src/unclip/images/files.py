@@ -1,21 +1,25 @@
 """Picture files: opened with guards, cropped, resized, laid out in a grid, and written all or nothing.
 
-The size is read from the file's own header before any decoder runs, so a small file that unfolds to
-gigabytes is refused unread. Formats: the PNG specification (W3C), JPEG (ITU-T T.81, annex B) and the
-WebP container (RFC 9649).
+The size is read from the file's own header before any decoder runs, so a small file that unfolds to gigabytes is
+refused unread.
 """
 
+import contextlib
 import io
 import math
 import os
 import secrets
-import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import IO, Any, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
+
+from unclip.images.errors import PictureError
+from unclip.images.headers import header_size
+from unclip.images.modes import from_array, normalise
+from unclip.images.png import SIGNATURE, Png, lean
 
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 128 * 1024 * 1024
@@ -28,32 +32,46 @@ _FILTERS = {
 }
 
 
-class PictureError(ValueError):
-    """A file that is no usable picture; the message says why and what is accepted."""
+PictureFile = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
+"""The path of a file, its bytes, or an open file."""
+PixelSource = PictureFile | Image.Image | np.ndarray
+"""A file, a PIL image, or an array of pixels. Functions that read one take anything, and refuse the rest with words."""
 
 
-def open_picture(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode a still PNG, JPEG or WebP picture, turned the way its camera says.
+def open_picture(source: PixelSource | Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """A picture from a still PNG, JPEG or WebP file, a PIL image of any mode, or an array of pixels.
 
-    The result is RGBA if the file has transparency and RGB otherwise. Raises `FileNotFoundError` for a
-    missing file and `PictureError` for one that is too large, animated, damaged or of another format.
+    The result is RGBA if it has transparency and RGB otherwise: 8 bits a channel, in sRGB whatever its colour profile,
+    and turned the way its camera says (`unclip.images.modes.normalise`). Of a JPEG that holds several pictures, as
+    phones write them, the first one is read. Raises `FileNotFoundError` for a missing file and `PictureError` for a
+    picture that is too large, animated, damaged or of another type.
     """
-    name, data = _read(source)
-    width, height = _header_size(data, name)
-    if width * height > max_pixels:
-        raise PictureError(
-            f"{name} is {width}x{height}, more than {max_pixels / 1e6:g} megapixels: make it smaller first"
-        )
+    if isinstance(source, Image.Image):
+        return _open_image(source, max_pixels)
+    if isinstance(source, np.ndarray):
+        if source.ndim >= 2:
+            _check_size(source.shape[1], source.shape[0], "the picture", max_pixels)
+        return from_array(source)
+    name, data = read_file(source)
+    return decode(data, name, max_pixels=max_pixels)
+
+
+def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """A picture from the bytes of a file, which errors call `name`. Raises like `open_picture`."""
+    width, height = header_size(data, name)
+    _check_size(width, height, name, max_pixels)
+    png = lean(data) if data.startswith(SIGNATURE) else None
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(data if png is None else png.data), formats=_FORMATS) as image:
             if image.size != (width, height):
                 raise PictureError(
                     f"{name} is damaged: it says both {width}x{height} and {image.width}x{image.height}"
                 )
-            if getattr(image, "is_animated", False):
-                raise PictureError(f"{name} is animated: save one of its frames as a still picture")
+            _check_still(image, name)
             image.load()
-            return _plain(ImageOps.exif_transpose(image))
+            if png is not None:
+                _describe(image, png)
+            return normalise(image, name)
     except PictureError:
         raise
     # Decoders signal damage by many types; none of them is the caller's mistake, all mean the same.
@@ -63,15 +81,49 @@ def open_picture(source: str | os.PathLike[str] | bytes, *, max_pixels: int = MA
         ) from error
 
 
-def picture_size(source: str | os.PathLike[str] | bytes) -> tuple[int, int]:
+def _open_image(image: Image.Image, max_pixels: int) -> Image.Image:
+    name = "the picture"
+    _check_size(*image.size, name, max_pixels)
+    _check_still(image, name)
+    try:
+        image.load()
+    except Exception as error:
+        raise PictureError(f"{name} ({type(image).__name__}) cannot be decoded: {error}") from error
+    if min(image.size) < 1:
+        raise PictureError(f"{name} is {image.width}x{image.height}: it has no pixels")
+    return normalise(image, name)
+
+
+def _describe(image: Image.Image, png: Png) -> None:
+    """Give a decoded PNG the profile and the transparent colour that its chunks hold."""
+    if png.profile is not None:
+        image.info["icc_profile"] = png.profile
+    if png.key is not None:
+        image.info["transparency"] = png.key
+
+
+def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise PictureError(
+            f"{name} is {width}x{height}, more than {max_pixels / 1e6:g} megapixels: make it smaller first"
+        )
+
+
+def _check_still(image: Image.Image, name: str) -> None:
+    # Phones put a second picture, such as a map of depths, behind the first: that is no animation.
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        raise PictureError(f"{name} is animated: save one of its frames as a still picture")
+
+
+def picture_size(source: PictureFile | Any) -> tuple[int, int]:
     """(width, height) in pixels as the header tells, without decoding. Raises like `open_picture`."""
-    name, data = _read(source)
-    return _header_size(data, name)
+    name, data = read_file(source)
+    return header_size(data, name)
 
 
 def flatten(image: Image.Image) -> Image.Image:
     """`image` in RGB; what is transparent shows white."""
-    image = _plain(image)
+    image = normalise(image)
     if image.mode == "RGB":
         return image
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))
@@ -127,7 +179,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, *, force: bool =
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    # A short name of its own: that of the file may be as long as the file system allows.
+    temporary = path.with_name(f".{secrets.token_hex(6)}.part")
     try:
         with open(temporary, "xb") as file:
             file.write(data)
@@ -156,80 +209,42 @@ def _claim(temporary: Path, path: Path) -> None:
         os.replace(temporary, path)
 
 
-def _read(source: str | os.PathLike[str] | bytes) -> tuple[str, bytes]:
-    if isinstance(source, bytes):
-        name, size = "the picture", len(source)
-    else:
-        name = str(source)
-        if not os.path.isfile(source):
+def read_file(source: PictureFile | Any) -> tuple[str, bytes]:
+    """Name and bytes of a picture's file. Raises `FileNotFoundError` and `PictureError`, naming the type, like `open_picture`."""
+    name = "the picture"
+    if isinstance(source, bytes | bytearray | memoryview):
+        data = bytes(source)
+    elif isinstance(source, str | os.PathLike):
+        name = os.fsdecode(source)
+        if os.path.isdir(name):
+            raise PictureError(f"{name} is a folder: give a PNG, JPEG or WebP file")
+        if not os.path.isfile(name):
             raise FileNotFoundError(f"there is no file {name}")
-        size = os.path.getsize(source)
-    if size > MAX_BYTES:
+        with open(name, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    elif callable(getattr(source, "read", None)):
+        name, data = _read_open_file(source)
+    else:
         raise PictureError(
-            f"{name} has {size / 2**20:.0f} MiB, more than {MAX_BYTES // 2**20}: make it smaller first"
+            f"{name} is a {type(source).__name__}: give the path or the bytes of a file, an open file, a PIL image or a "
+            "numpy array"
         )
-    return name, source if isinstance(source, bytes) else Path(source).read_bytes()
+    if len(data) > MAX_BYTES:
+        raise PictureError(f"{name} has more than {MAX_BYTES // 2**20} MiB: make it smaller first")
+    if not data:
+        raise PictureError(f"{name} is empty (0 bytes), not a PNG, JPEG or WebP picture: save it again")
+    return name, data
 
 
-def _plain(image: Image.Image) -> Image.Image:
-    """RGB or RGBA with 8 bits a channel."""
-    if image.mode in ("RGB", "RGBA"):
-        return image
-    if image.mode.startswith("I"):
-        # 16-bit greys; Pillow's own conversion clips them instead of scaling.
-        return Image.fromarray((np.asarray(image).astype(np.uint32) / 257).round().astype(np.uint8)).convert(
-            "RGB"
+def _read_open_file(file: Any) -> tuple[str, bytes]:
+    """Name and bytes of an open file, from its beginning where it can go there."""
+    name = getattr(file, "name", None)
+    name = name if isinstance(name, str) else "the picture"
+    with contextlib.suppress(OSError, AttributeError, ValueError):
+        file.seek(0)
+    data = file.read(MAX_BYTES + 1)
+    if not isinstance(data, bytes):
+        raise PictureError(
+            f"{name} is a {type(file).__name__} of {type(data).__name__}: open it in mode 'rb'"
         )
-    return image.convert("RGBA" if image.has_transparency_data else "RGB")
-
-
-def _header_size(data: bytes, name: str) -> tuple[int, int]:
-    try:
-        if data.startswith(b"\x89PNG\r\n\x1a\n"):
-            size = _png_size(data)
-        elif data.startswith(b"\xff\xd8\xff"):
-            size = _jpeg_size(data)
-        elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-            size = _webp_size(data)
-        else:
-            raise PictureError(f"{name} is not a PNG, JPEG or WebP picture: save it as one of these")
-    except (struct.error, IndexError) as error:
-        raise PictureError(f"{name} is damaged: it ends within its header; save it again as PNG") from error
-    if min(size) < 1:
-        raise PictureError(f"{name} is damaged: its header says {size[0]}x{size[1]} pixels")
-    return size
-
-
-def _png_size(data: bytes) -> tuple[int, int]:
-    return struct.unpack_from(">II", data, 16)
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    # Walk the segments to the frame header: SOF0..SOF15 without DHT (C4), JPG (C8) and DAC (CC).
-    position = 2
-    while True:
-        if data[position] != 0xFF:
-            return 0, 0
-        marker = data[position + 1]
-        if marker == 0xFF:
-            position += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from(">HH", data, position + 5)
-            return width, height
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:
-            position += 2
-        else:
-            position += 2 + struct.unpack_from(">H", data, position + 2)[0]
-
-
-def _webp_size(data: bytes) -> tuple[int, int]:
-    chunk = data[12:16]
-    if chunk == b"VP8X":
-        return (int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1)
-    if chunk == b"VP8L":
-        bits = struct.unpack_from("<I", data, 21)[0]
-        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    if chunk == b"VP8 ":
-        width, height = struct.unpack_from("<HH", data, 26)
-        return width & 0x3FFF, height & 0x3FFF
-    return 0, 0
+    return name, data

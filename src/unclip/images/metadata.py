@@ -1,7 +1,7 @@
-"""What a picture says about itself: its recipe for programs, the same for people, and that a model made it.
+"""Picture metadata: provenance for programs, the same for people, and the mark that a model made the picture.
 
 PNG text chunks (PNG specification, section 11.3.3): `parameters`, the readable line that AUTOMATIC1111's web
-interface made common; `unclip`, the recipe in JSON; `XML:com.adobe.xmp`, an XMP packet with the IPTC digital
+interface made common; `unclip`, the provenance in JSON; `XML:com.adobe.xmp`, an XMP packet with the IPTC digital
 source type (IPTC Photo Metadata Standard 2023.2) that marks synthetic pictures for machines.
 """
 
@@ -14,18 +14,22 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
-from unclip.images.files import PictureError, open_picture, picture_size, write_atomically
+from unclip.images.errors import PictureError
+from unclip.images.files import PictureFile, decode, read_file, write_atomically
+from unclip.images.headers import header_size
+from unclip.images.png import SIGNATURE, Text
+from unclip.images.png import read_text as png_text
 
 _CODES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 GENERATED = _CODES + "trainedAlgorithmicMedia"
 COMPOSITE = _CODES + "compositeWithTrainedAlgorithmicMedia"
 XMP_KEY = "XML:com.adobe.xmp"
-# A recipe is a few hundred bytes; what is larger was not written here.
-MAX_RECIPE = 1_000_000
+# Provenance takes about a thousand bytes; larger chunks come from other programs.
+MAX_PROVENANCE = 1_000_000
 
 
 def xmp_packet(source_type: str = GENERATED) -> str:
-    """The XMP packet that tells the IPTC digital source type."""
+    """XMP packet with the IPTC digital source type."""
     return (
         '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
         '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
@@ -40,7 +44,7 @@ def xmp_packet(source_type: str = GENERATED) -> str:
 def encode_png(
     image: Image.Image,
     *,
-    recipe: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
     parameters: str | None = None,
     source_type: str | None = GENERATED,
 ) -> bytes:
@@ -48,8 +52,8 @@ def encode_png(
     text = PngImagePlugin.PngInfo()
     if parameters is not None:
         text.add_text("parameters", parameters)
-    if recipe is not None:
-        text.add_text("unclip", json.dumps(recipe))
+    if provenance is not None:
+        text.add_text("unclip", json.dumps(provenance))
     if source_type is not None:
         text.add_itxt(XMP_KEY, xmp_packet(source_type))
     buffer = io.BytesIO()
@@ -61,51 +65,51 @@ def save_picture(
     image: Image.Image,
     path: str | os.PathLike[str],
     *,
-    recipe: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
     parameters: str | None = None,
     source_type: str | None = GENERATED,
     force: bool = False,
 ) -> Path:
-    """Write a PNG with its recipe, whole or not at all. Raises `FileExistsError` unless `force`."""
+    """Path of a PNG written with its provenance, whole or not at all. Raises `FileExistsError` unless `force`."""
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path.name!r} does not end in .png, the only format that is written")
-    data = encode_png(image, recipe=recipe, parameters=parameters, source_type=source_type)
+    data = encode_png(image, provenance=provenance, parameters=parameters, source_type=source_type)
     return write_atomically(path, data, force=force)
 
 
-def read_text(source: str | os.PathLike[str] | bytes) -> dict[str, str]:
-    """All text chunks of a PNG; empty for other formats. Raises like `open_picture`."""
-    picture_size(source)
-    data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    if not data.startswith(b"\x89PNG"):
-        return {}
-    open_picture(source)
-    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-        assert isinstance(image, PngImagePlugin.PngImageFile)
-        return {key: str(value) for key, value in image.text.items()}
+def read_text(source: PictureFile | Any) -> dict[str, str]:
+    """Text chunks of a PNG that take up to a megabyte each; empty for other formats. Raises like `open_picture`."""
+    return _read_text(source)[1].found
 
 
-def read_recipe(source: str | os.PathLike[str] | bytes) -> dict[str, Any]:
-    """The recipe that a picture carries.
+def _read_text(source: PictureFile | Any) -> tuple[str, Text]:
+    """Name and text of a picture's file."""
+    name, data = read_file(source)
+    if not data.startswith(SIGNATURE):
+        header_size(data, name)
+        return name, Text({}, ())
+    decode(data, name)
+    return name, png_text(data)
 
-    Raises `PictureError` if it carries none or a damaged one.
-    """
-    name = "the picture" if isinstance(source, bytes) else str(source)
-    text = read_text(source).get("unclip")
-    if text is None:
+
+def read_provenance(source: PictureFile | Any) -> dict[str, Any]:
+    """Provenance that a picture carries. Raises `PictureError` if it carries none or a damaged one."""
+    name, (found, skipped) = _read_text(source)
+    text = found.get("unclip")
+    if text is None and "unclip" not in skipped:
         raise PictureError(
-            f"{name} carries no recipe: only PNG files that unclip saved, and nobody rewrote, do"
+            f"{name} carries no provenance: only PNG files saved by unclip do, until another program saves them again"
         )
     try:
-        recipe = json.loads(text) if len(text) <= MAX_RECIPE else None
+        provenance = json.loads(text) if text is not None and len(text) <= MAX_PROVENANCE else None
     except (ValueError, RecursionError):
-        recipe = None
-    if not isinstance(recipe, dict):
-        raise PictureError(f"{name} carries a damaged recipe")
-    return recipe
+        provenance = None
+    if not isinstance(provenance, dict):
+        raise PictureError(f"{name} carries damaged provenance")
+    return provenance
 
 
-def read_parameters(source: str | os.PathLike[str] | bytes) -> str | None:
+def read_parameters(source: PictureFile | Any) -> str | None:
     """The readable `parameters` line of a picture, of this program or another one; None if there is none."""
     return read_text(source).get("parameters")

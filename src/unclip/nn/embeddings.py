@@ -23,7 +23,7 @@ def timestep_embedding(
 class LabelEmbedding(nn.Module):
     """A two-layer perceptron on the sinusoids of a label, to `width` channels.
 
-    `scale` brings labels in [0, 1] (flow time) or around 0 (log sigma) to the range of DDPM's timesteps.
+    Labels are in timestep units; `scale` brings other numbers, such as a noise level in [0, 1], to their range.
     """
 
     def __init__(self, width: int, *, frequencies: int | None = None, scale: float = 1.0):
@@ -34,7 +34,7 @@ class LabelEmbedding(nn.Module):
         self.linear_2 = nn.Linear(width, width)
 
     def forward(self, label: Float[Tensor, " b"]) -> Float[Tensor, "b d"]:
-        """`label` as the process defines it -> (b, width)."""
+        """`label` in timestep units -> (b, width)."""
         embedding = timestep_embedding(label * self.scale, self.frequencies).to(self.linear_1.weight.dtype)
         return self.linear_2(nn.functional.silu(self.linear_1(embedding)))
 

@@ -1,47 +1,28 @@
 """Recipes: functions that return a training config. `get("artwork", "decoder")` finds one by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
-from unclip.generate.settings import Settings
+from unclip.config import ConfigError, override
 from unclip.recipes import artwork, artwork_gpu, dalle2, judge, tiny
-from unclip.train.config import Stage, TrainConfig
+from unclip.stages.sampling import DEFAULTS, Sampling
+from unclip.train.chain import JUDGE, Chain
+from unclip.train.config import ClipDependent, TrainConfig, change
+from unclip.train.registry import STAGES
 
-RECIPES: dict[str, dict[Stage, Callable[[], TrainConfig]]] = {
-    "artwork": {
-        "clip": artwork.clip,
-        "prior": artwork.prior,
-        "decoder": artwork.decoder,
-        "upsampler": artwork.upsampler,
-        "upsampler_1024": artwork.upsampler_1024,
-        "prior_autoregressive": artwork.prior_autoregressive,
-    },
-    "artwork_gpu": {
-        "clip": artwork_gpu.clip,
-        "prior": artwork_gpu.prior,
-        "decoder": artwork_gpu.decoder,
-        "upsampler": artwork_gpu.upsampler,
-        "upsampler_1024": artwork_gpu.upsampler_1024,
-        "prior_autoregressive": artwork_gpu.prior_autoregressive,
-    },
-    "dalle2": {
-        "clip": dalle2.clip,
-        "prior": dalle2.prior,
-        "decoder": dalle2.decoder,
-        "upsampler": dalle2.upsampler,
-        "upsampler_1024": dalle2.upsampler_1024,
-        "prior_autoregressive": dalle2.prior_autoregressive,
-    },
-    "judge": {"clip": judge.clip},
-    "tiny": {
-        "clip": tiny.clip,
-        "prior": tiny.prior,
-        "decoder": tiny.decoder,
-        "upsampler": tiny.upsampler,
-        "upsampler_1024": tiny.upsampler_1024,
-        "prior_autoregressive": tiny.prior_autoregressive,
-    },
+T = TypeVar("T")
+
+EVALUATION = "evaluation"
+"""What changes of the evaluation begin with, beside the names of stages."""
+
+#: Recipe -> stage -> its config: the functions that a module of this package has, named after the stages.
+RECIPES: dict[str, dict[str, Callable[[], TrainConfig]]] = {
+    module.__name__.rpartition(".")[2]: {
+        stage: getattr(module, stage) for stage in STAGES if hasattr(module, stage)
+    }
+    for module in (artwork, artwork_gpu, dalle2, judge, tiny)
 }
 
 
@@ -67,7 +48,7 @@ CHAINS = {
     "tiny": {"clip": 0.25, "prior": 0.20, "decoder": 0.40, "upsampler": 0.15},
 }
 
-#: Runs of a chain that are none of its recipe's stages: the judge, and what a stage begins with.
+#: Recipe -> the runs of its chain that are none of its stages, beside the common judge.
 BESIDE: dict[str, dict[str, Callable[[], TrainConfig]]] = {
     "artwork_gpu": {"judge": artwork_gpu.judge, "decoder_coarse": artwork_gpu.decoder_coarse},
 }
@@ -79,30 +60,83 @@ BEGUN = {"artwork_gpu": {"decoder": "decoder_coarse"}}
 KEEP_LAST = ("artwork_gpu",)
 
 #: Recipe -> how its model is sampled, where that was chosen.
-SAMPLING: dict[str, Callable[[], Settings]] = {
+SAMPLING: dict[str, Callable[[], Sampling]] = {
     "artwork": artwork.sampling,
     "artwork_gpu": artwork_gpu.sampling,
     "dalle2": dalle2.sampling,
 }
 
 
-def chain(recipe: str, out: Path) -> dict[str, tuple[TrainConfig, float]]:
-    """Every run of a recipe's model, each in its own folder in `out`, with its share. Raises ValueError that names what there is."""
+def chain(
+    recipe: str,
+    out: str | Path,
+    *,
+    data: str | None = None,
+    seed: int | None = None,
+    keep_best: bool = False,
+    evaluate: bool = True,
+    changes: Sequence[str] = (),
+) -> Chain:
+    """Every run of a recipe's model, each in its own folder in `out`; `unclip.train.chain.train_chain` trains it.
+
+    `data` and `seed` are for all stages (but the judge keeps its seed, so that it compares models of several); with
+    `keep_best` each keeps the average of its best validation. `changes` are `--set` assignments that begin with the name
+    of a stage or with `evaluation`. Raises ValueError for an unknown recipe, and `ConfigError` for a change that does
+    not fit.
+    """
     if recipe not in CHAINS:
         raise ValueError(f"there is no chain of stages {recipe!r}; choose from {', '.join(CHAINS)}")
-    stages = {}
-    for name, share in CHAINS[recipe].items():
-        config = get(recipe, name) if name not in beside(recipe) else beside(recipe)[name]()
-        clip = None if config.clip is None else str(out / "clip")
-        first = BEGUN.get(recipe, {}).get(name)
-        init = config.init if first is None else str(out / first / "model")
-        stages[name] = replace(config, out=str(out / name), clip=clip, init=init), share
-    return stages
+    out = Path(out)
+    shares = {name: share for name, share in CHAINS[recipe].items() if evaluate or name != JUDGE}
+    changed = _by_stage(changes, (*shares, EVALUATION))
+    stages: dict[str, tuple[TrainConfig, float]] = {}
+    keep_best = keep_best and recipe not in KEEP_LAST
+    for name, share in shares.items():
+        config = beside(recipe)[name]() if name in beside(recipe) else get(recipe, name)
+        if (first := BEGUN.get(recipe, {}).get(name)) is not None:
+            config = replace(config, init=str(out / first / "model"))
+        if isinstance(config, ClipDependent):
+            config = replace(config, clip=str(out / "clip"))
+        config = replace(config, out=str(out / name), keep="best" if keep_best else config.keep)
+        if data is not None:
+            config = replace(config, data=replace(config.data, path=data))
+        if seed is not None and name != JUDGE:
+            config = replace(config, seed=seed)
+        stages[name] = _changed(name, config, changed[name], change), share
+    questions = None
+    if evaluate:
+        questions = _changed(EVALUATION, judge.evaluation(recipe), changed[EVALUATION], override)
+        questions = replace(questions, data=next(iter(stages.values()))[0].data.path)
+    return Chain(
+        name=recipe,
+        folder=out,
+        stages=stages,
+        beside=tuple(beside(recipe)),
+        sampling=sampling(recipe),
+        evaluation=questions,
+    )
 
 
 def beside(recipe: str) -> dict[str, Callable[[], TrainConfig]]:
-    """The runs of a recipe's chain that are no part of its model."""
-    return {"judge": judge.clip, **BESIDE.get(recipe, {})}
+    """Runs of a recipe's chain that are no part of its model: the judge, and what a stage begins with."""
+    return {JUDGE: judge.clip, **BESIDE.get(recipe, {})}
+
+
+def _by_stage(changes: Sequence[str], names: Sequence[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {name: [] for name in names}
+    for assignment in changes:
+        name, _, rest = assignment.partition(".")
+        if name not in found or not rest:
+            raise ConfigError(f"{assignment}: begin with a stage: {', '.join(names)}, such as clip.batch=128")
+        found[name].append(rest)
+    return found
+
+
+def _changed(name: str, config: T, changes: Sequence[str], change: Callable[[T, Sequence[str]], T]) -> T:
+    try:
+        return change(config, changes)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from None
 
 
 def get(recipe: str, stage: str) -> TrainConfig:
@@ -115,6 +149,6 @@ def get(recipe: str, stage: str) -> TrainConfig:
     return stages[stage]()
 
 
-def sampling(recipe: str) -> Settings:
+def sampling(recipe: str) -> Sampling:
     """How a recipe's model is sampled: its defaults."""
-    return SAMPLING.get(recipe, Settings)()
+    return SAMPLING[recipe]().over(DEFAULTS) if recipe in SAMPLING else DEFAULTS

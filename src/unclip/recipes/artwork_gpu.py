@@ -11,26 +11,35 @@ from dataclasses import replace
 
 from unclip.diffusion.losses import LogitNormal, LossConfig
 from unclip.diffusion.parametrization import ProcessConfig
-from unclip.generate.settings import Settings
-from unclip.models.clip import ClipConfig, TextConfig, VisionConfig
-from unclip.models.decoder import CaptionConfig, DecoderConfig
-from unclip.models.patch_transformer import PatchTransformerConfig
-from unclip.models.prior_autoregressive import AutoregressivePriorConfig
+from unclip.networks.clip import ClipConfig, TextConfig, VisionConfig
+from unclip.networks.decoder import CaptionConfig, DecoderConfig
+from unclip.networks.patch_transformer import PatchTransformerConfig
+from unclip.networks.prior_autoregressive import AutoregressivePriorConfig
 from unclip.recipes import artwork
 from unclip.recipes import judge as judges
-from unclip.train.config import DataConfig, TrainConfig
+from unclip.stages import sampling as settings
+from unclip.stages.sampling import Sampling
+from unclip.train.config import DataConfig
 from unclip.train.optim import OptimizerConfig
+from unclip.train.tasks.clip import ClipTraining
+from unclip.train.tasks.decoder import DecoderTraining
+from unclip.train.tasks.prior import PriorTraining
+from unclip.train.tasks.prior_autoregressive import AutoregressivePriorTraining
+from unclip.train.tasks.upsampler import UpsamplerTraining
 
 #: Runs are short: a checkpoint on the way costs more than it saves.
 _SELDOM = 600.0
 
+#: How often the priors see each kind of picture, and what is not everyday.
+_PRIORS = {"kind": {"augmented": 0.4, "pair": 0.3, "recolour": 0.6}, "everyday": {"false": 0.6}}
 
-def sampling() -> Settings:
+
+def sampling() -> Sampling:
     """What the model draws with."""
-    return Settings(steps=10, guidance=2.5, prior_steps=12, prior_guidance=1.5, upsampler_steps=4)
+    return settings.sampling(steps=10, guidance=2.5, prior_steps=12, prior_guidance=1.5, upsampler_steps=4)
 
 
-def clip() -> TrainConfig:
+def clip() -> ClipTraining:
     """The artwork CLIP with a wider picture tower, 6.7 M parameters; four times as many negatives."""
     return replace(
         artwork.clip(),
@@ -40,7 +49,7 @@ def clip() -> TrainConfig:
             vision=VisionConfig(size=64, patch=8, width=256, layers=5, heads=4),
             text=TextConfig(context=artwork.CONTEXT, width=192, layers=4, heads=3),
         ),
-        data=DataConfig(shift=3, kinds={"pair": 0.4, "recolour": 0.6, "augmented": 0.6}),
+        data=DataConfig(shift=3, factors={"kind": {"pair": 0.4, "recolour": 0.6, "augmented": 0.6}}),
         optimizer=OptimizerConfig(
             learning_rate=1e-3,
             muon_learning_rate=2e-3,
@@ -58,12 +67,12 @@ def clip() -> TrainConfig:
     )
 
 
-def prior() -> TrainConfig:
+def prior() -> PriorTraining:
     """The artwork recipe's diffusion prior in batches of 3,072."""
     return replace(
         artwork.prior(),
         recipe="artwork_gpu",
-        data=DataConfig(kinds={"augmented": 0.4, "pair": 0.3, "recolour": 0.6}, uncommon=0.6),
+        data=DataConfig(factors=_PRIORS),
         samples=2_359_296,
         batch=3072,
         checkpoint_seconds=_SELDOM,
@@ -72,13 +81,13 @@ def prior() -> TrainConfig:
     )
 
 
-def prior_autoregressive() -> TrainConfig:
+def prior_autoregressive() -> AutoregressivePriorTraining:
     """A narrower autoregressive prior, 2.8 M parameters: what is saved is the decoder's."""
     return replace(
         artwork.prior_autoregressive(),
         recipe="artwork_gpu",
         model=AutoregressivePriorConfig(buckets=64, dot_buckets=64, width=192, layers=6, heads=3),
-        data=DataConfig(kinds={"augmented": 0.4, "pair": 0.3, "recolour": 0.6}, uncommon=0.6),
+        data=DataConfig(factors=_PRIORS),
         samples=399_360,
         batch=1024,
         checkpoint_seconds=_SELDOM,
@@ -87,7 +96,7 @@ def prior_autoregressive() -> TrainConfig:
     )
 
 
-def _decoder(patch: int, batch: int) -> TrainConfig:
+def _decoder(patch: int, batch: int) -> DecoderTraining:
     return replace(
         artwork.decoder(),
         recipe="artwork_gpu",
@@ -97,13 +106,13 @@ def _decoder(patch: int, batch: int) -> TrainConfig:
             ),
             caption=CaptionConfig(width=192, layers=2, heads=3),
             inpainting=True,
-            dropout_image=0.15,
-            dropout_caption=0.35,
-            dropout_hint=0.9,
             process=ProcessConfig(parametrization="x0", schedule="flow"),
         ),
+        dropout_image=0.15,
+        dropout_caption=0.35,
+        embedding_noise=0.35,
         data=DataConfig(
-            kinds={"pair": 0.3, "augmented": 0.4, "recolour": 0.4}, uncommon=0.6, embedding_noise=0.35
+            factors={"kind": {"pair": 0.3, "augmented": 0.4, "recolour": 0.4}, "everyday": {"false": 0.6}}
         ),
         loss=LossConfig(density=LogitNormal(mean=0.8, std=0.8), weight="velocity"),
         batch=batch,
@@ -112,7 +121,7 @@ def _decoder(patch: int, batch: int) -> TrainConfig:
     )
 
 
-def decoder_coarse() -> TrainConfig:
+def decoder_coarse() -> DecoderTraining:
     """The decoder on 8 x 8 patches, from the beginning; its rate falls little, as the training goes on."""
     return replace(
         _decoder(8, 2048),
@@ -123,7 +132,7 @@ def decoder_coarse() -> TrainConfig:
     )
 
 
-def decoder() -> TrainConfig:
+def decoder() -> DecoderTraining:
     """The decoder on 4 x 4 patches, from the coarse one's weights: 19 M parameters."""
     return replace(
         _decoder(4, 768),
@@ -135,13 +144,13 @@ def decoder() -> TrainConfig:
     )
 
 
-def upsampler() -> TrainConfig:
+def upsampler() -> UpsamplerTraining:
     """The artwork recipe's first upsampler on crops by the million; seams are those of 4 x 4 patches."""
     recipe = artwork.upsampler()
     return replace(
         recipe,
         recipe="artwork_gpu",
-        model=replace(recipe.model, seam_patch=4, noise_level=0.1),
+        degradation=replace(recipe.degradation, seam_patch=4, noise_level=0.1),
         samples=1_000_448,
         batch=1024,
         checkpoint_seconds=_SELDOM,
@@ -150,12 +159,12 @@ def upsampler() -> TrainConfig:
     )
 
 
-def upsampler_1024() -> TrainConfig:
+def upsampler_1024() -> UpsamplerTraining:
     """The artwork recipe's second upsampler."""
     return replace(artwork.upsampler_1024(), recipe="artwork_gpu")
 
 
-def judge() -> TrainConfig:
+def judge() -> ClipTraining:
     """The judge in batches of 2,048."""
     return replace(
         judges.clip(),

@@ -1,4 +1,4 @@
-"""The evaluation of each recipe: what is asked of its model, and the judge, which takes no part in making pictures.
+"""Evaluation of each recipe: its questions, and the judge, an independent CLIP that takes no part in making pictures.
 
 unclip train clip --recipe judge --data SHARDS --out runs/artwork/judge
 unclip evaluate --recipe artwork --model runs/artwork/model --data SHARDS --judge runs/artwork/judge -o report.json
@@ -6,17 +6,17 @@ unclip evaluate --recipe artwork --model runs/artwork/model --data SHARDS --judg
 
 from unclip.evaluate.evaluation import EvaluationConfig
 from unclip.evaluate.questions import Group
-from unclip.models.clip import ClipConfig, TextConfig, VisionConfig
-from unclip.train.config import DataConfig, TrainConfig
+from unclip.networks.clip import ClipConfig, TextConfig, VisionConfig
+from unclip.train.config import DataConfig
 from unclip.train.optim import OptimizerConfig
+from unclip.train.tasks.clip import ClipTraining
 
 
-def clip() -> TrainConfig:
-    """Unlike the artwork CLIP in all that matters: 16 x 16 patches that are averaged, a shallow wide text tower, its own
-    vocabulary, order and seed."""
-    return TrainConfig(
+def clip() -> ClipTraining:
+    """A CLIP unlike the artwork one: 16 x 16 patches, averaged, a shallow wide text tower, its own vocabulary, order and
+    seed."""
+    return ClipTraining(
         recipe="judge",
-        stage="clip",
         model=ClipConfig(
             embedding=128,
             vision=VisionConfig(size=64, patch=16, width=256, layers=6, heads=4, pool="mean"),

@@ -5,26 +5,31 @@ It proves that every stage learns, the paper's U-Net decoder included; its pictu
 
 from dataclasses import replace
 
+from unclip.data.degradation import DegradationConfig
 from unclip.diffusion.losses import LogNormal, LossConfig, UniformTime
 from unclip.diffusion.parametrization import ProcessConfig
-from unclip.models.clip import ClipConfig, TextConfig, VisionConfig
-from unclip.models.decoder import CaptionConfig, DecoderConfig
-from unclip.models.prior_autoregressive import AutoregressivePriorConfig
-from unclip.models.prior_diffusion import DiffusionPriorConfig
-from unclip.models.unet import UnetConfig
-from unclip.models.upsampler import UpsamplerConfig
-from unclip.train.config import DataConfig, TrainConfig
+from unclip.networks.clip import ClipConfig, TextConfig, VisionConfig
+from unclip.networks.decoder import CaptionConfig, DecoderConfig
+from unclip.networks.prior_autoregressive import AutoregressivePriorConfig
+from unclip.networks.prior_diffusion import DiffusionPriorConfig
+from unclip.networks.unet import UnetConfig
+from unclip.networks.upsampler import UpsamplerConfig
+from unclip.train.config import DataConfig
 from unclip.train.optim import OptimizerConfig
+from unclip.train.tasks.clip import ClipTraining
+from unclip.train.tasks.decoder import DecoderTraining
+from unclip.train.tasks.prior import PriorTraining
+from unclip.train.tasks.prior_autoregressive import AutoregressivePriorTraining
+from unclip.train.tasks.upsampler import UpsamplerTraining
 
 _DATA = DataConfig(path="shapes", size=16)
 _COSINE = ProcessConfig(parametrization="eps", schedule="cosine", learned_variance=True)
 
 
-def clip() -> TrainConfig:
+def clip() -> ClipTraining:
     """Both towers 32 wide."""
-    return TrainConfig(
+    return ClipTraining(
         recipe="tiny",
-        stage="clip",
         model=ClipConfig(
             embedding=32,
             vision=VisionConfig(size=16, patch=4, width=32, layers=2, heads=2),
@@ -40,43 +45,38 @@ def clip() -> TrainConfig:
     )
 
 
-def prior() -> TrainConfig:
+def prior() -> PriorTraining:
     """The paper's sequence and schedule, 64 wide."""
-    return TrainConfig(
+    return PriorTraining(
         recipe="tiny",
-        stage="prior",
         model=DiffusionPriorConfig(width=64, layers=2, heads=2),
         data=_DATA,
         optimizer=OptimizerConfig(learning_rate=3e-3, muon_learning_rate=3e-3),
         samples=8_192,
         batch=64,
         ema_decay=0.98,
-        clip="",
         precision="fp32",
     )
 
 
-def prior_autoregressive() -> TrainConfig:
+def prior_autoregressive() -> AutoregressivePriorTraining:
     """The paper's sequence, 64 wide."""
-    return TrainConfig(
+    return AutoregressivePriorTraining(
         recipe="tiny",
-        stage="prior_autoregressive",
         model=AutoregressivePriorConfig(buckets=16, dot_buckets=8, width=64, layers=2, heads=2),
         data=_DATA,
         optimizer=OptimizerConfig(learning_rate=3e-3, muon_learning_rate=3e-3),
         samples=8_192,
         batch=64,
         ema_decay=0.98,
-        clip="",
         precision="fp32",
     )
 
 
-def decoder() -> TrainConfig:
+def decoder() -> DecoderTraining:
     """The paper's form: GLIDE's U-Net, eps and learned variance on the cosine schedule."""
-    return TrainConfig(
+    return DecoderTraining(
         recipe="tiny",
-        stage="decoder",
         model=DecoderConfig(
             size=16,
             net=UnetConfig(
@@ -101,16 +101,14 @@ def decoder() -> TrainConfig:
         samples=10_240,
         batch=16,
         ema_decay=0.99,
-        clip="",
         precision="fp32",
     )
 
 
-def upsampler() -> TrainConfig:
+def upsampler() -> UpsamplerTraining:
     """16 to 32 px, on crops of half the size; as in the artwork recipe, what is learned is the missing detail."""
-    return TrainConfig(
+    return UpsamplerTraining(
         recipe="tiny",
-        stage="upsampler",
         model=UpsamplerConfig(
             net=UnetConfig(
                 in_channels=6,
@@ -119,14 +117,13 @@ def upsampler() -> TrainConfig:
                 multiples=(1, 2),
                 blocks=1,
                 norm="rms",
-                label_scale=1000.0,
             ),
             process=ProcessConfig(parametrization="x0", schedule="flow"),
             residual=True,
             low_size=16,
             high_size=32,
-            crop_fraction=0.5,
         ),
+        crop_fraction=0.5,
         data=_DATA,
         loss=LossConfig(density=LogNormal(mean=-1.2, std=1.2), weight="velocity"),
         optimizer=OptimizerConfig(learning_rate=2e-3),
@@ -137,20 +134,17 @@ def upsampler() -> TrainConfig:
     )
 
 
-def upsampler_1024() -> TrainConfig:
+def upsampler_1024() -> UpsamplerTraining:
     """32 to 64 px, in the place of the paper's 256 to 1024: the linear schedule and BSR."""
     first = upsampler()
-    assert isinstance(first.model, UpsamplerConfig)
     return replace(
         first,
         stage="upsampler_1024",
         model=replace(
             first.model,
-            net=replace(first.model.net, label_scale=1.0),
             process=ProcessConfig(parametrization="x0", schedule="linear"),
             low_size=32,
             high_size=64,
-            degradation="bsr",
-            bsr_strength=0.25,
         ),
+        degradation=DegradationConfig(method="bsr", bsr_strength=0.25),
     )

@@ -1,4 +1,4 @@
-"""Beginning a run with the weights of a finished one: longer training, other data, other rates."""
+"""Fine-tuning: initial weights of a run from a model folder."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from unclip.checkpoints.io import load_part
 from unclip.checkpoints.manifest import read_manifest
-from unclip.models.patch_transformer import PatchTransformerConfig
+from unclip.networks.patch_transformer import PatchTransformerConfig
 
 
 def take_weights(model: nn.Module, folder: str, stage: str) -> None:

@@ -1,14 +1,15 @@
-"""Training within a time: how many samples fit is measured before the first of them; then the run is as any other.
+"""Time-limited training: benchmark a few steps, set the run's length from their speed, train.
 
-The learning rate's schedule needs the length of the run, so that is settled and written into the run's config. The
-steps that it was measured with are taken back: a run with a budget gives bitwise the weights of a run of as many samples.
-Until the rate begins to fall, the length has changed nothing; there it is settled again, by the speed that the run
-really had, if that was another.
+The learning rate's schedule needs the length of the run, so the length is recorded in the run's config before training
+begins. The benchmark's steps are undone: a run with a budget has bitwise the weights of a run of as many samples. The
+length does not influence the schedule until the rate begins to fall; at that point it is adjusted to the run's actual
+speed.
 """
 
 import json
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,9 +21,11 @@ from unclip.train.config import TrainConfig
 from unclip.train.ema import copy_of
 from unclip.train.interrupt import Interrupted, stop_requests
 from unclip.train.loop import Run, train, training_device
-from unclip.train.objective import Objective
-from unclip.train.objectives import build_objective
-from unclip.train.run_folder import RunFolder, time_spent
+from unclip.train.metrics import MetricsLogger
+from unclip.train.run_folder import RunFolder, time_spent, with_precision
+from unclip.train.task import Built, build_task
+
+logger = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
 
@@ -37,13 +40,13 @@ PREVIEW_SHARE, MOST_PREVIEWS = 0.03, 5
 RESERVE = 0.04
 # No run is so long: while steps are measured, the schedule stays at its beginning.
 _ENDLESS = 1 << 50
-_SETTLED = ("samples", "validate_every", "preview_every")
+_LENGTH = ("samples", "validate_every", "preview_every")
 # A length that is right to within this share is left as it is.
 CLOSE_ENOUGH = 0.02
 
 
 class BudgetSpent(ValueError):
-    """There is no time left for a stage."""
+    """The budget leaves no time for a stage."""
 
 
 class Costs(NamedTuple):
@@ -55,9 +58,14 @@ class Costs(NamedTuple):
 
 
 def train_within(
-    config: TrainConfig, seconds: float, *, device: str | None = None, clock: Clock = time.monotonic
+    config: TrainConfig,
+    seconds: float,
+    *,
+    device: str | None = None,
+    clock: Clock = time.monotonic,
+    loggers: Sequence[MetricsLogger] = (),
 ) -> Path:
-    """Train one stage for `seconds`, reading its data included; the finished model's folder.
+    """Folder of the model of one stage, trained for `seconds`, reading its data included.
 
     A run that was stopped keeps the length that it had, whatever `seconds` is now. Raises what `train` raises,
     and `BudgetSpent` where not one step fits.
@@ -65,21 +73,22 @@ def train_within(
     started = clock()
     if not config.out:
         raise ValueError("the config names no folder for the run: set out")
-    begun = settled(config)
-    if begun is not None:
-        return train(begun, device=device)
     chosen = training_device(device)
-    objective = build_objective(config, chosen)
+    config = with_precision(config, chosen)
+    begun = begun_with(config)
+    if begun is not None:
+        return train(begun, device=device, loggers=loggers)
+    built = build_task(config, chosen)
     left = seconds - (clock() - started)
-    costs = measure(config, objective, chosen, seconds=left, clock=clock)
+    costs = measure(config, built, chosen, seconds=left, clock=clock)
     config = fitted(config, seconds - (clock() - started), costs)
-    run = Run(config, objective, chosen, RunFolder(config, spent=clock() - started))
+    run = Run(config, built, chosen, RunFolder(config, spent=clock() - started, loggers=loggers))
     began, first = clock(), run.state.samples
     run.go(until=constant_until(config))
     if run.state.samples > first:
         rate = (run.state.samples - first) / (clock() - began)
         left = (1 - RESERVE) * seconds - (clock() - started)
-        run.settle(settled_again(config, run.state.samples, max(0, int(left * rate))))
+        run.set_length(adjusted_length(config, run.state.samples, max(0, int(left * rate))))
     return run.finish()
 
 
@@ -88,10 +97,10 @@ def constant_until(config: TrainConfig) -> int:
     return int(config.samples * (1 - config.optimizer.decay)) // config.batch * config.batch
 
 
-def settled_again(config: TrainConfig, done: int, more: int) -> TrainConfig:
-    """The config of a run that goes on for about `more` samples, and whose schedule up to `done` is the same.
+def adjusted_length(config: TrainConfig, done: int, more: int) -> TrainConfig:
+    """Config of a run of about `more` further samples, with the same schedule up to `done`.
 
-    The rate needs some steps to fall in, so the rest is a tenth of what is done at least, even if that takes longer.
+    The decay of the rate needs some steps, so the rest is at least a tenth of `done`, even if that takes longer.
     """
     more = max(more, done // 10, 1)
     samples = done + -(-more // config.batch) * config.batch
@@ -106,7 +115,7 @@ def settled_again(config: TrainConfig, done: int, more: int) -> TrainConfig:
     return replace(config, samples=samples, optimizer=optimizer)
 
 
-def settled(config: TrainConfig) -> TrainConfig | None:
+def begun_with(config: TrainConfig) -> TrainConfig | None:
     """The config with the length that a begun run in its folder has; None where none has begun."""
     file = Path(config.out) / "config.json"
     if not file.exists():
@@ -114,22 +123,22 @@ def settled(config: TrainConfig) -> TrainConfig | None:
     begun = json.loads(file.read_text(encoding="utf-8"))
     schedule = {name: begun["optimizer"][name] for name in ("warmup", "decay")}
     return replace(
-        config, **{name: begun[name] for name in _SETTLED}, optimizer=replace(config.optimizer, **schedule)
+        config, **{name: begun[name] for name in _LENGTH}, optimizer=replace(config.optimizer, **schedule)
     )
 
 
 def measure(
-    config: TrainConfig, objective: Objective, device: torch.device, *, seconds: float, clock: Clock
+    config: TrainConfig, built: Built, device: torch.device, *, seconds: float, clock: Clock
 ) -> Costs:
     """What the run's parts cost on this machine; the network is as before. Raises `Interrupted`."""
-    weights = copy_of(objective.model.state_dict())
+    weights = copy_of(built.task.state_dict())
     with TemporaryDirectory() as folder, stop_requests() as stop:
-        trial = replace(config, out=folder, samples=_ENDLESS, keep="last")
-        run = Run(trial, objective, device, RunFolder(trial))
+        trial = replace(config, out=folder, samples=_ENDLESS, keep="last", loggers=())
+        run = Run(trial, built, device, RunFolder(trial))
 
         def taken(part: Callable[[], Any]) -> float:
             if stop.signal is not None:
-                raise Interrupted("nothing was trained yet; the same command begins again", stop.signal)
+                raise Interrupted("nothing was trained yet; run the same command again", stop.signal)
             before = clock()
             part()
             return clock() - before
@@ -140,7 +149,8 @@ def measure(
         while len(steps) < MEASURED_STEPS or sum(steps) < MEASURED_SHARE * seconds:
             steps.append(taken(run.step))
         costs = Costs(sum(steps) / len(steps), taken(run.validate), taken(run.preview))
-    objective.model.load_state_dict(weights)
+        run.prefetcher.close()
+    built.task.load_state_dict(weights)
     return costs
 
 
@@ -176,32 +186,31 @@ def train_all(
     *,
     device: str | None = None,
     clock: Clock = time.monotonic,
-    report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Path]:
-    """Train stages in order, each (config, share of the time); by name, the folders of their models.
+    """Model folders of stages, by name, trained in order; each stage is (config, share of the time).
 
-    What an earlier stage took less or more of its share than was its due, the later ones share. Finished runs are left
-    alone, a run that has begun goes on to the length it has, and the time that they took counts. Without `seconds`,
-    each is as long as its config says. Raises what `train_within` raises.
+    Later stages share the time that earlier ones saved or overran. Finished runs are left alone, a run that has begun
+    keeps its length, and the time that both took counts. Without `seconds`, each is as long as its config says. Raises
+    what `train_within` raises.
     """
     models = {}
     for name, (config, share) in stages.items():
         if seconds is None:
-            report(f"{name}: {config.samples:,} samples")
+            logger.info("%s: %s samples", name, f"{config.samples:,}")
             models[name] = train(config, device=device)
             continue
-        if settled(config) is None:
+        if begun_with(config) is None:
             spent = sum(time_spent(Path(one.out)) for one, _ in stages.values())
-            waiting = [share for one, share in stages.values() if settled(one) is None]
+            waiting = [share for one, share in stages.values() if begun_with(one) is None]
             allotted = (seconds - spent) * share / sum(waiting)
             if allotted <= 0:
                 raise BudgetSpent(
                     f"{spent:.0f} s of {seconds:.0f} s are spent, and {name} has not begun: "
-                    "the same command with a larger budget goes on"
+                    "the same command with a larger budget resumes"
                 )
-            report(f"{name}: {allotted:.0f} s")
+            logger.info("%s: %.0f s", name, allotted)
         else:
             allotted = seconds
-            report(f"{name}: goes on to the length that it has, or is finished")
+            logger.info("%s: finished, or resumed with the length that it has", name)
         models[name] = train_within(config, allotted, device=device, clock=clock)
     return models

@@ -1,18 +1,22 @@
-"""What a training run is: a model, data, an optimiser, and how long. A recipe is a function that returns one."""
+"""Configs of training runs: data, optimiser and length; each stage adds its own settings (`train/tasks/`).
 
+A recipe is a function that returns one. `read_config` reads one from JSON, `change` applies `--set` assignments.
+"""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, ClassVar, Literal, TypeVar
 
-from unclip.diffusion.losses import LossConfig
-from unclip.models.clip import ClipConfig
-from unclip.models.decoder import DecoderConfig
-from unclip.models.prior_autoregressive import AutoregressivePriorConfig
-from unclip.models.prior_diffusion import DiffusionPriorConfig
-from unclip.models.upsampler import UpsamplerConfig
+from unclip.config import ConfigError, from_dict, override, to_dict
 from unclip.train.optim import OptimizerConfig
+from unclip.train.registry import config_class
 
-Stage = Literal["clip", "prior", "decoder", "upsampler", "upsampler_1024", "prior_autoregressive"]
-STAGES: tuple[Stage, ...] = get_args(Stage)
+logger = logging.getLogger(__name__)
+
+C = TypeVar("C", bound="TrainConfig")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,30 +34,41 @@ class DataConfig:
     size: int = 64
     cache: str | None = None
     """Where decoded pictures are kept; None: beside the run."""
-    kinds: dict[str, float] = field(default_factory=dict)
-    """Factors in (0, 1] on the weights of samples, by the `kind` in their metadata: how often each kind is seen."""
-    uncommon: float = 1.0
-    """A factor in (0, 1] on the weights of artwork that shows more than everyday things (`data.everyday`)."""
-    embedding_noise: float = 0.0
-    """The decoder's image embeddings lean by up to this factor towards those of other pictures, as a prior's do."""
+    factors: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Factors in (0, 1] on the weights of samples, by a field of their metadata and its value: how often each is seen.
+
+    `{"kind": {"pair": 0.4}}` shows samples whose `kind` is "pair" less often. Fields that a data set computes from its
+    metadata count as well (`unclip.datasets.DERIVED`), such as `everyday` of the artwork set: "true" or "false".
+    """
     shift: int = 0
     """Augmentation of the pictures that CLIP sees: moved by up to so many pixels, the edge filled with white."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a share that leaves nothing."""
+        """Raise ValueError for a share or a factor out of range; factors of 1 are left out."""
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out is {self.held_out}; it is a share between 0 and 1, such as 0.05")
+        kept: dict[str, dict[str, float]] = {}
+        for name, values in self.factors.items():
+            for value, factor in values.items():
+                if not 0 < factor <= 1:
+                    raise ValueError(f"data.factors.{name}.{value} is {factor}; give a factor in (0, 1]")
+                if factor < 1:
+                    kept.setdefault(name, {})[value] = factor
+        object.__setattr__(self, "factors", kept)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One stage's training, whole: the same config and data give the same weights."""
+    """One run of one stage, whole: the same config and data give the same weights.
+
+    Stages derive their own config from it; `stage` is the name in `train.registry.STAGES`.
+    """
 
     recipe: str
-    stage: Stage
-    model: ClipConfig | DiffusionPriorConfig | AutoregressivePriorConfig | DecoderConfig | UpsamplerConfig
+    stage: str
+    model: Any
+    """Config of the network."""
     data: DataConfig = field(default_factory=DataConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     samples: int = 100_000
     """Length of the run in samples seen, so that it means the same at every batch size."""
@@ -67,27 +82,38 @@ class TrainConfig:
     keep: Literal["last", "best"] = "last"
     """Which average becomes the model: that of the last step, or of the validation with the least loss."""
     seed: int = 0
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """What activations are computed in (autocast); weights, optimiser and average are float32 always."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """What activations are computed in (autocast); weights, optimiser and average are float32 always.
+
+    "auto" is the faster one on this machine (`unclip.nn.precision`). The choice is recorded in the run's folder, and a
+    resumed run keeps it.
+    """
     compile: bool | None = None
     """Whether the networks are compiled; None: on CUDA, where it pays soonest."""
     out: str = ""
     """The run's folder."""
-    clip: str | None = None
-    """Run folder of the CLIP stage, which the priors and the decoder read embeddings and tokenizer from."""
     init: str | None = None
     """A model folder, such as a finished run's OUT/model, with whose weights the run begins; None: random ones.
 
-    CLIP takes over the tokenizer too. A run that was interrupted goes on by itself: this is for a new one.
+    CLIP takes over the tokenizer too. An interrupted run resumes by itself: this is for a new one.
     """
-    vocabulary: int = 4096
-    """Tokens of the byte-pair encoding that the CLIP stage learns from the captions."""
     validate_every: int = 20_000
     """Samples between validations."""
     preview_every: int = 20_000
     """Samples between grids of pictures."""
     checkpoint_seconds: float = 120.0
     checkpoints_kept: int = 2
+    prefetch: int = 2
+    """Micro-batches prepared ahead on a background thread; 0: none. Weights do not depend on it."""
+
+    loggers: tuple[str, ...] = ()
+    """Loggers beside the run's folder: "tensorboard", or MODULE:CLASS of a `train.metrics.MetricsLogger`."""
+
+    MOVED: ClassVar[Mapping[str, str]] = {
+        "data.kinds": "data.factors.kind",
+        "data.uncommon": "data.factors.everyday.false",
+    }
+    """Paths of settings in version 0.1 -> their paths now."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for numbers that make no run."""
@@ -99,3 +125,93 @@ class TrainConfig:
             raise ValueError(
                 f"checkpoints_kept is {self.checkpoints_kept}; keep at least 2, as one may be damaged"
             )
+        if self.prefetch < 0:
+            raise ValueError(f"prefetch is {self.prefetch}; it must be at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipDependent(TrainConfig):
+    """A run that reads embeddings, text and tokenizer from a trained CLIP."""
+
+    clip: str = ""
+    """Run folder of the CLIP stage."""
+
+
+#: Settings that every config of version 0.1 had, whether its stage read them or not.
+_ONCE_COMMON = ("clip", "loss", "vocabulary")
+
+
+def read_config(data: Mapping[str, Any]) -> TrainConfig:
+    """Run config from its JSON, as this version or 0.1 wrote it. Raises `ConfigError` naming what does not fit."""
+    cls = config_class(data.get("stage", ""))
+    found: dict[str, Any] = json.loads(json.dumps(data))
+    for old, new in _moved(cls).items():
+        _move(found, old.split("."), new.split("."))
+    fields = {one.name for one in dataclasses.fields(cls)}
+    for name in _ONCE_COMMON:
+        if name not in fields:
+            found.pop(name, None)
+    # Labels are in timestep units since; 0.1 scaled them in the network.
+    net = (found.get("model") or {}).get("net")
+    if isinstance(net, dict):
+        net.pop("label_scale", None)
+    return from_dict(cls, found)
+
+
+def change(config: C, assignments: Sequence[str]) -> C:
+    """A copy of `config` with `a.b=value` assignments applied (`unclip.config.override`).
+
+    Paths of version 0.1 are accepted, with a warning in the log. Raises `ConfigError` for a path that does not exist or
+    a value that does not fit.
+    """
+    renamed = [_renamed(config, one) for one in assignments]
+    factors = [one for one in renamed if one.startswith("data.factors.")]
+    if factors:
+        data = to_dict(config)
+        for assignment in factors:
+            path, _, text = assignment.partition("=")
+            _put(data, path.split("."), _value(text))
+        config = from_dict(type(config), data)
+    return override(config, [one for one in renamed if one not in factors])
+
+
+def _renamed(config: TrainConfig, assignment: str) -> str:
+    path, equals, text = assignment.partition("=")
+    for old, new in _moved(type(config)).items():
+        if path == old or path.startswith(f"{old}."):
+            found = new + path.removeprefix(old)
+            logger.warning("%s is now called %s", path, found)
+            return f"{found}{equals}{text}"
+    return assignment
+
+
+def _moved(cls: type[TrainConfig]) -> dict[str, str]:
+    return {**TrainConfig.MOVED, **cls.MOVED}
+
+
+def _move(data: dict[str, Any], old: list[str], new: list[str]) -> None:
+    node: Any = data
+    for name in old[:-1]:
+        node = node.get(name)
+        if not isinstance(node, dict):
+            return
+    if old[-1] in node:
+        value = node.pop(old[-1])
+        # What took an old name's place is newer than what the old name says.
+        _put(data, new, value)
+
+
+def _put(data: dict[str, Any], path: list[str], value: Any) -> None:
+    node = data
+    for name in path[:-1]:
+        node = node.setdefault(name, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"{'.'.join(path)}: {name!r} is a plain value")
+    node[path[-1]] = value
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

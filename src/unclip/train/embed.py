@@ -1,4 +1,4 @@
-"""What a trained CLIP gives to the other stages: image embeddings of every drawing, its text tower, its tokenizer."""
+"""Frozen CLIP of a finished run: image embeddings of a data set, text tower and tokenizer for the other stages."""
 
 import hashlib
 from pathlib import Path
@@ -8,20 +8,19 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from unclip.checkpoints.io import load_part
-from unclip.checkpoints.manifest import Space, read_manifest
-from unclip.checkpoints.space import PROJECTION, sketch
+from unclip.checkpoints.io import load_part, space_of
+from unclip.checkpoints.manifest import read_manifest
 from unclip.images import write_atomically
-from unclip.models.clip import Clip
+from unclip.networks.clip import Clip
 from unclip.tokenizers.clip import ClipTokenizer
-from unclip.train.config import TrainConfig
+from unclip.train.config import ClipDependent
 from unclip.train.source import Source
 
 
 class ClipRun:
-    """The finished CLIP stage that `config.clip` names: frozen network, tokenizer, and a hash of both."""
+    """Frozen network and tokenizer of the CLIP run that `config.clip` names, and a hash of both."""
 
-    def __init__(self, config: TrainConfig, device: torch.device):
+    def __init__(self, config: ClipDependent, device: torch.device):
         if not config.clip:
             raise ValueError(
                 f"the {config.stage} stage learns from a CLIP: train that first, or name its run with clip=FOLDER"
@@ -35,7 +34,7 @@ class ClipRun:
         network = load_part(folder, manifest, "clip", device=device)
         assert isinstance(network, Clip)
         self.clip = network.requires_grad_(False)
-        self.space = manifest.space or Space(sketch=sketch(network.get_parameter(PROJECTION)))
+        self.space = manifest.space or space_of(network)
         self.tokenizer_json = (folder / "tokenizer.json").read_text(encoding="utf-8")
         self.tokenizer = ClipTokenizer.from_json(self.tokenizer_json)
         self.hash = hashlib.sha256(manifest.parts["clip"].sha256.encode()).hexdigest()[:16]

@@ -1,9 +1,13 @@
-"""The training loop, the only one: every stage, one CPU or one GPU; killed and started again, it goes on exactly."""
+"""The training loop of all stages: resumable bit for bit, with batches prepared ahead."""
 
 import math
 import sys
 import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,15 +16,16 @@ from tqdm import tqdm
 
 from unclip.checkpoints.io import save_model
 from unclip.rng import Noise, derive
+from unclip.train.batches import BatchError, Prefetcher
 from unclip.train.begin import take_weights
 from unclip.train.config import TrainConfig
 from unclip.train.ema import Ema, holding
 from unclip.train.interrupt import Interrupted, stop_requests
-from unclip.train.objective import Objective
-from unclip.train.objectives import build_objective
+from unclip.train.metrics import MetricsLogger
 from unclip.train.optim import build_optimizers, schedule, set_rate
-from unclip.train.run_folder import RunFolder
+from unclip.train.run_folder import RunFolder, with_precision
 from unclip.train.state import TrainingState
+from unclip.train.task import Built, build_task
 
 LOOKED_AT = 256
 """So many samples of a batch that failed are looked at one by one."""
@@ -30,18 +35,20 @@ class NonFiniteLoss(ArithmeticError):
     """The loss or its gradient is not a number; the weights are still those of the last good step."""
 
 
-def train(config: TrainConfig, *, device: str | None = None) -> Path:
-    """Train one stage to its end, from its newest checkpoint if there is one; the finished model's folder.
+def train(config: TrainConfig, *, device: str | None = None, loggers: Sequence[MetricsLogger] = ()) -> Path:
+    """Folder of the model of one stage, trained to its end, from the newest checkpoint if there is one.
 
-    Where it was killed does not show in the weights: they are bitwise those of a run in one go on the same device with
-    as many threads (on CUDA, as far as its kernels add up in a fixed order). `RunFolder` tells what lies in
-    `config.out`. Raises `NonFiniteLoss`, `Interrupted`, and ValueError where the folder holds a run of another config.
+    An interruption does not change the weights: they are bitwise those of an uninterrupted run on the same device with
+    as many threads (on CUDA, as far as its kernels add up in a fixed order). `RunFolder` describes the files in
+    `config.out`; measurements go to `loggers` as well. Raises `NonFiniteLoss`, `BatchError`, `Interrupted`, and
+    ValueError where the folder holds a run of another config.
     """
     chosen = training_device(device)
-    folder = RunFolder(config)
+    config = with_precision(config, chosen)
+    folder = RunFolder(config, loggers=loggers)
     if folder.finished:
         return folder.model
-    return Run(config, build_objective(config, chosen), chosen, folder).finish()
+    return Run(config, build_task(config, chosen), chosen, folder).finish()
 
 
 def training_device(name: str | None) -> torch.device:
@@ -50,37 +57,40 @@ def training_device(name: str | None) -> torch.device:
 
 
 class Run:
-    """A run between its steps, beginning where its newest checkpoint is."""
+    """A run, loaded from its newest checkpoint if there is one."""
 
-    def __init__(self, config: TrainConfig, objective: Objective, device: torch.device, folder: RunFolder):
-        self.config, self.objective, self.device, self.folder = config, objective, device, folder
-        model = objective.model
+    def __init__(self, config: TrainConfig, built: Built, device: torch.device, folder: RunFolder):
+        if config.precision == "auto":
+            raise ValueError("the run's precision is not chosen yet: call `with_precision` first")
+        self.config, self.device, self.folder = config, device, folder
+        self.task, self.batches = built
         if config.init:
-            take_weights(model, config.init, config.stage)
-        optimizers = build_optimizers(model.named_parameters(), config.optimizer, fused=True)
-        self.state = TrainingState(model, Ema(model, config.ema_decay), optimizers)
+            take_weights(self.task.network, config.init, config.stage)
+        optimizers = build_optimizers(self.task.named_parameters(), config.optimizer, fused=True)
+        self.state = TrainingState(self.task, Ema(self.task, config.ema_decay), optimizers)
         self.state.load_newest(folder.checkpoints)
         folder.rewind_metrics(self.state.samples)
         # Halved, so that a sample's number can be added to it below 2^63.
         self.stream = derive(config.seed, config.stage, "samples") // 2
+        self.prefetcher: Prefetcher[Any] = Prefetcher(self._batch, config.prefetch)
 
     def finish(self) -> Path:
-        """Step to the end, and write the model that is kept; its folder."""
+        """Folder of the finished model, after all remaining steps."""
         self.go()
-        best, objective = self.state.best, self.objective
-        with holding(objective.model, self.state.ema.average if best is None else best.average):
+        best = self.state.best
+        with holding(self.task, self.state.ema.average if best is None else best.average):
             return save_model(
                 self.folder.model,
-                {self.config.stage: objective.model},
+                {self.config.stage: self.task.network},
                 name=f"{self.config.recipe}-{self.config.stage}",
-                tokenizer=objective.tokenizer_json,
-                space=objective.space,
+                tokenizer=self.batches.tokenizer_json,
+                space=self.batches.space,
             )
 
-    def settle(self, config: TrainConfig) -> None:
-        """Go on with another length or schedule, and write that down."""
+    def set_length(self, config: TrainConfig) -> None:
+        """Continue with another length or schedule, and record it in the folder."""
         if config != self.config:
-            self.folder.settle(config)
+            self.folder.write_config(config)
             self.config = config
 
     def go(self, until: int | None = None) -> None:
@@ -88,7 +98,12 @@ class Run:
         config, state = self.config, self.state
         end = config.samples if until is None else min(until, config.samples)
         saved = time.monotonic()
-        with stop_requests() as stop, self._progress_bar() as bar:
+        with (
+            closing(self.folder),
+            closing(self.prefetcher),
+            stop_requests() as stop,
+            self._progress_bar() as bar,
+        ):
             while state.samples < end and not stop:
                 before, started = state.samples, time.monotonic()
                 metrics = self.step()
@@ -96,7 +111,7 @@ class Run:
                 bar.set_postfix(loss=f"{metrics['loss']:.4f}", refresh=False)
                 bar.update(state.samples - before)
                 self.folder.write_metrics(state.samples, **metrics, rate=rate)
-                # A validation that decides what is kept takes place even when somebody waits for the run to stop.
+                # A validation that decides which average is kept takes place even when a stop was requested.
                 if self._due(before, config.validate_every) and (config.keep == "best" or not stop):
                     self.validate()
                 if self._due(before, config.preview_every) and not stop:
@@ -106,14 +121,14 @@ class Run:
                     saved = time.monotonic()
             self._save()
             if stop.signal is not None:
-                message = f"saved after {state.samples:,} samples; the same command goes on"
+                message = f"saved after {state.samples:,} samples; the same command resumes"
                 raise Interrupted(message, stop.signal)
 
     def step(self) -> dict[str, float]:
         """One optimiser step; its measurements. Nothing has changed when it raises `NonFiniteLoss`."""
         config, state = self.config, self.state
         numbers = np.arange(state.samples, min(state.samples + config.batch, config.samples))
-        metrics = self._accumulate(numbers)
+        metrics = self._accumulate(numbers, micro_batches(config, state.samples + len(numbers)))
         if not _is_finite(metrics):
             raise NonFiniteLoss(self._blame(numbers, metrics))
         # The rate is the schedule's in the middle of the batch, so that no step of a run has rate zero.
@@ -128,17 +143,22 @@ class Run:
         state.ema.update(state.model, state.steps)
         return metrics
 
-    def _accumulate(self, numbers: Int64[np.ndarray, " b"]) -> dict[str, float]:
-        """Leave the clipped gradient of the samples' mean loss in the network; measurements of it."""
-        size = self.config.micro_batch or len(numbers)
+    def _accumulate(
+        self, numbers: Int64[np.ndarray, " b"], following: Iterable[Int64[np.ndarray, " _"]] = ()
+    ) -> dict[str, float]:
+        """Leave the clipped gradient of the samples' mean loss in the network; measurements of it.
+
+        Micro-batches of `following` are prepared meanwhile.
+        """
+        chunks = split(numbers, self.config.micro_batch)
         sums: dict[str, torch.Tensor] = {}
-        for start in range(0, len(numbers), size):
-            chunk = numbers[start : start + size]
+        for place, chunk in enumerate(chunks):
+            batch = self.prefetcher.take(chunk, chain(chunks[place + 1 :], following))
             share = len(chunk) / len(numbers)
             # For dropout inside of networks, the only randomness that does not come from `Noise`.
             torch.manual_seed(derive(self.stream, "dropout", int(chunk[0])))
             with self._autocast():
-                losses = self.objective.loss(chunk, self._noise(chunk))
+                losses = self.task(batch, self._noise(chunk))
             (losses.loss * share).backward()
             for name, value in {"loss": losses.loss, **losses.metrics}.items():
                 sums[name] = value.detach() * share + sums.get(name, 0.0)
@@ -148,7 +168,7 @@ class Run:
         return dict(zip(sums, torch.stack(list(sums.values())).tolist()))
 
     def _blame(self, numbers: Int64[np.ndarray, " b"], metrics: dict[str, float]) -> str:
-        """What went wrong: the samples that fail alone, or else the range, as then it is the batch that fails."""
+        """Message naming the samples that fail alone, or the whole batch where none does."""
         alone = []
         for number in numbers[:LOOKED_AT]:
             self._forget_gradients()
@@ -156,13 +176,25 @@ class Run:
                 alone.append(int(number))
         self._forget_gradients()
         suspects = alone or numbers.tolist()
-        keys = ", ".join(f"{self.objective.train.key(number)} (sample {number})" for number in suspects[:8])
+        keys = ", ".join(f"{self.batches.key(number)} (sample {number})" for number in suspects[:8])
         return (
             f"loss {metrics['loss']}, gradient norm {metrics['gradient_norm']} at {keys}"
             f"{f' and {len(suspects) - 8} more' if len(suspects) > 8 else ''}: "
             + ("look at these pictures" if alone else "no picture fails alone: lower optimizer.learning_rate")
             + f". Nothing was learned from this batch; the last checkpoint in {self.folder.checkpoints} is good"
         )
+
+    def _batch(self, numbers: Int64[np.ndarray, " b"]) -> Any:
+        """The batch of these sample numbers. Raises `BatchError` that names the first sample that fails alone."""
+        try:
+            return self.batches.batch(numbers, self._noise(numbers))
+        except Exception as error:
+            if len(numbers) == 1:
+                number = int(numbers[0])
+                raise BatchError(f"{self.batches.key(number)} (sample {number}): {error}") from error
+            for number in numbers:
+                self._batch(np.array([number]))
+            raise
 
     def _forget_gradients(self) -> None:
         for optimizer in self.state.optimizers:
@@ -178,18 +210,18 @@ class Run:
         return before // every != self.state.samples // every or self.state.samples >= self.config.samples
 
     def validate(self) -> None:
-        """Measure the average on held-out data; keep it if it is the best so far and the config wants that one."""
+        """Log the average's losses on held-out data; keep the average if it is the best and the config says so."""
         with self.state.ema.applied(self.state.model), torch.inference_mode(), self._autocast():
-            losses = self.objective.validate()
+            losses = self.task.validate(self.batches)
         named = {f"validation_{name}": value for name, value in losses.items()}
         self.folder.write_metrics(self.state.samples, **named)
         if self.config.keep == "best":
             self.state.keep_if_best(losses["loss"])
 
     def preview(self) -> None:
-        """Draw with the average, if that can be shown."""
+        """Log a picture drawn with the average, if the task has one."""
         with self.state.ema.applied(self.state.model), torch.inference_mode(), self._autocast():
-            picture = self.objective.preview()
+            picture = self.task.preview(self.batches)
         if picture is not None:
             self.folder.write_preview(self.state.samples, picture)
 
@@ -206,6 +238,20 @@ class Run:
             dynamic_ncols=True,
             smoothing=0.05,
         )
+
+
+def micro_batches(config: TrainConfig, start: int) -> Iterator[Int64[np.ndarray, " b"]]:
+    """The sample numbers of a run's micro-batches, from the batch that begins with number `start` on."""
+    while start < config.samples:
+        numbers = np.arange(start, min(start + config.batch, config.samples))
+        yield from split(numbers, config.micro_batch)
+        start += len(numbers)
+
+
+def split(numbers: Int64[np.ndarray, " b"], size: int | None) -> list[Int64[np.ndarray, " _"]]:
+    """Consecutive sample numbers in micro-batches of at most `size`; None: in one."""
+    size = size or len(numbers)
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 
 def _is_finite(metrics: dict[str, float]) -> bool:

@@ -1,11 +1,14 @@
-"""Training data in memory: the sample with a number is a pure function of the seed and that number."""
+"""In-memory training data: captioned pictures by sample number, a pure function of seed and number."""
 
 import contextlib
 import hashlib
+import json
+import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,10 +17,10 @@ from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from torch import Tensor
 
 from unclip.data.dataset import Dataset, open_dataset
-from unclip.data.everyday import is_everyday
+from unclip.data.decoded_cache import DecodedCache
 from unclip.data.order import Order
-from unclip.data.resident import Resident
 from unclip.data.sample import BadSample, BadSamples, digest_of
+from unclip.datasets import derived
 from unclip.images import from_uint8
 from unclip.rng import Noise, derive
 from unclip.tokenizers.clip import ClipTokenizer
@@ -27,12 +30,12 @@ from unclip.train.config import DataConfig, TrainConfig
 Part = Literal["train", "validation"]
 
 
-class PassedOver(UserWarning):
-    """Some pictures or captions cannot be used, and the run goes on without them."""
+class SkippedSamples(UserWarning):
+    """Unusable samples were skipped."""
 
 
 class Source:
-    """The pictures and captions to learn from or to validate on, and the order in which a run visits them."""
+    """Pictures and captions of one part of the data, and the order in which a run visits them."""
 
     def __init__(self, config: TrainConfig, part: Part, device: torch.device, *, size: int | None = None):
         data = config.data
@@ -47,25 +50,23 @@ class Source:
         if size is not None:
             check_resolution(dataset, size)
         self._content = dataset.fingerprint
-        self.resident = _loaded(dataset, size or data.size, cache, bad, device)
+        self.decoded = _loaded(dataset, size or data.size, cache, bad, device)
         if len(bad):
-            warnings.warn(f"{data.path}: passed over {bad.summary()}", PassedOver, stacklevel=2)
+            warnings.warn(f"{data.path}: skipped {bad.summary()}", SkippedSamples, stacklevel=2)
         if shared:
-            held_out = chosen_by_key([sample.key for sample in self.resident.samples], data.held_out)
-            self.resident = _rows(self.resident, held_out if part == "validation" else ~held_out)
-        self.order = Order(len(self.resident), derive(config.seed, "order"), weights_of(self.resident, data))
+            held_out = chosen_by_key([sample.key for sample in self.decoded.samples], data.held_out)
+            self.decoded = _rows(self.decoded, held_out if part == "validation" else ~held_out)
+        self.order = Order(len(self.decoded), derive(config.seed, "order"), weights_of(self.decoded, data))
         self._tokens: CaptionTokens | None = None
-        self._pixels = _in_device_memory(self.resident, device, self.fingerprint)
+        self._pixels = _in_device_memory(self.decoded, device, self.fingerprint)
 
     def __len__(self) -> int:
-        return len(self.resident)
+        return len(self.decoded)
 
     @property
     def fingerprint(self) -> str:
-        """Names the pictures, their order and size: what is computed from them is kept under it."""
-        return digest_of([self._content, self.resident.size, *(one.key for one in self.resident.samples)])[
-            :24
-        ]
+        """Hex digest of the pictures, their order and size, for the names of caches."""
+        return digest_of([self._content, self.decoded.size, *(one.key for one in self.decoded.samples)])[:24]
 
     def pictures_between(self, start: int, stop: int) -> Float[Tensor, "b 3 s s"]:
         """Pictures `start` to `stop` in the data set's own order, for passes over all of it."""
@@ -77,14 +78,14 @@ class Source:
 
     def key(self, number: int) -> str:
         """The key of the picture that sample `number` shows."""
-        return self.resident.samples[int(self.order.indices(number, number + 1)[0])].key
+        return self.decoded.samples[int(self.order.indices(number, number + 1)[0])].key
 
     def pictures(
         self, indices: Int64[np.ndarray, " b"], noise: Noise | None = None
     ) -> Float[Tensor, "b 3 s s"]:
-        """Pictures in [-1, 1] on the device, moved a little where `noise` is given and the config says so."""
+        """Pictures in [-1, 1] on the device, shifted at random where `noise` and the config's `shift` are given."""
         if self._pixels is None:
-            pixels = self.resident.pictures(indices).to(self.device)
+            pixels = self.decoded.pictures(indices).to(self.device)
         else:
             pixels = self._pixels[on_device(indices, self.device)]
         if noise is not None and self.shift:
@@ -98,11 +99,11 @@ class Source:
         """The square of `side` pixels at its corner (down, right) of each picture, in [-1, 1] on the device."""
         if self._pixels is not None:
             return from_uint8(squares_at(self._pixels, on_device(indices, self.device), corners, side))
-        return from_uint8(self.resident.squares(indices, corners, side).to(self.device))
+        return from_uint8(self.decoded.squares(indices, corners, side).to(self.device))
 
     def captions(self, indices: Int64[np.ndarray, " b"], noise: Noise | None = None) -> list[str]:
         """One caption of each picture: drawn with `noise`, or else its first."""
-        samples = [self.resident.samples[index] for index in indices]
+        samples = [self.decoded.samples[index] for index in indices]
         if noise is None:
             return [sample.captions[0] for sample in samples]
         draws = noise.fork("caption").uniform().tolist()
@@ -113,39 +114,41 @@ class Source:
         if self._tokens is None:
             kept = (self.fingerprint, tokenizer.to_json(), self.device)
             if self.device.type != "cuda":
-                self._tokens = CaptionTokens(self.resident.samples, tokenizer, self.device)
+                self._tokens = CaptionTokens(self.decoded.samples, tokenizer, self.device)
                 return
             if kept not in _TOKENS:
-                _TOKENS[kept] = CaptionTokens(self.resident.samples, tokenizer, self.device)
+                _TOKENS[kept] = CaptionTokens(self.decoded.samples, tokenizer, self.device)
             self._tokens = _TOKENS[kept]
 
-    def tokens(self, indices: Int64[np.ndarray, " b"], noise: Noise | None = None) -> ChosenCaptions:
+    @property
+    def has_tokens(self) -> bool:
+        """Whether `read_captions` was called, so that captions are chosen on the device."""
+        return self._tokens is not None
+
+    def tokens(self, indices: Int64[np.ndarray, " b"], noise: Noise) -> ChosenCaptions:
         """The tokens of what `captions` says with the same noise, all on the device, after `read_captions`."""
         assert self._tokens is not None, "read_captions comes first"
-        draws = None if noise is None else noise.fork("caption").uniform()
-        return self._tokens.chosen(on_device(indices, self.device), draws)
+        return self._tokens.chosen(on_device(indices, self.device), noise.fork("caption").uniform())
 
     def augmentations(self, indices: Int64[np.ndarray, " b"], count: int) -> Float[Tensor, "b a"]:
-        """The `count` numbers with which a picture's metadata tell how it was moved (`augment`); 0 without them.
+        """The `count` augmentation parameters in a picture's metadata (`augment`); 0 without them.
 
-        Raises ValueError where there are others than so many.
+        Raises ValueError where their number is another.
         """
-        told = [self.resident.samples[index].meta.get("augment") or [0.0] * count for index in indices]
-        if other := next((each for each in told if len(each) != count), None):
-            raise ValueError(
-                f"the data tell {len(other)} numbers of an augmentation, the decoder reads {count}"
-            )
-        return torch.tensor(told, device=self.device)
+        found = [self.decoded.samples[index].meta.get("augment") or [0.0] * count for index in indices]
+        if other := next((each for each in found if len(each) != count), None):
+            raise ValueError(f"the data have {len(other)} augmentation parameters, the decoder reads {count}")
+        return torch.tensor(found, device=self.device)
 
     def all_captions(self) -> list[str]:
         """Every caption of every picture."""
-        return [caption for sample in self.resident.samples for caption in sample.captions]
+        return [caption for sample in self.decoded.samples for caption in sample.captions]
 
 
 def open_part(data: DataConfig, part: Part, bad: BadSamples) -> tuple[Dataset, bool]:
-    """The data set that `part` is in, and whether the other part is in it too, to be told apart by `chosen_by_key`.
+    """The data set of `part`, and whether it also holds the other part, so that `chosen_by_key` must separate them.
 
-    What cannot be used is noted in `bad`.
+    Unusable samples are recorded in `bad`.
     """
     if data.path != "shapes" and not _has_splits(Path(data.path)):
         return open_dataset(data.path, bad=bad), True
@@ -160,7 +163,7 @@ def check_resolution(dataset: Dataset, size: int) -> None:
     They would be enlarged, and teach that large pictures are blurred.
     """
     sides = []
-    for index in spread(9, len(dataset)):
+    for index in evenly_spaced(9, len(dataset)):
         with contextlib.suppress(BadSample):
             sides.append(min(dataset.picture(int(index), None).shape[1:]))
     if sides and (middle := int(np.median(sides))) < size:
@@ -190,43 +193,43 @@ def _has_splits(path: Path) -> bool:
     return any(tar.stem.count("-") >= 2 for tar in path.glob("*.tar"))
 
 
-def _rows(resident: Resident, chosen: Bool[np.ndarray, " n"]) -> Resident:
-    samples = [sample for sample, taken in zip(resident.samples, chosen) if taken]
-    return replace(resident, rows=resident.rows[chosen], samples=samples)
+def _rows(decoded: DecodedCache, chosen: Bool[np.ndarray, " n"]) -> DecodedCache:
+    samples = [sample for sample, taken in zip(decoded.samples, chosen) if taken]
+    return replace(decoded, rows=decoded.rows[chosen], samples=samples)
 
 
 # What the stages of a chain on a GPU share, so that each of them begins at once: keyed by what it was made from.
-_RESIDENTS: dict[tuple[str, int, str], Resident] = {}
+_DECODED: dict[tuple[str, int, str], DecodedCache] = {}
 _PIXELS: dict[tuple[str, torch.device], UInt8[Tensor, "n 3 s s"]] = {}
 _TOKENS: dict[tuple[str, str, torch.device], CaptionTokens] = {}
 
 
-def _loaded(dataset: Dataset, size: int, cache: Path, bad: BadSamples, device: torch.device) -> Resident:
+def _loaded(dataset: Dataset, size: int, cache: Path, bad: BadSamples, device: torch.device) -> DecodedCache:
     if device.type != "cuda":
-        return Resident.load(dataset, size, cache=cache, bad=bad)
+        return DecodedCache.load(dataset, size, cache=cache, bad=bad)
     key = (dataset.fingerprint, size, str(cache))
-    if key not in _RESIDENTS:
-        _RESIDENTS[key] = Resident.load(dataset, size, cache=cache, bad=bad)
-    return _RESIDENTS[key]
+    if key not in _DECODED:
+        _DECODED[key] = DecodedCache.load(dataset, size, cache=cache, bad=bad)
+    return _DECODED[key]
 
 
 def _in_device_memory(
-    resident: Resident, device: torch.device, fingerprint: str
+    decoded: DecodedCache, device: torch.device, fingerprint: str
 ) -> UInt8[Tensor, "n 3 s s"] | None:
     """All pictures on a GPU, if they take less than half of its free memory; None: they stay memory-mapped."""
     if device.type != "cuda":
         return None
     if (fingerprint, device) not in _PIXELS:
-        if len(resident) * resident.data[0].nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+        if len(decoded) * decoded.data[0].nbytes > torch.cuda.mem_get_info(device)[0] / 2:
             return None
-        _PIXELS[fingerprint, device] = torch.from_numpy(resident.data[resident.rows]).to(device)
+        _PIXELS[fingerprint, device] = torch.from_numpy(decoded.data[decoded.rows]).to(device)
     return _PIXELS[fingerprint, device]
 
 
 def on_device(indices: Int64[np.ndarray, " b"], device: torch.device) -> Int64[Tensor, " b"]:
     """Indices as a tensor; the host does not wait for the copy."""
     host = torch.from_numpy(np.ascontiguousarray(indices))
-    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host.to(device)
 
 
 def squares_at(
@@ -239,26 +242,27 @@ def squares_at(
     return pixels[which[:, None, None, None], channels, down[:, None, :, None], right[:, None, None, :]]
 
 
-def weights_of(resident: Resident, data: DataConfig) -> Float64[np.ndarray, " n"]:
-    """The samples' weights, times the factors of what they show. Raises ValueError for a factor outside of (0, 1]."""
-    factors = {f"kinds.{kind}": factor for kind, factor in data.kinds.items()} | {"uncommon": data.uncommon}
-    for name, factor in factors.items():
-        if not 0 < factor <= 1:
-            raise ValueError(f"data.{name} is {factor}; give a factor in (0, 1]")
-    seen = [
-        data.kinds.get(sample.meta.get("kind", ""), 1.0)
-        * (1.0 if is_everyday(sample.meta) else data.uncommon)
-        for sample in resident.samples
+def weights_of(decoded: DecodedCache, data: DataConfig) -> Float64[np.ndarray, " n"]:
+    """The samples' weights, times the factors of their metadata (`DataConfig.factors`)."""
+    factors = [
+        math.prod(values.get(_value(sample.meta, name), 1.0) for name, values in data.factors.items())
+        for sample in decoded.samples
     ]
-    return resident.weights * np.array(seen)
+    return decoded.weights * np.array(factors)
+
+
+def _value(meta: Mapping[str, Any], name: str) -> str:
+    """A field of a sample's metadata as text: "true" and "false" for booleans, "" without one."""
+    value = derived(meta, name)
+    return value if isinstance(value, str) else "" if value is None else json.dumps(value)
 
 
 def shifted(
     pixels: UInt8[Tensor, "b 3 s s"], offsets: Int64[Tensor, "b 2"], margin: int | None = None
 ) -> UInt8[Tensor, "b 3 s s"]:
-    """Each picture moved by its (down, right) offset in pixels; white comes in at the edge.
+    """Pictures shifted by (down, right) offsets in pixels, filled with white at the edge.
 
-    Where `margin` tells how far at most, the host does not wait for the device to find out.
+    With `margin`, the largest offset possible, the host does not wait for the device.
     """
     side = torch.arange(pixels.shape[-1], device=pixels.device)
     margin = int(offsets.abs().max()) if margin is None else margin
@@ -269,6 +273,6 @@ def shifted(
     return rearrange(moved, "b h w c -> b c h w").contiguous()
 
 
-def spread(count: int, of: int) -> Int64[np.ndarray, " n"]:
-    """At most `count` indices, evenly spread over `of` samples: the same held-out pictures at every validation."""
+def evenly_spaced(count: int, of: int) -> Int64[np.ndarray, " n"]:
+    """At most `count` indices, evenly spaced over `of` samples: the same held-out pictures at every validation."""
     return np.unique(np.linspace(0, of - 1, min(count, of)).round().astype(np.int64))

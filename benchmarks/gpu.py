@@ -1,0 +1,600 @@
+"""Benchmark on a GPU: sampling and training, in one run of at most four minutes.
+
+    python benchmarks/gpu.py [--out gpu.json] [--seconds 240] [--only bundled karlo training]
+    python benchmarks/gpu.py --table gpu.json
+    python benchmarks/gpu.py --tiny --device cpu              # a test with small sizes, in a few minutes
+
+It needs a CUDA GPU, with 40 GB for all rows; a row that does not fit is recorded as failed. Nothing is downloaded: Karlo
+is made on the device at full size with random weights, on which time does not depend, and training uses the procedural
+data set of shapes. diffusers' rows need diffusers and transformers, and are recorded as failed without them.
+
+The JSON is written after every row, so that an interrupted run keeps its measurements. The most important rows come
+first; rows for which there is not enough time are skipped. torch caches compiled code on disk, so that a second run
+measures more rows.
+
+Operations of a picture are counted while it is sampled (matrix products, convolutions and attention; a multiplication
+and an addition are two). A training step takes three times those of a forward pass (`benchmarks/flops.py`). The share is
+relative to one large matrix product in bfloat16, measured in the same run.
+
+- eager: the default. For diffusers, "channels last" gives U-Nets the memory format that this project always uses.
+- device noise: noise sampled on the device; this project samples on the CPU by default, for equal numbers everywhere.
+- graphs: every call of a network is one CUDA graph (`benchmarks/graphs.py`).
+- compiled: `torch.compile` of each network, for fixed shapes; also combined with graphs.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import gc
+import json
+import os
+import platform
+import signal
+import statistics
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+# Set before torch is imported, as that takes part of the time.
+START = time.monotonic()
+
+import torch  # noqa: E402
+from graphs import Graphed  # noqa: E402
+from torch import nn  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+
+PROMPT, SEED = "a red cat", 7
+MATRIX = 8192
+FEW = (2, 2, 2)
+"""Steps per stage of the picture that warms up, and of the one whose operations are counted."""
+ENOUGH, MOST = 1.0, 5
+"""Seconds for which a measurement is repeated, and the maximum number of repetitions."""
+
+Steps = tuple[int, int, int]
+"""Steps of the prior, the decoder and the upsampler."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A measurement: pictures by the library `what`, or training of the stage `what`, run as `how` in batches.
+
+    It is skipped with less than `least` seconds left. A batch of 0 is the recipe's.
+    """
+
+    part: str
+    what: str
+    how: str
+    batch: int
+    least: float = 0.0
+
+
+def plan(*, tiny: bool, cuda: bool) -> list[Row]:
+    """All rows, the most important ones first, ordered so that models are seldom loaded twice."""
+    one, many, most = (1, 2, 3) if tiny else (1, 16, 256)
+    trained = ("decoder", "clip", "prior", "upsampler")
+    rows = [Row("bundled", "unclip", "eager", batch, 4) for batch in (one, many, most)]
+    rows += [Row("karlo", "unclip", "eager", one, 8), Row("karlo", "unclip", "eager", many, 12)]
+    rows += [Row("karlo", "diffusers", "eager", one, 15), Row("karlo", "diffusers", "eager", many, 15)]
+    rows += [Row("karlo", "diffusers", "channels last", many, 12)]
+    rows += [Row("training", stage, "eager", 0, 6) for stage in trained]
+    # After the reliable rows: a failed recording can leave the device unusable.
+    rows += [Row("bundled", "unclip", "graphs", batch, 4) for batch in (one, many)]
+    rows += [Row("bundled", "unclip", "device noise", most, 4)]
+    rows += [Row("karlo", "unclip", "graphs", one, 8), Row("karlo", "unclip", "device noise", many, 12)]
+    rows += [Row("karlo", "diffusers", "graphs", one, 8)]
+    for library in ("unclip", "diffusers"):
+        rows += [Row("karlo", library, "compiled", one, 45)]
+        rows += [Row("karlo", library, "compiled, graphs", one, 8)]
+    rows += [Row("karlo", library, "compiled", many, 60) for library in ("unclip", "diffusers")]
+    rows += [Row("training", stage, "compiled", 0, 25) for stage in trained]
+    rows += [Row("bundled", "unclip", "compiled", batch, 25) for batch in (one, many, most)]
+    rows += [Row("bundled", "unclip", "float32", many, 4)]
+    if not cuda:
+        rows = [row for row in rows if "graphs" not in row.how and row.how != "float32"]
+    if tiny:
+        # One row of each kind; compiling a training step takes too long.
+        rows = [row for row in rows if row.how != "compiled" or (row.part != "training" and row.batch == one)]
+        rows = [dataclasses.replace(row, least=0) for row in rows]
+    return rows
+
+
+class TimeUp(BaseException):
+    """Raised when the time is up. Not an `Exception`, so that handlers of those do not catch it."""
+
+
+class Clock:
+    """Time limit of a run, from the start of its process."""
+
+    def __init__(self, seconds: float, start: float = START):
+        self.end = start + seconds
+
+    @property
+    def left(self) -> float:
+        """Remaining seconds."""
+        return self.end - time.monotonic()
+
+    @contextlib.contextmanager
+    def alarm(self) -> Iterator[None]:
+        """Context in which `TimeUp` is raised when the time is up, on systems with timer signals."""
+        if not hasattr(signal, "setitimer"):
+            yield
+            return
+
+        def ring(*given: Any) -> None:
+            raise TimeUp
+
+        before = signal.signal(signal.SIGALRM, ring)
+        signal.setitimer(signal.ITIMER_REAL, max(self.left, 0.001))
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+
+class Timed(NamedTuple):
+    """Seconds of the first call, and the median of `runs` later ones."""
+
+    first: float
+    seconds: float
+    runs: int
+
+
+class Device:
+    """The device, its clock and its memory."""
+
+    def __init__(self, name: str):
+        self.device = torch.device(name)
+        self.cuda = self.device.type == "cuda"
+        # bfloat16 is slow on CPUs without matrix units.
+        self.dtype = torch.bfloat16 if self.cuda else torch.float32
+
+    @property
+    def name(self) -> str:
+        """Name of the device."""
+        return torch.cuda.get_device_name(self.device) if self.cuda else platform.machine()
+
+    def time(self, work: Callable[[], object]) -> float:
+        """Seconds of `work`, until the device has finished it."""
+        self.wait()
+        start = time.perf_counter()
+        work()
+        self.wait()
+        return time.perf_counter() - start
+
+    def time_again(self, warm_up: Callable[[], object], work: Callable[[], object]) -> Timed:
+        """Times of repeated `work` after `warm_up`; the peak of memory is that of `work`."""
+        first = self.time(warm_up)
+        self.clear()
+        runs: list[float] = []
+        while not runs or (self.cuda and sum(runs) < ENOUGH and len(runs) < MOST):
+            runs.append(self.time(work))
+        return Timed(first, statistics.median(runs), len(runs))
+
+    def wait(self) -> None:
+        """Wait until the device has finished all work."""
+        if self.cuda:
+            torch.cuda.synchronize()
+
+    def clear(self) -> None:
+        """Free unused memory, and reset its peak."""
+        gc.collect()
+        if self.cuda:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+    def memory(self) -> dict[str, float]:
+        """Peak memory of tensors, and peak memory reserved for them and for graphs, in MiB."""
+        if not self.cuda:
+            return {}
+        peak, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+        return {"peak_mib": peak / 2**20, "reserved_mib": reserved / 2**20}
+
+    def matrix_peak(self, side: int) -> float:
+        """TFLOP/s of a product of square matrices, the best of several."""
+        a, b = (torch.randn(side, side, device=self.device, dtype=self.dtype) for _ in range(2))
+        for _ in range(3):
+            torch.mm(a, b)
+        # Several products at a time, to hide the launch of the first.
+        times = [self.time(lambda: [torch.mm(a, b) for _ in range(10)]) for _ in range(3)]
+        return 2 * side**3 * 10 / min(times) / 1e12
+
+
+class Painter:
+    """A function that draws pictures, `paint(batch, steps)`; the networks that each stage calls once per step; the steps."""
+
+    def __init__(
+        self, paint: Callable[[int, Steps], object], stages: dict[str, list[nn.Module]], steps: Steps
+    ):
+        self.paint, self.stages, self.steps = paint, stages, steps
+        self.compiled: dict[nn.Module, Callable[..., Any]] = {}
+
+    @functools.cached_property
+    def teraflop(self) -> float:
+        """TFLOP of one picture, counted with few steps and extrapolated to all."""
+        started: list[int] = []
+        of_a_call: dict[str, int] = {}
+        with FlopCounterMode(display=False) as counter, contextlib.ExitStack() as hooks:
+
+            def begin(*given: Any) -> None:
+                started.append(counter.get_total_flops())
+
+            def end(stage: str, *given: Any) -> None:
+                of_a_call[stage] = counter.get_total_flops() - started.pop()
+
+            for stage, networks in self.stages.items():
+                for network in networks:
+                    hooks.callback(network.register_forward_pre_hook(begin).remove)
+                    hooks.callback(network.register_forward_hook(functools.partial(end, stage)).remove)
+            self.paint(1, FEW)
+        more = zip(self.stages, self.steps, FEW, strict=True)
+        total = counter.get_total_flops()
+        total += sum((steps - few) * of_a_call[stage] for stage, steps, few in more)
+        return total / 1e12
+
+    @contextlib.contextmanager
+    def changed(self, how: str, backend: str) -> Iterator[None]:
+        """Context with another way of calling the networks, or with noise sampled on the device."""
+        networks = [network for several in self.stages.values() for network in several]
+        pool = torch.cuda.graph_pool_handle() if "graphs" in how else None
+        with contextlib.ExitStack() as undone:
+            if how == "device noise":
+                undone.enter_context(noise_on(next(networks[0].parameters()).device))
+            for network in networks:
+                forward = network.forward
+                if "compiled" in how:
+                    if network not in self.compiled:
+                        self.compiled[network] = torch.compile(forward, dynamic=False, backend=backend)
+                    forward = self.compiled[network]
+                if "graphs" in how:
+                    forward = Graphed(forward, pool)
+                if forward != network.forward:
+                    network.forward = forward
+                    undone.callback(network.__dict__.pop, "forward")
+                if how not in ("eager", "float32"):
+                    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            yield
+
+
+@contextlib.contextmanager
+def noise_on(device: torch.device) -> Iterator[None]:
+    """Context in which this project's noise is sampled on a device; numbers differ from the CPU's by rounding."""
+    from unclip.stages import noise
+
+    sampled = noise.Noise
+    noise.Noise = functools.partial(sampled, device=device)  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        noise.Noise = sampled
+
+
+def model_painter(model: Any) -> Painter:
+    """A model of this project with its default sampling."""
+    from torch import nn
+
+    defaults, networks = model.defaults, {}
+    for name in ("prior", "decoder", "upsampler"):
+        with model.parts.lend(name, nn.Module) as networks[name]:
+            pass
+
+    def paint(batch: int, steps: Steps) -> None:
+        prior, decoder, upsampler = steps
+        given = {"prior_steps": prior, "steps": decoder, "upsampler_steps": upsampler}
+        model.generate(PROMPT, n=batch, batch_size=batch, seed=SEED, **given)
+
+    upsampler = networks["upsampler"]
+    nets = [net for net in (upsampler.net, upsampler.last_net) if net is not None]
+    stages = {"prior": [networks["prior"]], "decoder": [networks["decoder"].net], "upsampler": nets}
+    return Painter(paint, stages, (defaults.prior.steps, defaults.decoder.steps, defaults.upsampler(0).steps))
+
+
+def pipeline_painter(pipeline: Any) -> Painter:
+    """A diffusers pipeline with its default settings."""
+
+    def paint(batch: int, steps: Steps) -> None:
+        prior, decoder, upsampler = steps
+        pipeline(
+            PROMPT,
+            num_images_per_prompt=batch,
+            prior_num_inference_steps=prior,
+            decoder_num_inference_steps=decoder,
+            super_res_num_inference_steps=upsampler,
+        )
+
+    stages = {
+        "prior": [pipeline.prior],
+        "decoder": [pipeline.decoder],
+        "upsampler": [pipeline.super_res_first, pipeline.super_res_last],
+    }
+    return Painter(paint, stages, (25, 25, 7))
+
+
+class Bench:
+    """Measurement of rows, with one model on the device at a time."""
+
+    def __init__(self, device: Device, *, tiny: bool, scratch: Path):
+        self.device, self.tiny, self.scratch = device, tiny, scratch
+        # Tracing is a sufficient test; compiling takes longer than everything else.
+        self.backend = "eager" if tiny else "inductor"
+        self._held: tuple[str, Painter] | None = None
+        self._missing: dict[str, str] = {}
+
+    def measure(self, row: Row) -> dict[str, Any]:
+        """Measured values of a row: seconds per batch, memory and operations."""
+        if row.part != "training":
+            return self._pictures(row)
+        self.release()
+        try:
+            return self._training(row)
+        finally:
+            if row.how == "compiled":
+                torch.compiler.reset()
+
+    def _pictures(self, row: Row) -> dict[str, Any]:
+        # "float32" is a model with other weights, not another way of calling the networks.
+        painter = self._painter(f"{row.part} {row.what}" + (" float32" if row.how == "float32" else ""))
+        teraflop = painter.teraflop
+        with painter.changed(row.how, self.backend):
+            timed = self.device.time_again(
+                lambda: painter.paint(row.batch, FEW), lambda: painter.paint(row.batch, painter.steps)
+            )
+        return {**timed._asdict(), **self.device.memory(), "teraflop": teraflop, "steps": painter.steps}
+
+    def _painter(self, name: str) -> Painter:
+        if self._held is None or self._held[0] != name:
+            self.release()
+            # A missing library is not tried again.
+            if name in self._missing:
+                raise ImportError(self._missing[name])
+            try:
+                self._held = name, self._make(name)
+            except ImportError as error:
+                self._missing[name] = str(error)
+                raise
+        return self._held[1]
+
+    def release(self) -> None:
+        """Free the model on the device, and its compiled code."""
+        if self._held is not None:
+            compiled, self._held = bool(self._held[1].compiled), None
+            if compiled:
+                torch.compiler.reset()
+        self.device.clear()
+
+    def _make(self, name: str) -> Painter:
+        device, dtype = self.device.device, self.device.dtype
+        if name.startswith("bundled"):
+            import unclip
+
+            kind = torch.float32 if name.endswith("float32") else dtype
+            return model_painter(unclip.load(device=device, dtype=kind))
+        from gpu_karlo import karlo_model, karlo_pipeline
+        from karlo_folder import SIZES
+
+        size = SIZES["tiny" if self.tiny else "full"]
+        if name == "karlo unclip":
+            return model_painter(karlo_model(size, device, dtype))
+        return pipeline_painter(karlo_pipeline(size, device, dtype))
+
+    def _training(self, row: Row) -> dict[str, Any]:
+        from flops import cost
+
+        from unclip import recipes
+        from unclip.networks.clip import ClipConfig
+        from unclip.train.config import ClipDependent
+        from unclip.train.loop import Run
+        from unclip.train.run_folder import RunFolder, with_precision
+        from unclip.train.task import build_task
+
+        self._write_data()
+        config, clip = recipes.get("artwork", row.what), recipes.get("artwork", "clip").model
+        assert isinstance(clip, ClipConfig)
+        counted = cost(config, clip)
+        assert counted is not None
+        config = dataclasses.replace(
+            config,
+            data=dataclasses.replace(config.data, path="shapes"),
+            batch=4 if self.tiny else config.batch,
+            # A length that is never reached, so that the learning rate stays at its start.
+            samples=1 << 50,
+            compile=row.how == "compiled",
+            out=str(self.scratch / f"{row.what}-{row.how}"),
+        )
+        if isinstance(config, ClipDependent):
+            config = dataclasses.replace(config, clip=str(self.scratch / "clip"))
+        config = with_precision(config, self.device.device)
+        run = Run(config, build_task(config, self.device.device), self.device.device, RunFolder(config))
+        few, many = (1, 1) if self.tiny else (2, 10)
+        first = self.device.time(run.step)
+        timed = self.device.time_again(
+            lambda: [run.step() for _ in range(few)], lambda: [run.step() for _ in range(many)]
+        )
+        return {
+            "batch": config.batch,
+            "first": first,
+            "seconds": timed.seconds / many,
+            "runs": timed.runs * many,
+            "teraflop": 3 * counted.forward / 1e12,
+            **self.device.memory(),
+        }
+
+    def _write_data(self) -> None:
+        """Write the decoded shapes where `Source` looks for them, and the bundled CLIP as a finished run."""
+        from unclip.checkpoints.hub import bundled
+        from unclip.data.decoded_cache import DecodedCache
+        from unclip.data.shapes import Shapes
+
+        run = self.scratch / "clip"
+        if run.is_dir():
+            return
+        for seed in (0, 1):
+            for side in (64, 256):
+                # In this process, as starting workers takes longer than drawing.
+                DecodedCache.load(Shapes(seed=seed), side, cache=self.scratch / "cache", workers=1)
+        run.mkdir()
+        (run / "model").symlink_to(bundled()["artwork"], target_is_directory=True)
+
+
+def finished(row: Row, found: dict[str, Any], peak: float) -> dict[str, Any]:
+    """Entry of a row in the JSON, with rates derived from the seconds per batch."""
+    batch = found.get("batch", row.batch)
+    rate = batch / found["seconds"]
+    derived = {"each": 1 / rate, "rate": rate, "share": rate * found["teraflop"] / peak}
+    return {**_named(row), **found, **derived, "batch": batch, "status": "done"}
+
+
+def _named(row: Row) -> dict[str, Any]:
+    return {"part": row.part, "what": row.what, "how": row.how, "batch": row.batch}
+
+
+def run_rows(
+    rows: Sequence[Row],
+    measure: Callable[[Row], dict[str, Any]],
+    clock: Clock,
+    peak: float,
+    report: Callable[[dict[str, Any]], None],
+) -> None:
+    """Measure rows in order while there is time; `report` is called with an entry for each row."""
+    for row in rows:
+        if clock.left < row.least or clock.left <= 0:
+            why = f"needs {row.least:.0f} s, {max(clock.left, 0):.0f} were left"
+            report({**_named(row), "status": "skipped", "why": why})
+            continue
+        try:
+            with clock.alarm():
+                entry = finished(row, measure(row), peak)
+        except TimeUp:
+            entry = {**_named(row), "status": "skipped", "why": "the time was up"}
+        except Exception as error:
+            traceback.print_exc()
+            why = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+            entry = {**_named(row), "status": "failed", "why": why[:200]}
+        report(entry)
+
+
+def summary(entry: dict[str, Any]) -> str:
+    """One line about a finished row."""
+    name = ", ".join(str(entry[key]) for key in ("part", "what", "how", "batch") if entry[key])
+    if entry["status"] != "done":
+        return f"{name}: {entry['status']}, {entry['why']}"
+    unit = "samples" if entry["part"] == "training" else "pictures"
+    return f"{name}: {entry['rate']:.4g} {unit}/s, {entry['share']:.1%} of the peak"
+
+
+def table(result: dict[str, Any]) -> str:
+    """Markdown of the JSON: a table of pictures, one of training, and a list of rows without measurements."""
+    side = result["matrix"]
+    parts = [
+        f"{result['device']}, torch {result['torch']}, {result['date']}. A product of {side} x {side} matrices in "
+        f"{result['dtype']}: {result['peak']:.3g} TFLOP/s."
+    ]
+    done = [row for row in result["rows"] if row["status"] == "done"]
+    pictures = [
+        {
+            "model": row["part"],
+            "by": row["what"],
+            "how": row["how"],
+            "batch": row["batch"],
+            "s a picture": f"{row['each']:.4f}",
+            "pictures/s": f"{row['rate']:.2f}",
+            "TFLOP a picture": f"{row['teraflop']:.3g}",
+            **_common(row),
+        }
+        for row in done
+        if row["part"] != "training"
+    ]
+    training = [
+        {
+            "stage": row["what"],
+            "how": row["how"],
+            "batch": row["batch"],
+            "samples/s": f"{row['rate']:,.0f}",
+            "GFLOP a sample": f"{1000 * row['teraflop']:.2f}",
+            **_common(row),
+        }
+        for row in done
+        if row["part"] == "training"
+    ]
+    parts += [_markdown(rows) for rows in (pictures, training) if rows]
+    missing = [f"- {summary(row)}" for row in result["rows"] if row["status"] != "done"]
+    return "\n\n".join([*parts, *(["\n".join(missing)] if missing else [])])
+
+
+def _common(row: dict[str, Any]) -> dict[str, str]:
+    memory = {"peak MiB": row.get("peak_mib"), "reserved MiB": row.get("reserved_mib")}
+    return {
+        "share of peak": f"{row['share']:.1%}",
+        **{name: "" if value is None else f"{value:,.0f}" for name, value in memory.items()},
+        "first s": f"{row['first']:.1f}",
+    }
+
+
+def _markdown(rows: Sequence[dict[str, object]]) -> str:
+    lines = [f"| {' | '.join(map(str, row.values()))} |" for row in rows]
+    return "\n".join([f"| {' | '.join(rows[0])} |", "|" + "---|" * len(rows[0]), *lines])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=240.0, help="time limit in seconds (default: 240)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("gpu.json"), help="JSON file to write (default: gpu.json)"
+    )
+    parser.add_argument("--only", nargs="+", choices=("bundled", "karlo", "training"), help="rows to measure")
+    parser.add_argument("--device", default="cuda", help="device (default: cuda)")
+    parser.add_argument("--tiny", action="store_true", help="small sizes, to test the script")
+    parser.add_argument("--table", type=Path, metavar="JSON", help="print the tables of an earlier run")
+    arguments = parser.parse_args()
+    if arguments.table:
+        print(table(json.loads(arguments.table.read_text(encoding="utf-8"))))
+        return
+    if not arguments.device.startswith("cuda") and not arguments.tiny:
+        parser.error("the full size needs a CUDA GPU: give --tiny to test it on another device")
+    warnings.simplefilter("ignore")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    clock, device = Clock(arguments.seconds), Device(arguments.device)
+    side = 256 if arguments.tiny else MATRIX
+    peak = device.matrix_peak(side)
+    result: dict[str, Any] = {
+        "device": device.name,
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+        "dtype": str(device.dtype).removeprefix("torch."),
+        "matrix": side,
+        "peak": peak,
+        "seconds": arguments.seconds,
+        "rows": [],
+    }
+
+    def report(entry: dict[str, Any]) -> None:
+        result["rows"].append(entry | {"at": round(time.monotonic() - START, 1)})
+        fresh = arguments.out.with_name(f"{arguments.out.name}.part")
+        fresh.write_text(json.dumps(result, indent=1), encoding="utf-8")
+        fresh.replace(arguments.out)
+        print(f"{time.monotonic() - START:6.1f} s  {summary(entry)}", file=sys.stderr, flush=True)
+
+    print(
+        f"{time.monotonic() - START:6.1f} s  {device.name}: {peak:.3g} TFLOP/s", file=sys.stderr, flush=True
+    )
+    rows = plan(tiny=arguments.tiny, cuda=device.cuda)
+    if arguments.only:
+        rows = [row for row in rows if row.part in arguments.only]
+    with tempfile.TemporaryDirectory() as scratch:
+        bench = Bench(device, tiny=arguments.tiny, scratch=Path(scratch))
+        run_rows(rows, bench.measure, clock, peak, report)
+    print(table(result), flush=True)
+    # Do not wait for background processes of the compiler.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

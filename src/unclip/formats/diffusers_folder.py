@@ -1,0 +1,49 @@
+"""Components that several diffusers folders share: CLIP in two folders, and a prior with its scheduler."""
+
+from pathlib import Path
+
+from unclip.errors import ModelError
+from unclip.formats.folder import normalisation_of, read_json, weight_files
+from unclip.formats.key_maps import clip as clip_map
+from unclip.formats.key_maps import prior as prior_map
+from unclip.formats.public import PublicPart
+from unclip.networks.clip import ClipConfig
+from unclip.tokenizers.clip import ClipTokenizer
+
+
+def clip_config(folder: Path, tokenizer: ClipTokenizer, *, vision: bool) -> ClipConfig:
+    """Config of a CLIP whose towers have folders of their own; its embeddings are not normalised."""
+    text = read_json(folder / "text_encoder" / "config.json")
+    return clip_map.transformers_config(
+        text,
+        read_json(folder / "image_encoder" / "config.json") if vision else None,
+        embedding=int(text.get("projection_dim") or 512),
+        end=tokenizer.end,
+        where=str(folder),
+        normalize=False,
+        normalisation=normalisation_of(folder),
+    )
+
+
+def clip_part(folder: Path, config: ClipConfig) -> PublicPart:
+    """That CLIP."""
+    towers = ["text_encoder"] + (["image_encoder"] if config.towers == "both" else [])
+    table = clip_map.split_towers("text_encoder/", "image_encoder/" if len(towers) == 2 else None)
+    files = {f"{tower}/": weight_files(folder / tower) for tower in towers}
+    return PublicPart(kind="clip", config=config, table=table, files=files)
+
+
+def prior_part(folder: Path, clip: ClipConfig, scheduler: str) -> PublicPart:
+    """A `PriorTransformer` and its scheduler, checked against its CLIP."""
+    config = prior_map.prior_config(
+        read_json(folder / "prior" / "config.json"),
+        read_json(folder / scheduler / "scheduler_config.json"),
+        f"{folder}/prior",
+    )
+    if (config.embedding, config.context) != (clip.embedding, clip.text.context):
+        raise ModelError(
+            f"{folder}: the prior reads embeddings of {config.embedding} and {config.context} tokens, its CLIP gives "
+            f"{clip.embedding} and {clip.text.context}"
+        )
+    files = {"prior/": weight_files(folder / "prior")}
+    return PublicPart(kind="prior_diffusion", config=config, table=prior_map.PRIOR, files=files)

@@ -1,0 +1,114 @@
+"""Files of public model folders, read without torch: weights whole or in shards, JSON, licence, preprocessing."""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unclip.checkpoints.manifest import PLAIN_NAME
+from unclip.errors import ModelError
+
+STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
+"""Names of weight files in diffusers' and transformers' folders, without shard, variant and suffix."""
+OPENCLIP_STEMS = ("open_clip_model", "open_clip_pytorch_model")
+_VARIANTS = ("", ".fp16")
+RedGreenBlue = tuple[float, float, float]
+
+
+def weight_files(folder: Path, stems: Sequence[str] = STEMS) -> tuple[Path, ...]:
+    """Weight files of a component, in order of preference: safetensors, full precision, one file rather than shards.
+
+    Raises `ModelError` if there are none, or if a shard is missing that the index names.
+    """
+    for suffix in (".safetensors", ".bin"):
+        for stem in stems:
+            for variant in _VARIANTS:
+                if (file := folder / f"{stem}{variant}{suffix}").is_file():
+                    return (file,)
+                # Both places of the variant are in use.
+                for index in (f"{stem}{suffix}.index{variant}.json", f"{stem}{variant}{suffix}.index.json"):
+                    if (folder / index).is_file():
+                        return _shards(folder / index)
+    raise ModelError(f"{folder} holds no weights: get the model again")
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    """Files that an index names, in order."""
+    held = read_json(index).get("weight_map")
+    names = sorted(set(held.values())) if isinstance(held, dict) and held else []
+    if not names or not all(isinstance(name, str) and PLAIN_NAME.fullmatch(name) for name in names):
+        raise ModelError(f"{index} is damaged: its weight_map does not name files of its folder")
+    for name in names:
+        if not (index.parent / name).is_file():
+            raise ModelError(
+                f"{index.parent / name} is missing, which {index.name} names: get the model again"
+            )
+    return tuple(index.parent / name for name in names)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """JSON object in a file. Raises `ModelError` if the file is missing or holds anything else."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{path} is missing: get the model again") from None
+    except ValueError as error:
+        raise ModelError(f"{path} is damaged ({error}): get the model again") from error
+    if not isinstance(data, dict):
+        raise ModelError(f"{path} is damaged: it does not hold an object")
+    return data
+
+
+def licence_of(folder: Path) -> str:
+    """Licence that the model card names, "" if none."""
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    head = re.match(r"---\n(.*?)^---$", text, re.S | re.M)
+    # The name of an uncommon licence ("other") has a field of its own.
+    found = (
+        [re.search(rf"(?m)^{field}: *(\S+)", head[1]) for field in ("license_name", "license")]
+        if head
+        else []
+    )
+    return next((one[1] for one in found if one), "")
+
+
+def normalisation_of(folder: Path) -> tuple[RedGreenBlue, RedGreenBlue] | None:
+    """Mean and standard deviation of CLIP's input channels, from a folder in transformers' layout; None if not given.
+
+    Raises `ModelError` for a damaged file.
+    """
+    for home in (folder, folder / "feature_extractor", folder / "image_processor"):
+        file = home / "preprocessor_config.json"
+        data = read_json(file) if file.is_file() else {}
+        given = {name: data[name] for name in ("image_mean", "image_std") if data.get(name) is not None}
+        if not given:
+            continue
+        numbers = [_three(given.get(name)) for name in ("image_mean", "image_std")]
+        if numbers[0] is None or numbers[1] is None:
+            raise ModelError(f"{file} is damaged: image_mean and image_std are not three numbers each")
+        return numbers[0], numbers[1]
+    return None
+
+
+def _three(values: Any) -> RedGreenBlue | None:
+    if (
+        not isinstance(values, list)
+        or len(values) != 3
+        or not all(isinstance(x, int | float) for x in values)
+    ):
+        return None
+    return float(values[0]), float(values[1]), float(values[2])
+
+
+def sample_of(file: Path, pieces: int = 16, size: int = 65536) -> bytes:
+    """SHA-256 of a file's name and length, and of 64 KiB at evenly spaced places."""
+    length = file.stat().st_size
+    digest = hashlib.sha256(f"{file.name} {length}".encode())
+    with open(file, "rb") as opened:
+        for index in range(pieces):
+            opened.seek(max(0, length - size) * index // (pieces - 1))
+            digest.update(opened.read(size))
+    return digest.digest()

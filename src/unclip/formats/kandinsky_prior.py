@@ -1,0 +1,27 @@
+"""Kandinsky's priors in diffusers' layout: `KandinskyPriorPipeline` (2.1) and `KandinskyV22PriorPipeline` (2.2)."""
+
+from pathlib import Path
+
+from unclip.formats.diffusers_folder import clip_config, clip_part, prior_part
+from unclip.formats.folder import licence_of
+from unclip.formats.key_maps.clip import space_name
+from unclip.formats.public import FOLDER, PublicModel, Reader
+from unclip.formats.tokenizer import read_tokenizer
+from unclip.stages.sampling import PriorSampling, Sampling
+
+DEFAULTS = Sampling(prior=PriorSampling(steps=25, sampler="ddpm", guidance=4.0, candidates=1))
+
+
+def open_folder(folder: Path, reader: Reader = FOLDER) -> PublicModel:
+    """CLIP and prior of a folder."""
+    tokenizer = read_tokenizer(folder / "tokenizer")
+    clip = clip_config(folder, tokenizer, vision=True)
+    return PublicModel(
+        format="kandinsky prior",
+        folder=folder,
+        licence=licence_of(folder),
+        parts={"clip": clip_part(folder, clip), "prior": prior_part(folder, clip, "scheduler")},
+        tokenizer=lambda: tokenizer,
+        defaults=DEFAULTS,
+        space=space_name(clip),
+    )

@@ -1,0 +1,221 @@
+"""CLIP in transformers' layout and in OpenAI's, whose names OpenCLIP uses."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from unclip.checkpoints.keymap import TRANSPOSED, Row, Table, absent, renamed, row, stacked, within
+from unclip.errors import ModelError
+from unclip.formats.key_maps.options import Options
+from unclip.networks.clip import ClipConfig, TextConfig, VisionConfig
+from unclip.networks.decoder import CaptionConfig
+from unclip.nn.transformer import Activation
+from unclip.stages.space import OPENAI_L, OPENCLIP_BIG_G
+
+# OpenAI's preprocessing, which every public ViT CLIP uses.
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+# Training clamps the scale at 100 and ends there: the value for formats without it.
+SCALE = 4.605170185988092
+
+_TRANSFORMERS_BLOCK = [
+    *renamed({"norm_1": "layer_norm1", "norm_2": "layer_norm2", "mlp.0": "mlp.fc1", "mlp.2": "mlp.fc2"}),
+    *renamed({"attention.out": "self_attn.out_proj"}),
+    row(
+        "attention.qkv.{p}",
+        "self_attn.q_proj.{p}",
+        "self_attn.k_proj.{p}",
+        "self_attn.v_proj.{p}",
+        form=stacked(3),
+    ),
+]
+TRANSFORMERS_TEXT: list[Row] = [
+    row("tokens.weight", "text_model.embeddings.token_embedding.weight"),
+    row("positions", "text_model.embeddings.position_embedding.weight"),
+    *within("transformer.blocks.{n}.", "text_model.encoder.layers.{n}.", _TRANSFORMERS_BLOCK),
+    *renamed({"norm_out": "text_model.final_layer_norm"}),
+    row("project.weight", "text_projection.weight"),
+]
+TRANSFORMERS_VISION: list[Row] = [
+    row("class_token", "vision_model.embeddings.class_embedding"),
+    row("patches.weight", "vision_model.embeddings.patch_embedding.weight"),
+    row("positions", "vision_model.embeddings.position_embedding.weight"),
+    *renamed({"norm_in": "vision_model.pre_layrnorm", "norm_out": "vision_model.post_layernorm"}),
+    *within("transformer.blocks.{n}.", "vision_model.encoder.layers.{n}.", _TRANSFORMERS_BLOCK),
+    row("project.weight", "visual_projection.weight"),
+]
+# Older files store the position indices 0, 1, 2, ...
+POSITION_IDS = (r"(.*/)?(text|vision)_model\.embeddings\.position_ids",)
+TRANSFORMERS = Table(
+    [
+        *within("text.", "", TRANSFORMERS_TEXT),
+        *within("vision.", "", TRANSFORMERS_VISION),
+        row("logit_scale", "logit_scale"),
+    ],
+    POSITION_IDS,
+)
+
+
+def split_towers(text: str, vision: str | None) -> Table:
+    """Table of towers in separate folders, without scale: CLIPTextModelWithProjection, CLIPVisionModelWithProjection."""
+    rows = within("text.", text, TRANSFORMERS_TEXT)
+    if vision is not None:
+        rows += within("vision.", vision, TRANSFORMERS_VISION)
+    return Table([*rows, row("logit_scale", form=absent(SCALE))], POSITION_IDS)
+
+
+_OPENAI_BLOCK = [
+    *renamed({"norm_1": "ln_1", "norm_2": "ln_2", "mlp.0": "mlp.c_fc", "mlp.2": "mlp.c_proj"}),
+    *renamed({"attention.out": "attn.out_proj"}),
+    row("attention.qkv.weight", "attn.in_proj_weight"),
+    row("attention.qkv.bias", "attn.in_proj_bias"),
+]
+_OPENAI_TEXT: list[Row] = [
+    row("tokens.weight", "token_embedding.weight"),
+    row("positions", "positional_embedding"),
+    *within("transformer.blocks.{n}.", "transformer.resblocks.{n}.", _OPENAI_BLOCK),
+    *renamed({"norm_out": "ln_final"}),
+    row("project.weight", "text_projection", form=TRANSPOSED),
+]
+_OPENAI_VISION: list[Row] = [
+    row("class_token", "class_embedding"),
+    row("patches.weight", "conv1.weight"),
+    row("positions", "positional_embedding"),
+    *renamed({"norm_in": "ln_pre", "norm_out": "ln_post"}),
+    *within("transformer.blocks.{n}.", "transformer.resblocks.{n}.", _OPENAI_BLOCK),
+    row("project.weight", "proj", form=TRANSPOSED),
+]
+
+
+def openai_table(prefix: str = "", text: str = "") -> Table:
+    """Table of OpenAI's names; newer OpenCLIP models put "text." before those of the text tower."""
+    rows = [
+        *within("text.", prefix + text, _OPENAI_TEXT),
+        *within("vision.", prefix + "visual.", _OPENAI_VISION),
+        row("logit_scale", prefix + "logit_scale"),
+    ]
+    # Properties of the model that OpenAI's archives store as tensors, and masks.
+    return Table(rows, (r".*(input_resolution|context_length|vocab_size|attn_mask)",))
+
+
+def transformers_config(
+    text: Mapping[str, Any],
+    vision: Mapping[str, Any] | None,
+    *,
+    embedding: int,
+    end: int | None,
+    where: str,
+    normalize: bool = True,
+    normalisation: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None,
+) -> ClipConfig:
+    """Config from those of transformers' towers.
+
+    `end` is the tokenizer's, for files that name another (2). `normalisation` is the mean and standard deviation of input
+    channels, OpenAI's if None.
+    """
+    mean, std = normalisation or (MEAN, STD)
+    options = Options(text, f"{where}, text")
+    width = options.take("hidden_size", int, 512)
+    options.demand(layer_norm_eps=1e-5, projection_dim=embedding, attention_dropout=0.0)
+    options.equal("intermediate_size", options.take("intermediate_size", int, 2048), 4 * width)
+    named = options.take("eos_token_id", int, 49407)
+    vocabulary = options.take("vocab_size", int, 49408)
+    # Configs before 2023 have 2, and mean the largest token of the caption, the last of the vocabulary.
+    named = vocabulary - 1 if named == 2 else named
+    tower = TextConfig(
+        vocabulary=vocabulary,
+        context=options.take("max_position_embeddings", int, 77),
+        end=named if end is None else end,
+        width=width,
+        layers=options.take("num_hidden_layers", int, 12),
+        heads=options.take("num_attention_heads", int, 8),
+        activation=_activation(options),
+    )
+    if vision is None:
+        return ClipConfig(embedding=embedding, text=tower, normalize=normalize, towers="text")
+    options = Options(vision, f"{where}, vision")
+    options.demand(layer_norm_eps=1e-5, projection_dim=embedding, attention_dropout=0.0, num_channels=3)
+    width = options.take("hidden_size", int, 768)
+    return ClipConfig(
+        embedding=embedding,
+        vision=VisionConfig(
+            size=options.take("image_size", int, 224),
+            patch=options.take("patch_size", int, 32),
+            width=width,
+            layers=options.take("num_hidden_layers", int, 12),
+            heads=options.take("num_attention_heads", int, 12),
+            mlp_ratio=options.take("intermediate_size", int, 3072) / width,
+            activation=_activation(options),
+            mean=mean,
+            std=std,
+        ),
+        text=tower,
+        normalize=normalize,
+    )
+
+
+def _activation(options: Options) -> Activation:
+    name = options.take("hidden_act", str, "quick_gelu")
+    if name not in ("gelu", "quick_gelu"):
+        raise ModelError(f"{options.where}: hidden_act {name!r} is not one of gelu, quick_gelu")
+    return "gelu" if name == "gelu" else "quick_gelu"
+
+
+def openai_config(shapes: Mapping[str, Tensor], where: str) -> ClipConfig:
+    """Config from the shapes of OpenAI's state dict: heads are 64 wide, the activation is QuickGELU."""
+    if "visual.proj" not in shapes:
+        raise ModelError(f"{where} does not hold a ViT of OpenAI's: CLIPs with a ResNet are not supported")
+    width, _, patch, _ = shapes["visual.conv1.weight"].shape
+    grid = round((shapes["visual.positional_embedding"].shape[0] - 1) ** 0.5)
+    context, text_width = shapes["positional_embedding"].shape
+    vocabulary = shapes["token_embedding.weight"].shape[0]
+    return ClipConfig(
+        embedding=shapes["text_projection"].shape[1],
+        vision=VisionConfig(
+            size=grid * patch,
+            patch=patch,
+            width=width,
+            layers=_count(shapes, "visual.transformer.resblocks."),
+            heads=width // 64,
+            activation="quick_gelu",
+            mean=MEAN,
+            std=STD,
+        ),
+        text=TextConfig(
+            vocabulary=vocabulary,
+            context=context,
+            end=vocabulary - 1,
+            width=text_width,
+            layers=_count(shapes, "transformer.resblocks."),
+            heads=text_width // 64,
+            activation="quick_gelu",
+        ),
+    )
+
+
+def _count(keys: Collection[str], prefix: str) -> int:
+    return len({key.removeprefix(prefix).split(".")[0] for key in keys if key.startswith(prefix)})
+
+
+def caption_by(text: TextConfig, start: int) -> CaptionConfig:
+    """Caption config of Karlo's decoder, which reads the states of CLIP's text tower; captions begin with `start`."""
+    return CaptionConfig(
+        vocabulary=text.vocabulary,
+        context=text.context,
+        end=text.end,
+        width=text.width,
+        layers=text.layers,
+        heads=text.heads,
+        activation=text.activation,
+        tower="clip",
+        start=start,
+    )
+
+
+def space_name(clip: ClipConfig) -> str:
+    """Name of the embedding space of a CLIP that Karlo or Kandinsky came with, by its sizes."""
+    text = (clip.embedding, clip.text.width, clip.text.layers, clip.text.activation)
+    known = {(768, 768, 12, "quick_gelu"): OPENAI_L, (1280, 1280, 32, "gelu"): OPENCLIP_BIG_G}
+    return known.get(text, "")

@@ -1,0 +1,112 @@
+"""U-Nets in diffusers' layout, as Karlo's: `UNet2DConditionModel` with added keys and values, `UNet2DModel` without."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from unclip.checkpoints.keymap import Row, Table, renamed, row, stacked, within
+from unclip.errors import ModelError
+from unclip.formats.key_maps.options import Options
+from unclip.networks.unet import UnetConfig
+
+_RESBLOCK = renamed(
+    {"norm1": "norm1", "conv1": "conv1", "embedding": "time_emb_proj", "norm2": "norm2", "conv2": "conv2"}
+    | {"skip": "conv_shortcut"}
+)
+_ATTENTION = [
+    *renamed({"norm": "group_norm", "out": "to_out.0"}),
+    row("qkv.{p}", "to_q.{p}", "to_k.{p}", "to_v.{p}", form=stacked(3)),
+    row("context_kv.{p}", "add_k_proj.{p}", "add_v_proj.{p}", form=stacked(2)),
+]
+
+ROWS: list[Row] = [
+    *renamed(
+        {
+            "entrance": "conv_in",
+            "label.linear_1": "time_embedding.linear_1",
+            "label.linear_2": "time_embedding.linear_2",
+            "exit_norm": "conv_norm_out",
+            "exit": "conv_out",
+        }
+    ),
+    *within("down.{n}.resblocks.{m}.", "down_blocks.{n}.resnets.{m}.", _RESBLOCK),
+    *within("down.{n}.attentions.{m}.", "down_blocks.{n}.attentions.{m}.", _ATTENTION),
+    *within("down.{n}.resample.", "down_blocks.{n}.downsamplers.0.", _RESBLOCK),
+    *renamed({"down.{n}.resample.convolution": "down_blocks.{n}.downsamplers.0.conv"}),
+    *within("middle.resblock1.", "mid_block.resnets.0.", _RESBLOCK),
+    *within("middle.attention.", "mid_block.attentions.0.", _ATTENTION),
+    *within("middle.resblock2.", "mid_block.resnets.1.", _RESBLOCK),
+    *within("up.{n}.resblocks.{m}.", "up_blocks.{n}.resnets.{m}.", _RESBLOCK),
+    *within("up.{n}.attentions.{m}.", "up_blocks.{n}.attentions.{m}.", _ATTENTION),
+    *within("up.{n}.resample.", "up_blocks.{n}.upsamplers.0.", _RESBLOCK),
+    *renamed({"up.{n}.resample.convolution": "up_blocks.{n}.upsamplers.0.conv"}),
+]
+TABLE = Table(ROWS)
+
+_PLAIN = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D")
+_ATTENDING = ("SimpleCrossAttnDownBlock2D", "SimpleCrossAttnUpBlock2D")
+
+
+def read_config(data: Mapping[str, Any], where: str) -> UnetConfig:
+    """Config from `config.json` of a diffusers U-Net. Raises `ModelError` for an architecture other than GLIDE's."""
+    options = Options(data, where)
+    conditional = _class(options) == "UNet2DConditionModel"
+    options.demand(
+        act_fn="silu",
+        center_input_sample=False,
+        flip_sin_to_cos=True,
+        freq_shift=0,
+        mid_block_scale_factor=1,
+        norm_eps=1e-5,
+        time_embedding_type="positional",
+        attn_norm_num_groups=None,
+        downsample_padding=1,
+        time_embedding_dim=None,
+    )
+    if conditional:
+        options.require(class_embed_type="identity")
+        options.demand(only_cross_attention=False, addition_embed_type=None, encoder_hid_dim_type=None)
+    else:
+        options.require(add_attention=False)
+        options.demand(class_embed_type=None)
+    widths = options.take("block_out_channels", list)
+    if any(width % widths[0] for width in widths):
+        raise ModelError(f"{where}: block_out_channels {widths} are not multiples of the first")
+    attending = _attention_levels(options, conditional)
+    scale_shift = options.take("resnet_time_scale_shift", str, "default")
+    if scale_shift not in ("default", "scale_shift"):
+        raise ModelError(f"{where}: resnet_time_scale_shift {scale_shift!r} is not known")
+    return UnetConfig(
+        in_channels=options.take("in_channels", int, 3),
+        out_channels=options.take("out_channels", int, 3),
+        channels=widths[0],
+        multiples=tuple(width // widths[0] for width in widths),
+        blocks=options.take("layers_per_block", int, 2),
+        attention_levels=attending,
+        head_channels=options.take("attention_head_dim", int, 8),
+        context_width=options.take("cross_attention_dim", int, 1280) if conditional else None,
+        vector_width=4 * widths[0] if conditional else None,
+        scale_shift_norm=scale_shift == "scale_shift",
+        groups=options.take("norm_num_groups", int, 32),
+    )
+
+
+def _class(options: Options) -> str:
+    name = options.data.get("_class_name")
+    if name not in ("UNet2DConditionModel", "UNet2DModel"):
+        raise ModelError(f"{options.where}: {name!r} is not one of UNet2DConditionModel, UNet2DModel")
+    return name
+
+
+def _attention_levels(options: Options, conditional: bool) -> tuple[int, ...]:
+    """Levels with attention, from the names of the blocks, which must mirror each other on the way up."""
+    down = options.take("down_block_types", list)
+    up = options.take("up_block_types", list)[::-1]
+    for kind in [*down, *up]:
+        if kind not in (*_PLAIN, *(_ATTENDING if conditional else ())):
+            raise ModelError(f"{options.where}: the block {kind!r} is not one of Karlo's U-Nets")
+    levels = tuple(level for level, kind in enumerate(down) if kind == _ATTENDING[0])
+    if len(up) != len(down) or levels != tuple(n for n, kind in enumerate(up) if kind == _ATTENDING[1]):
+        raise ModelError(f"{options.where}: up_block_types do not mirror down_block_types")
+    if conditional and options.take("mid_block_type", str) != "UNetMidBlock2DSimpleCrossAttn":
+        raise ModelError(f"{options.where}: mid_block_type must be UNetMidBlock2DSimpleCrossAttn")
+    return levels

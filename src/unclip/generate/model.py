@@ -1,0 +1,393 @@
+"""The model that users load: one method per operation, all of them built on `Model.run`."""
+
+import inspect
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, fields, replace
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unclip.config import read_field, read_value
+from unclip.errors import RequestError
+from unclip.generate.image import Image, Images
+from unclip.generate.operations import (
+    Components,
+    Edit,
+    Generate,
+    Interpolate,
+    Outpaint,
+    Reconstruct,
+    Redraw,
+    TextDiff,
+    Upscale,
+    Vary,
+)
+from unclip.generate.operations.generate import draw_together
+from unclip.generate.parts import Parts
+from unclip.generate.probes import Match, TypographicProbe, nearest_captions, write_word
+from unclip.generate.progress import Callback
+from unclip.generate.replay import read_replay
+from unclip.generate.request import Request, resolve_inversion
+from unclip.generate.sequence import strip
+from unclip.generate.session import Session, choose_seed
+from unclip.generate.sources import PictureLike, Source, check_originals, read_source
+from unclip.generate.stage_runner import Inversion
+from unclip.stages.sampling import FLAT_NAMES, Sampling, read_sampling, sampling
+from unclip.tokenizers.clip import ClipTokenizer
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _documents(request: type[Request]) -> Callable[[Method], Method]:
+    """Decorator that gives a method the keyword arguments of its request, for `help` and notebooks."""
+
+    def decorate(method: Method) -> Method:
+        own = list(inspect.signature(method).parameters.values())[:-1]
+        taken = {parameter.name for parameter in own} | {"kind"}
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        extra = [
+            inspect.Parameter(field.name, keyword, default=field.default)
+            for field in fields(request)
+            if field.name not in taken
+        ]
+        extra += [inspect.Parameter(name, keyword, default=None) for name in FLAT_NAMES if name not in taken]
+        extra += [inspect.Parameter(name, keyword, default=None) for name in ("on_progress", "batch_size")]
+        method.__signature__ = inspect.Signature(own + extra)  # pyright: ignore[reportFunctionMemberAccess]
+        return method
+
+    return decorate
+
+
+class Model:
+    """A model: its parts, and what can be asked of them.
+
+    Methods take the fields of their request (`unclip.Vary` for `vary`), the short names of sampling settings (`steps`,
+    `guidance`, `prior_steps`, ...; or `sampling=` whole), `on_progress`, called after every step with a `Progress`, and
+    `batch_size`, the pictures computed together. None stands for the model's default. Pictures may be results, PIL
+    images, paths, or bytes of a file. Every result records a seed of its own, which makes it again alone: bit for bit
+    on the CPU with the default `batch_size` of 1, to rounding on a GPU or in larger batches.
+
+    All raise `RequestError` for a request that no model can run, `Unsupported` where this model lacks a part,
+    `PictureError` for an unusable picture, and `ModelError` for damaged weights. One call at a time per model.
+    """
+
+    def __init__(self, parts: Parts):
+        self.parts = parts
+
+    @classmethod
+    def load(cls, model: str | os.PathLike[str], **options: Any) -> "Model":
+        """Model from a name, a folder or a pulled hub id; `options` are those of `Parts.open`."""
+        return cls(Parts.open(model, **options))
+
+    @classmethod
+    def of(cls, networks: Mapping[str, nn.Module], tokenizer: ClipTokenizer, **options: Any) -> "Model":
+        """Model of networks in memory; `options` are those of `Parts.of`."""
+        return cls(Parts.of(networks, tokenizer, **options))
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return self.parts.name
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that change whenever a weight, a config or the tokenizer does."""
+        return self.parts.digest
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model."""
+        return self.parts.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number type that the networks compute in."""
+        return self.parts.dtype
+
+    @property
+    def defaults(self) -> Sampling:
+        """Sampling settings that suit the model."""
+        return self.parts.defaults
+
+    @property
+    def sizes(self) -> list[int]:
+        """Sides of the pictures that the model makes, ascending."""
+        return self.parts.sizes
+
+    def check(self, request: Request, pictures: int) -> Sampling:
+        """Resolved sampling of a request with so many pictures. Raises `RequestError` or `Unsupported`; loads nothing."""
+        type(request).sources.check(str(getattr(request, "kind", "the request")), pictures)
+        resolved = request.resolve(self.parts.defaults)
+        self.parts.require(str(getattr(request, "kind", "the request")), request.needs(resolved))
+        return resolved
+
+    def run(
+        self,
+        request: Request,
+        sources: Sequence[PictureLike] = (),
+        *,
+        on_progress: Callback | None = None,
+        batch_size: int | None = None,
+    ) -> Iterator[Image]:
+        """Pictures of a request, each yielded when it is finished: stopping early keeps what is done.
+
+        Raises before the first picture is drawn; an exception of `on_progress` ends the call.
+        """
+        batch_size = read_value(int | None, batch_size, "batch_size", error=RequestError)
+        resolved = self.check(request, len(sources))
+        given = [source if isinstance(source, Source) else read_source(source) for source in sources]
+        seed = choose_seed(request.seed)
+        session = Session(self.parts, resolved, seed=seed, on_progress=on_progress, batch_size=batch_size)
+        return request.run(session, given)
+
+    def run_batch(self, requests: Sequence[Generate], *, on_progress: Callback | None = None) -> Images:
+        """Pictures of several requests, computed together; each has its own prompt and seed.
+
+        Requests make one picture each, and have the same resolved sampling and size. Each picture, with its provenance
+        and warnings, is the one that its request makes alone, to the rounding of larger batches. Raises `RequestError`
+        for requests that cannot share a batch.
+        """
+        resolved = {self.check(request, 0) for request in requests}
+        if not resolved:
+            return Images()
+        if len(resolved) > 1:
+            raise RequestError(
+                "requests in one batch have the same sampling settings: run the others on their own"
+            )
+        seeded = [replace(request, seed=choose_seed(request.seed)) for request in requests]
+        session = Session(self.parts, resolved.pop(), seed=0, on_progress=on_progress, batch_size=len(seeded))
+        return Images(draw_together(session, seeded))
+
+    def redo(
+        self,
+        provenance: Mapping[str, Any] | Any,
+        *sources: PictureLike,
+        on_progress: Callback | None = None,
+        any_weights: bool = False,
+    ) -> Image:
+        """The picture that `provenance` (format 1 or 2) records, made again from the pictures it was made from.
+
+        Raises `RequestError` for damaged provenance or other sources than it records, and, unless `any_weights`, for a
+        model with another digest.
+        """
+        replay = read_replay(provenance)
+        if replay.digest != self.digest and not any_weights:
+            raise RequestError(
+                f"the picture was made by {replay.model!r} with the digest {replay.digest}, this is {self.name!r} with "
+                f"{self.digest}: load that model, or allow other weights for a similar picture"
+            )
+        given = [read_source(source) for source in sources]
+        check_originals(str(getattr(replay.request, "kind", "")), replay.sources, given)
+        made = self.run(replay.request, [one.image for one in given], on_progress=on_progress)
+        return strip(list(made)) if replay.strip else next(made)
+
+    @_documents(Generate)
+    def generate(self, prompt: str | Sequence[str], **options: Any) -> Images:
+        """Pictures of a caption, or of several: `n` of each."""
+        return self._call(Generate, (), options, prompt=prompt)
+
+    @_documents(Redraw)
+    def redraw(self, picture: PictureLike, prompt: str, **options: Any) -> Images:
+        """Image-to-image: pictures of the prompt that start from a picture with noise added."""
+        return self._call(Redraw, (picture,), options, prompt=prompt)
+
+    @_documents(Vary)
+    def vary(self, picture: PictureLike, **options: Any) -> Images:
+        """Variations of a picture: the same meaning and style, other details."""
+        return self._call(Vary, (picture,), options)
+
+    @_documents(Interpolate)
+    def interpolate(self, first: PictureLike, last: PictureLike, **options: Any) -> Images:
+        """Pictures on the way from one to another."""
+        return self._call(Interpolate, (first, last), options)
+
+    @_documents(TextDiff)
+    def text_diff(self, picture: PictureLike, target: str, **options: Any) -> Images:
+        """Pictures led from what the `baseline` caption says to what the target says."""
+        return self._call(TextDiff, (picture,), options, target=target)
+
+    def edit(
+        self,
+        picture: PictureLike,
+        mask: PictureLike | Sequence[int] | None,
+        prompt: str,
+        **options: Any,
+    ) -> Images:
+        """Inpainting: pictures with the masked part drawn under a prompt of the whole, all other pixels unchanged.
+
+        `mask` is a picture of the same size (white or transparent where to draw), a box (left, top, right, bottom), or
+        None for the picture's own transparent pixels. Options are the fields of `unclip.Edit`.
+        """
+        is_box = isinstance(mask, list | tuple) or getattr(mask, "ndim", None) == 1
+        box = mask if is_box else options.pop("box", None)
+        masks: tuple[Any, ...] = () if mask is None or is_box else (mask,)
+        return self._call(Edit, (picture, *masks), options, prompt=prompt, box=box)
+
+    @_documents(Outpaint)
+    def outpaint(self, picture: PictureLike, prompt: str | None = None, **options: Any) -> Image:
+        """A picture continued beyond its sides by `left`, `top`, `right` and `bottom` pixels."""
+        return self._call(Outpaint, (picture,), options, prompt=prompt)[0]
+
+    @_documents(Upscale)
+    def upscale(self, picture: PictureLike, **options: Any) -> Image:
+        """A picture of any shape enlarged by the upsamplers, to a longer side of `size`."""
+        return self._call(Upscale, (picture,), options)[0]
+
+    @_documents(Reconstruct)
+    def reconstruct(self, picture: PictureLike, **options: Any) -> Image:
+        """A picture decoded from its own (z_i, x_T); `provenance["results"]["psnr"]` compares them in dB."""
+        return self._call(Reconstruct, (picture,), options)[0]
+
+    def components(
+        self,
+        picture: PictureLike,
+        dimensions: Sequence[int],
+        basis: Sequence[PictureLike] | None = None,
+        **options: Any,
+    ) -> Images:
+        """A picture decoded from its first principal components, once per number of dimensions, from one noise.
+
+        The components are those of the pictures in `basis`, or of the autoregressive prior. Options are the fields of
+        `unclip.Components`.
+        """
+        whose = "model" if basis is None else "given"
+        return self._call(Components, (picture, *(basis or ())), options, dimensions=dimensions, basis=whose)
+
+    def invert(self, picture: PictureLike, **options: Any) -> Inversion:
+        """(z_i, x_T) of a picture: its CLIP embedding, and the noise from which DDIM decodes it again.
+
+        `options` are sampling settings and `on_progress`.
+        """
+        options = _renamed(options)
+        on_progress = options.pop("on_progress", None)
+        self.parts.require("invert", ("image_encoder", "decoder", "inversion"))
+        resolved = resolve_inversion(sampling(**options), self.parts.defaults)
+        session = Session(self.parts, resolved, seed=0, on_progress=on_progress)
+        session.begin(each=session.inversion_steps, pictures=1)
+        return session.invert(read_source(picture))
+
+    def embed_text(self, prompts: str | Sequence[str]) -> Float[Tensor, "b d"]:
+        """CLIP text embeddings z_t, on the CPU."""
+        self.parts.require("embed_text", ("text_encoder",))
+        given = [prompts] if isinstance(prompts, str) else prompts
+        listed = read_value(tuple[str, ...], given, "prompts", error=RequestError)
+        session = self._session()
+        session.warn_if_truncated(*listed)
+        return session.embed_text(listed).cpu()
+
+    def embed_image(self, images: PictureLike | Sequence[PictureLike]) -> Float[Tensor, "b d"]:
+        """CLIP image embeddings z_i, on the CPU; pictures are cropped to their middle square and resized."""
+        self.parts.require("embed_image", ("image_encoder",))
+        listed = images if isinstance(images, list | tuple) else [images]
+        return self._session().embed_images([read_source(one) for one in listed]).cpu()
+
+    def nearest_captions(
+        self,
+        picture: PictureLike | Float[Tensor, " d"],
+        captions: Sequence[str],
+        *,
+        k: int | None = None,
+    ) -> list[Match]:
+        """Captions by their cosine with a picture or an image embedding, best first; all of them, or the first `k`."""
+        encoders = ("text_encoder",) if isinstance(picture, Tensor) else ("text_encoder", "image_encoder")
+        self.parts.require("nearest_captions", encoders)
+        return nearest_captions(self._session(), picture, captions, k)
+
+    def probe(
+        self, picture: PictureLike, word: str, captions: Sequence[str], *, n: int = 4, **options: Any
+    ) -> TypographicProbe:
+        """Typographic attack: CLIP's nearest captions before and after a word is written on a picture, and variations.
+
+        The paper's CLIP took an apple with "iPod" on it for an iPod, and its decoder still drew apples. Options are the
+        fields of `unclip.Vary`.
+        """
+        if n:
+            request, _, _ = _prepared(Vary, options, n=n)
+            self.check(request, 1)
+        image = read_source(picture).image
+        written = write_word(image, word)
+        before, after = (self.nearest_captions(one, captions) for one in (image, written))
+        made = self.vary(written, n=n, **options) if n else Images()
+        return TypographicProbe(written, before, after, made)
+
+    def _session(self) -> Session:
+        return Session(self.parts, self.parts.defaults, seed=0)
+
+    def _call(
+        self, kind: type[Request], sources: Sequence[PictureLike], options: dict[str, Any], **own: Any
+    ) -> Images:
+        request, on_progress, batch_size = _prepared(kind, options, **own)
+        return Images(self.run(request, sources, on_progress=on_progress, batch_size=batch_size))
+
+
+def _prepared(
+    kind: type[Request], options: Mapping[str, Any], **own: Any
+) -> tuple[Request, Callback | None, int | None]:
+    """Request, `on_progress` and `batch_size` of a method's options."""
+    given = _renamed(options)
+    on_progress, batch_size = given.pop("on_progress", None), given.pop("batch_size", None)
+    batch_size = read_value(int | None, batch_size, "batch_size", error=RequestError)
+    return build(kind, {**given, **own}), on_progress, batch_size
+
+
+def build(kind: type[Request], options: Mapping[str, Any]) -> Request:
+    """Request of a kind from its fields and the short names of sampling settings.
+
+    Raises `RequestError` for a name that is neither, or a value out of range.
+    """
+    names = {field.name for field in fields(kind) if field.name != "kind"}
+    own = {
+        name: value if name == "sampling" else read_field(kind, name, value, error=RequestError)
+        for name, value in options.items()
+        if name in names and value is not None
+    }
+    short = {name: value for name, value in options.items() if name not in names}
+    if unknown := sorted(set(short) - set(FLAT_NAMES)):
+        raise RequestError(
+            f"{kind.__name__} has no option {unknown[0]!r}; it has {', '.join(sorted(names | set(FLAT_NAMES)))}"
+        )
+    whole = own.pop("sampling", Sampling())
+    if not isinstance(whole, Sampling):
+        whole = read_sampling(whole)
+    missing = [field.name for field in fields(kind) if field.default is MISSING and field.name not in own]
+    if missing:
+        raise RequestError(f"{kind.__name__} needs {missing[0]!r}: give it")
+    return kind(**own, sampling=sampling(**short).merged(whole) if short else whole)
+
+
+_OLD_NAMES = {"callback": "on_progress", "decoder_steps": "steps"}
+
+
+def _renamed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with the names of version 0.1 replaced, with a warning."""
+    renamed = {}
+    for name, value in options.items():
+        if name in _OLD_NAMES:
+            warnings.warn(f"{name} is deprecated: use {_OLD_NAMES[name]}", DeprecationWarning, stacklevel=5)
+        renamed[_OLD_NAMES.get(name, name)] = value
+    return renamed
+
+
+def load(
+    model: str | os.PathLike[str] = "artwork",
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str = torch.float32,
+    prior: str | os.PathLike[str] | None = None,
+    clip: str | os.PathLike[str] | None = None,
+    parts: Mapping[str, str | os.PathLike[str]] | None = None,
+    offload: bool = False,
+) -> Model:
+    """A model: bundled (by name), from a folder, or public (a hub id that was pulled).
+
+    `device` is the best one unless given. `dtype` is what the networks compute in: "float32", "bfloat16" or "auto"; the
+    sampler's state is float32 always. `prior` and `clip` name other models to take these parts from, `parts` any part.
+    With `offload`, only the network at work is in memory. Raises `FileNotFoundError` and `ModelError`.
+    """
+    taken = {"prior": prior, "clip": clip} | dict(parts or {})
+    given = {name: other for name, other in taken.items() if other is not None}
+    return Model.load(model, device=device, dtype=dtype, parts=given, offload=offload)

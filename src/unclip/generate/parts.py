@@ -1,0 +1,296 @@
+"""Parts of a model: configs that are read at once, networks that load on first use, and where and how they compute."""
+
+import contextlib
+import functools
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import nn
+
+from unclip.checkpoints.registry import role_of
+from unclip.errors import RequestError, Unsupported
+from unclip.formats.opened import OpenPart, open_model
+from unclip.generate.offload import load_in_turns, returned_when_freed, without_weights
+from unclip.networks.clip import ClipConfig
+from unclip.networks.inference import prepack
+from unclip.networks.unet import Unet, UnetConfig
+from unclip.nn.precision import fastest
+from unclip.stages.cascade import Link, sizes
+from unclip.stages.sampling import DEFAULTS, Sampling
+from unclip.stages.space import EmbeddingSpace
+from unclip.tokenizers.clip import ClipTokenizer
+
+logger = logging.getLogger(__name__)
+
+Network = TypeVar("Network", bound=nn.Module)
+
+LARGE_CLIP = 2 << 30
+"""Bytes of float32 weights from which CLIP computes in the model's dtype, as other parts do. Smaller ones use float32,
+in which they are quick enough and exact."""
+
+
+class Part(NamedTuple):
+    """A network that can be loaded: its role, its config, the type it computes in, and its loader."""
+
+    role: str
+    config: Any
+    dtype: torch.dtype
+    load: Callable[..., nn.Module]
+    """`load()` gives the network on the device; `load(only=prefix)` with the weights whose names begin with it alone."""
+
+
+class Parts:
+    """The parts of a model, each loaded when it is first used.
+
+    Open a model with `Parts.open`, or wrap networks in memory with `Parts.of`. Configs, sizes and capabilities are read
+    without loading weights. With `offload`, a network is in memory only inside `lend`.
+    """
+
+    def __init__(
+        self,
+        parts: Mapping[str, Part],
+        tokenizer: Callable[[], ClipTokenizer],
+        *,
+        name: str,
+        digest: str,
+        defaults: Sampling = DEFAULTS,
+        licence: str = "",
+        device: torch.device,
+        dtype: torch.dtype,
+        offload: bool = False,
+    ):
+        self.name, self.digest, self.defaults, self.licence = name, digest, defaults, licence
+        self.device, self.dtype, self.offload = device, dtype, offload
+        self._parts = dict(parts)
+        self._read_tokenizer = tokenizer
+        self._networks: dict[str, nn.Module] = {}
+        self._lock = threading.RLock()
+
+    @classmethod
+    def open(
+        cls,
+        model: str | os.PathLike[str],
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | str = torch.float32,
+        parts: Mapping[str, str | os.PathLike[str]] | None = None,
+        check: bool = False,
+        offload: bool = False,
+    ) -> "Parts":
+        """Parts of a bundled model by its name, of a model folder, or of a public model: a folder, or a pulled hub id.
+
+        `dtype` is "float32", "bfloat16", or "auto" (measured on this machine). `parts` names other models to take
+        parts from, such as {"clip": folder}. `check` compares every file with its SHA-256 first. Raises
+        `FileNotFoundError` where there is no model, `ModelError` where it is damaged or parts do not fit together.
+        """
+        opened = open_model(model, parts=parts, check=check)
+        target = best_device() if device is None else torch.device(device)
+        chosen = read_dtype(dtype, target)
+
+        def part(source: OpenPart) -> Part:
+            inside = compute_dtype(source, chosen)
+            load = functools.partial(source.load, device=target, dtype=inside)
+            return Part(source.role, source.config, inside, load)
+
+        return cls(
+            {name: part(source) for name, source in opened.parts.items()},
+            opened.tokenizer,
+            name=opened.name,
+            digest=opened.digest,
+            defaults=opened.defaults,
+            licence=opened.licence,
+            device=target,
+            dtype=chosen,
+            offload=offload,
+        )
+
+    @classmethod
+    def of(
+        cls,
+        networks: Mapping[str, nn.Module],
+        tokenizer: ClipTokenizer,
+        *,
+        name: str = "in memory",
+        digest: str = "",
+        defaults: Sampling | None = None,
+        dtype: torch.dtype | str = torch.float32,
+    ) -> "Parts":
+        """Parts made of networks in memory, as during training; they stay on their device, in evaluation mode."""
+        device = next(parameter for network in networks.values() for parameter in network.parameters()).device
+        chosen = read_dtype(dtype, device)
+
+        def part(name: str, network: nn.Module) -> Part:
+            config: Any = network.config
+            inside = chosen if _computes_in(config, chosen) else torch.float32
+            return Part(role_of(config.kind), config, inside, functools.partial(nn.Module.eval, network))
+
+        return cls(
+            {name: part(name, network) for name, network in networks.items()},
+            lambda: tokenizer,
+            name=name,
+            digest=digest,
+            defaults=DEFAULTS if defaults is None else defaults.over(DEFAULTS),
+            device=device,
+            dtype=chosen,
+        )
+
+    @functools.cached_property
+    def tokenizer(self) -> ClipTokenizer:
+        """Tokenizer of the text tower."""
+        return self._read_tokenizer()
+
+    @functools.cached_property
+    def space(self) -> EmbeddingSpace:
+        """CLIP's embedding space: width and length, from its config alone."""
+        return EmbeddingSpace.of(self.config("clip"))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the parts, loaded or not."""
+        return tuple(self._parts)
+
+    def config(self, name: str) -> Any:
+        """Config of a part, without loading it. Raises `Unsupported` where the model lacks it."""
+        return self._part(name).config
+
+    @functools.cached_property
+    def cascade(self) -> list[Link]:
+        """The upsamplers in running order."""
+        found = [(name, part.config) for name, part in self._parts.items() if part.role == "upsampler"]
+        found.sort(key=lambda pair: pair[1].high_size)
+        return [Link(index, name, config) for index, (name, config) in enumerate(found)]
+
+    @functools.cached_property
+    def sizes(self) -> list[int]:
+        """Sides of the pictures that the model makes, ascending."""
+        return sizes(self.config("decoder").size, self.cascade)
+
+    @property
+    def default_size(self) -> int:
+        """Side that is made unless asked for: what the first upsampler makes, as further ones take long."""
+        return self.sizes[min(1, len(self.sizes) - 1)]
+
+    @functools.cached_property
+    def capabilities(self) -> frozenset[str]:
+        """What the model can do, in the words of `Request.needs`."""
+        found = {part.role for part in self._parts.values()} | set(self._parts)
+        if (clip := self._parts.get("clip")) is not None:
+            found.add("text_encoder")
+            if clip.config.towers == "both":
+                found.add("image_encoder")
+        if (decoder := self._parts.get("decoder")) is not None:
+            # Known pixels and DDIM inversion work with every decoder; a network trained to inpaint reads them as well.
+            found |= {"inversion", "inpainting"}
+            if decoder.config.caption is not None:
+                found.add("caption")
+        return frozenset(found)
+
+    def require(self, kind: str, needs: tuple[str, ...]) -> None:
+        """Raise `Unsupported` naming the first capability that an operation needs and the model lacks."""
+        for need in needs:
+            if need not in self.capabilities:
+                raise Unsupported(
+                    f"the model {self.name!r} has no {_WORDS.get(need, need)}, which {kind} needs: it has "
+                    f"{', '.join(self._parts)}"
+                )
+
+    @contextlib.contextmanager
+    def lend(self, name: str, kind: type[Network]) -> Iterator[Network]:
+        """Context with a network in memory, computing in its dtype. Raises `Unsupported` where the model lacks it."""
+        part = self._part(name)
+        half = part.dtype != torch.float32
+        with (
+            self._in_memory(name) as network,
+            torch.autocast(self.device.type, dtype=part.dtype if half else torch.bfloat16, enabled=half),
+        ):
+            if not isinstance(network, kind):
+                raise Unsupported(
+                    f"the {name} of {self.name!r} is a {type(network).__name__}, not a {kind.__name__}"
+                )
+            yield network
+
+    @contextlib.contextmanager
+    def _in_memory(self, name: str) -> Iterator[nn.Module]:
+        if not self.offload:
+            with self._lock:
+                if name not in self._networks:
+                    logger.debug("loading the %s of %s", name, self.name)
+                    # Weights made in inference mode could never be trained, nor used with gradients.
+                    with torch.inference_mode(False):
+                        self._networks[name] = _prepare(self._parts[name].load())
+            yield self._networks[name]
+            return
+        # One stage at a time, whoever asks.
+        with self._lock, returned_when_freed():
+            with torch.inference_mode(False):
+                network = load_in_turns(self._parts[name].load, _prepare)
+            yield network
+
+    def _part(self, name: str) -> Part:
+        if name not in self._parts:
+            raise Unsupported(
+                f"the model {self.name!r} has no {_WORDS.get(name, name)}: it has {', '.join(self._parts)}"
+            )
+        return self._parts[name]
+
+
+_WORDS = {
+    "text_encoder": "text encoder",
+    "image_encoder": "image encoder",
+    "prior_autoregressive": "autoregressive prior",
+    "caption": "decoder that reads captions",
+}
+
+
+def best_device() -> torch.device:
+    """A CUDA device if there is one, else Apple's GPU, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def read_dtype(dtype: torch.dtype | str, device: torch.device) -> torch.dtype:
+    """Number type that networks compute in; "auto" is the faster one on `device`, by measurement.
+
+    Raises `RequestError` for one that pictures do not survive.
+    """
+    name = str(dtype).removeprefix("torch.")
+    if name == "auto":
+        return torch.bfloat16 if fastest(str(device)) == "bf16" else torch.float32
+    found = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(name)
+    if found is None:
+        raise RequestError(f"dtype {dtype} is not one of auto, float32, bfloat16")
+    return found
+
+
+def compute_dtype(part: OpenPart, dtype: torch.dtype) -> torch.dtype:
+    """Type that a part computes in: `dtype` where it is safe, else float32."""
+    if isinstance(part.config, ClipConfig):
+        weights = without_weights(part.load).parameters() if dtype != torch.float32 else ()
+        return dtype if 4 * sum(weight.numel() for weight in weights) > LARGE_CLIP else torch.float32
+    return dtype if _computes_in(part.config, dtype) else torch.float32
+
+
+def _computes_in(config: Any, dtype: torch.dtype) -> bool:
+    """Whether a part may compute in a half type: not CLIP, and not most networks that predict eps.
+
+    An eps rounded to bfloat16 is off by more than the picture at the cosine schedule's largest sigma. U-Nets compute
+    their last layer in float32 in any case.
+    """
+    eps = getattr(getattr(config, "process", None), "parametrization", None) == "eps"
+    unet = isinstance(getattr(config, "net", None), UnetConfig)
+    return dtype == torch.float32 or not (isinstance(config, ClipConfig) or (eps and not unet))
+
+
+def _prepare(network: nn.Module) -> nn.Module:
+    """The network in evaluation mode, with weights in the layout of the CPU's kernels."""
+    if any(weight.device.type == "cpu" for weight in network.parameters()):
+        prepack(network)
+    # Convolutions are quicker with the channels innermost.
+    if any(isinstance(module, Unet) for module in network.modules()):
+        network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return network.eval()

@@ -1,0 +1,46 @@
+"""Provenance: what a picture records about how it was made, format 2. `unclip.generate.replay` reads formats 1 and 2.
+
+The request is complete (its sampling resolved, its seed the picture's own), so that it makes the picture again alone.
+"""
+
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from unclip.generate.request import Request, compact
+from unclip.generate.sources import Source
+
+FORMAT = 2
+
+
+def provenance_of(
+    request: Request,
+    *,
+    model: str,
+    digest: str,
+    size: tuple[int, int],
+    device: str,
+    dtype: str,
+    sources: Sequence[Source] = (),
+    results: Mapping[str, Any] | None = None,
+    warnings: Sequence[str] = (),
+) -> dict[str, Any]:
+    """JSON-able provenance of one picture of `size` (width, height). `results` are measurements, such as a PSNR."""
+    recorded = compact(request)
+    return {
+        "provenance": FORMAT,
+        "request": recorded,
+        "size": list(size),
+        **({"sources": [source.sha256 for source in sources]} if sources else {}),
+        **({"results": dict(results)} if results else {}),
+        **({"warnings": list(warnings)} if warnings else {}),
+        **({"composite": True} if request.composite else {}),
+        "model": model,
+        "digest": digest,
+        "unclip": importlib.metadata.version("unclip"),
+        "device": device,
+        "dtype": dtype,
+        "torch": torch.__version__,
+    }

@@ -1,0 +1,146 @@
+"""Reading of provenance, to make a picture again: format 2, and format 1, which version 0.1 wrote."""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Literal, NamedTuple
+
+from unclip.config import read_field, read_value, shown
+from unclip.errors import RequestError
+from unclip.generate.operations import BY_KIND, read_request
+from unclip.generate.provenance import FORMAT
+from unclip.generate.request import Request
+from unclip.stages.sampling import DEFAULTS, FLAT_NAMES, sampling
+
+
+class Replay(NamedTuple):
+    """What provenance says: the complete request, the hashes of its sources, and the model."""
+
+    request: Request
+    sources: tuple[str, ...]
+    model: str
+    digest: str
+    device: str | None
+    dtype: str | None
+    strip: bool
+    """Whether the picture is a strip of all pictures of the request."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Record:
+    """What provenance says beside the request."""
+
+    model: str
+    digest: str
+    sources: tuple[str, ...] | None = None
+    size: tuple[int, int] | int | None = None
+    layout: Literal["strip"] | None = None
+    device: str | None = None
+    dtype: str | None = None
+    results: dict[str, Any] | None = None
+    warnings: tuple[str, ...] | None = None
+    composite: bool | None = None
+    unclip: str | None = None
+    torch: str | None = None
+
+
+def read_replay(provenance: Mapping[str, Any] | Any) -> Replay:
+    """Replay of a picture's provenance.
+
+    Everything in it is checked before it is used, as anyone may have written it. Raises `RequestError`, naming the field,
+    for another format, an unknown operation, or a value of another type.
+    """
+    if not isinstance(provenance, Mapping):
+        raise RequestError(f"provenance: expected an object with keys, got {shown(provenance)}")
+    version = {name: provenance[name] for name in ("provenance", "recipe") if name in provenance}
+    if version.get("provenance") is not None and _is(version["provenance"], FORMAT):
+        word, names = "provenance", {"digest": "digest"}
+        data = provenance.get("request")
+    elif _is(version.get("recipe"), 1):
+        word, names = "recipe", {"digest": "weights"}
+        data = _request_of_format_1(provenance)
+    else:
+        found = ", ".join(f"{name} {shown(value)}" for name, value in version.items()) or "none"
+        raise RequestError(
+            f"the provenance has the format {found}; this version reads recipe 1 and provenance {FORMAT}"
+        )
+    record = _read_record(provenance, word, names)
+    request = _read_complete(data, word)
+    return Replay(
+        request=request,
+        sources=record.sources or (),
+        model=record.model,
+        digest=record.digest,
+        device=record.device,
+        dtype=record.dtype,
+        strip=record.layout == "strip",
+    )
+
+
+RECORDED = ("seed", "size", "thetas", "strength")
+"""Fields that a recorded request always has, where its kind knows them: with a default, it would make another picture."""
+
+
+def _read_complete(data: Any, word: str) -> Request:
+    request = read_request(data)
+    known = {field.name for field in fields(request)}
+    for name in RECORDED:
+        if name in known and data.get(name) is None:
+            raise RequestError(f"{word}.{name} is missing: without it, another picture would be made")
+    return request
+
+
+def _is(value: Any, number: int) -> bool:
+    return type(value) is int and value == number
+
+
+def _read_record(provenance: Mapping[str, Any], word: str, names: Mapping[str, str]) -> _Record:
+    values = {}
+    for field in fields(_Record):
+        name = names.get(field.name, field.name)
+        if name in provenance:
+            values[field.name] = read_field(
+                _Record, field.name, provenance[name], f"{word}.{name}", error=RequestError
+            )
+        elif field.default is MISSING:
+            raise RequestError(f"{word}: the key {name!r} is missing")
+    return _Record(**values)
+
+
+_KINDS = {"pca": "components"}
+_RENAMED = {
+    "generate": {"prompt": "prompt", "negative": "negative", "size": "size"},
+    "redraw": {"prompt": "prompt", "negative": "negative", "size": "size", "strength": "strength"},
+    "vary": {"eta": "eta", "size": "size"},
+    "interpolate": {"theta": "thetas", "noise": "noise", "size": "size"},
+    "text_diff": {"prompt": "target", "baseline": "baseline", "theta": "thetas", "size": "size"},
+    "edit": {"prompt": "prompt", "negative": "negative", "box": "box"},
+    "outpaint": {name: name for name in ("prompt", "negative", "left", "top", "right", "bottom")},
+    "upscale": {"size": "size"},
+    "reconstruct": {"size": "size"},
+    "pca": {"dimensions": "dimensions", "basis": "basis", "size": "size"},
+}
+
+
+def _request_of_format_1(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON of the request that a flat recipe of version 0.1 stands for."""
+    operation: str = read_value(str, recipe.get("operation"), "recipe.operation", error=RequestError)
+    if operation not in _RENAMED:
+        raise RequestError(
+            f"the picture was made by the operation {shown(operation)}, which this version does not know: it knows "
+            f"{', '.join(_RENAMED)}"
+        )
+    kind = _KINDS.get(operation, operation)
+    values = {new: recipe[old] for old, new in _RENAMED[operation].items() if recipe.get(old) is not None}
+    for name in ("thetas", "dimensions"):
+        if name in values and not isinstance(values[name], list):
+            values[name] = [values[name]]
+    if operation == "upscale" and isinstance(values.get("size"), list):
+        values["size"] = max(read_value(tuple[int, ...], values["size"], "recipe.size", error=RequestError))
+    for old, new in {**_RENAMED[operation], "seed": "seed"}.items():
+        if new in values:
+            read_field(BY_KIND[kind], new, values[new], f"recipe.{old}", error=RequestError)
+    # 0.1 recorded every setting that took part, so what it left out is the default of that version.
+    settings = sampling(**{name: recipe[name] for name in FLAT_NAMES if name in recipe}).over(DEFAULTS)
+    if operation in ("generate", "redraw", "vary"):
+        values["n"] = 1
+    return {"kind": kind, "seed": recipe.get("seed"), "sampling": settings, **values}

@@ -1,0 +1,220 @@
+"""Session: one request on a model. Sizes, seeds, inpainting and results, over the stages."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image as PillowImage
+from torch import Tensor
+from torch.nn import functional as F
+
+from unclip.diffusion import paths
+from unclip.diffusion.denoiser import Step
+from unclip.diffusion.inpainting import repaint
+from unclip.errors import RequestError
+from unclip.generate.drawing import Drawing
+from unclip.generate.image import Image
+from unclip.generate.provenance import provenance_of
+from unclip.generate.request import Request
+from unclip.generate.sources import Source
+from unclip.generate.stage_runner import StageRunner
+from unclip.images.files import resize as resize_image
+from unclip.images.tensors import to_image
+from unclip.networks.decoder import Decoder
+from unclip.rng import derive, draw_seed
+from unclip.stages.conditioner import Condition
+from unclip.stages.inpainting import InpaintingReference, match_border
+from unclip.stages.noise import Seeds
+from unclip.stages.renderer import decoder_renderer
+from unclip.stages.sampling import PriorSampling, settled
+from unclip.stages.windows import Window
+
+RESAMPLINGS = 5
+"""RePaint walks per step, for decoders that were not trained to inpaint."""
+DRAFT_STRENGTH = 0.4
+"""Image-to-image strength over a draft: its content stays in place and gains the detail of its size.
+
+With more, neighbouring squares over one draft no longer agree."""
+REACH, TOUCH = 1 / 8, 1 / 32
+"""Width of the border within which a filled hole is shifted to the colours around it, as shares of the square's side:
+after the decoder, and after the upsamplers. Wider, an edit that recolours a thing would be undone; narrower, the border
+shows."""
+
+
+class Session(StageRunner):
+    """One request on a model: sizes, seeds, inpainting and results, over the stages."""
+
+    # Planning
+
+    def size(self, asked: int | None) -> int:
+        """Side to draw: `asked`, or the model's default. Raises `RequestError` for one that the model cannot make."""
+        if asked is None:
+            return self.parts.default_size
+        if asked not in self.parts.sizes:
+            raise RequestError(
+                f"{self.parts.name!r} makes pictures of {', '.join(map(str, self.parts.sizes))} pixels, not {asked}"
+            )
+        return asked
+
+    def size_for(self, side: int) -> int:
+        """Size in which to draw a square of `side` pixels: the smallest that is enough, or the largest there is."""
+        return next((size for size in self.parts.sizes if size >= side), self.parts.sizes[-1])
+
+    def seed_of(self, index: int) -> int:
+        """Seed of picture `index`: the request's own for the first, 32-bit children of it for the others."""
+        return picture_seed(self.seed, index)
+
+    def render_steps(self, size: int, *, inverted: bool = False) -> int:
+        """Steps of decoder and upsamplers to a picture of `size`, from noise or from an inversion."""
+        steps = self.inversion_steps if inverted else settled(self.sampling.decoder.steps)
+        return steps + self.cascade_steps(self.route(size))
+
+    # Inpainting
+
+    def fill_steps(self, size: int, *, drafted: bool = False) -> int:
+        """Steps of one `fill` at `size`."""
+        walks = 1 if self.parts.config("decoder").inpainting else RESAMPLINGS
+        levels = self.decoder_grid(DRAFT_STRENGTH if drafted else 1.0)
+        return (len(levels) - 1) * walks + self.cascade_steps(self.route(size))
+
+    @torch.no_grad()
+    def fill(
+        self,
+        pixels: Float[Tensor, "3 h w"],
+        hole: Tensor,
+        window: Window,
+        condition: Condition,
+        seed: int,
+        *,
+        size: int,
+        draft: Float[Tensor, "3 s s"] | None = None,
+        first: int = 0,
+    ) -> Float[Tensor, "3 h w"]:
+        """A picture in [-1, 1] whose hole is drawn within the window; all other pixels are unchanged.
+
+        The window is drawn at `size` and resized to its own. With a `draft` of it, drawing starts from the draft with
+        noise added.
+        """
+        known = InpaintingReference(
+            window.cut(pixels)[None], 1 - window.cut(hole[None].float(), fill=1.0)[None]
+        )
+        seeds = self.streams(seed)
+        small = self._fill_small(known, draft, condition, seeds, first)
+        anchor = known.at(size).to(self.device)
+        large = self.enlarge(small, seeds, size, known=anchor, first=first).cpu()
+        if size != window.side:
+            large = F.interpolate(
+                large, size=window.side, mode="bicubic", antialias=True, align_corners=False
+            )
+        matched = match_border(large, known, reach=TOUCH * window.side)
+        return window.paste(matched[0].clamp(-1, 1), pixels, hole)
+
+    def _fill_small(
+        self,
+        known: InpaintingReference,
+        draft: Float[Tensor, "3 s s"] | None,
+        condition: Condition,
+        seeds: Seeds,
+        first: int,
+    ) -> Float[Tensor, "1 3 h w"]:
+        settings, config = self.sampling.decoder, self.parts.config("decoder")
+        condition = self.complete(condition)
+        known = known.at(config.size).to(self.device)
+        levels = self.decoder_grid(1.0 if draft is None else DRAFT_STRENGTH)
+        noise = seeds.stage("decoder")
+        if config.inpainting:
+            condition = replace(condition, hint=torch.cat([known.pixels * known.mask, known.mask], dim=1))
+        with self.parts.lend("decoder", Decoder) as decoder:
+            renderer = decoder_renderer(decoder)
+            if draft is None:
+                x = renderer.noise_state(noise, levels[0], config.size, config.size, self.device)
+            else:
+                begun = F.interpolate(
+                    draft[None], size=config.size, mode="bicubic", antialias=True, align_corners=False
+                )
+                x = paths.noised(begun.clamp(-1, 1).to(self.device), levels[0], noise)
+            denoise = renderer.denoiser(
+                condition, guidance=settled(settings.guidance), interval=settings.guidance_interval
+            )
+            walk: Iterator[Step]
+            if config.inpainting:
+                kept = known.kept_until_last(denoise, levels)
+                walk = renderer.sample(kept, x, levels, sampler=settled(settings.sampler), noise=noise)
+                total = len(levels) - 1
+            else:
+                walk = repaint(
+                    denoise, x, levels, known.pixels, known.mask, noise=noise, resamplings=RESAMPLINGS
+                )
+                total = (len(levels) - 1) * RESAMPLINGS
+            drawn = self._follow(walk, "decoder", total, first, renderer.codec)
+        matched = match_border(drawn, known, reach=REACH * config.size)
+        return torch.lerp(matched, known.pixels, known.mask)
+
+    # Results
+
+    def draw(
+        self, drawings: Sequence[Drawing], size: int, *, sources: Sequence[Source] = (), eta: float = 0.0
+    ) -> Iterator[Image]:
+        """Pictures of image embeddings, in batches. Those with an x_T are sampled by DDIM with `eta`."""
+        for batch in self.batches(len(drawings)):
+            chosen = [drawings[index] for index in batch]
+            seeds = self.seeds([settled(one.request.seed) for one in chosen])
+            z_i = torch.stack([one.z_i for one in chosen]).to(self.device)
+            given = [one.x_T for one in chosen if one.x_T is not None]
+            x_T = torch.stack(given) if given else None
+            small = self.decode(Condition(z_i=z_i), seeds, x_T=x_T, eta=eta, first=batch.start)
+            pixels = self.enlarge(small, seeds, size, first=batch.start)
+            yield from (
+                self.result(pixels[k], one.request, z_i=one.z_i, sources=sources)
+                for k, one in enumerate(chosen)
+            )
+
+    def result(
+        self,
+        pixels: Float[Tensor, "3 h w"],
+        request: Request,
+        *,
+        z_i: Float[Tensor, " d"] | None = None,
+        sources: Sequence[Source] = (),
+        prior: bool = False,
+        results: Mapping[str, Any] | None = None,
+        resize: tuple[int, int] | None = None,
+        warnings: Sequence[str] | None = None,
+        finish: Callable[[PillowImage.Image], PillowImage.Image] | None = None,
+    ) -> Image:
+        """A finished picture with its provenance. `prior` says whether the prior took part in it.
+
+        `warnings` are the picture's own; those of the whole call unless given. `finish` puts into the drawn picture
+        what pixels in [-1, 1] do not hold: the alpha of kept pixels.
+        """
+        warnings = self.warnings if warnings is None else warnings
+        from_pixels = to_image(pixels)
+        image = from_pixels if resize is None else resize_image(from_pixels, resize)
+        image = image if finish is None else finish(image)
+        used = self.sampling if prior else replace(self.sampling, prior=PriorSampling())
+        used = replace(used, upsamplers=used.upsamplers[: len(self.parts.cascade)])
+        provenance = provenance_of(
+            replace(request, sampling=used),
+            model=self.parts.name,
+            digest=self.parts.digest,
+            size=image.size,
+            device=self.device.type,
+            dtype=str(self.parts.dtype).removeprefix("torch."),
+            sources=sources,
+            results=results,
+            warnings=warnings,
+        )
+        embedding = None if z_i is None else z_i.float().cpu().clone()
+        return Image(image=image, provenance=provenance, embedding=embedding, warnings=tuple(warnings))
+
+
+def picture_seed(seed: int, index: int) -> int:
+    """Recorded seed of picture `index` of a call: the first has the call's own, the others 32-bit children of it."""
+    return seed if index == 0 else derive(seed, index) & 0xFFFFFFFF
+
+
+def choose_seed(seed: int | None) -> int:
+    """`seed`, or a drawn one."""
+    return draw_seed() if seed is None else seed

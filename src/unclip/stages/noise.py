@@ -1,0 +1,39 @@
+"""Noise streams of a batch of pictures: one per stage and picture, a pure function of the picture's seed."""
+
+from collections.abc import Sequence
+
+from unclip.diffusion.denoiser import NoiseSource
+from unclip.errors import RequestError
+from unclip.rng import Noise, TorchNoise, derive
+
+
+class Seeds:
+    """Seeds of a batch, as `random` turns them into noise.
+
+    "unclip" gives every stage a stream of its own; "diffusers" gives one `torch.Generator` per picture that all stages
+    share in the order of their draws, so that a seed gives the picture that diffusers draws.
+    """
+
+    def __init__(self, seeds: Sequence[int], random: str = "unclip"):
+        self.values = list(seeds)
+        self._shared = TorchNoise(self.values) if random == "diffusers" else None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def stage(self, purpose: str) -> NoiseSource:
+        """Noise of a stage, named by `purpose`."""
+        return Noise(self.values).fork(purpose) if self._shared is None else self._shared
+
+    def prior(self, candidates: int) -> NoiseSource:
+        """Noise of the diffusion prior, rows ordered (picture candidate); more candidates leave the first ones as they are."""
+        return self.prior_streams(candidates) if self._shared is None else self._shared
+
+    def prior_streams(self, candidates: int) -> Noise:
+        """Uniform and normal noise of the autoregressive prior, which diffusers does not have.
+
+        Raises `RequestError` for diffusers' order of draws.
+        """
+        if self._shared is not None:
+            raise RequestError("diffusers has no autoregressive prior to agree with: set random to unclip")
+        return Noise([derive(seed, "prior", k) for seed in self.values for k in range(candidates)])

@@ -1,0 +1,157 @@
+"""Renderers: a network, its noise process, its image space and its conditioner, and how pictures are sampled.
+
+The decoder and the upsamplers are instances.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unclip.diffusion.denoiser import Denoiser, NoiseSource, Step
+from unclip.diffusion.guidance import classifier_free_batched, clip, switch
+from unclip.diffusion.parametrization import Preconditioned, Process, Spacing
+from unclip.diffusion.paths import start
+from unclip.diffusion.samplers import SAMPLERS
+from unclip.networks.decoder import Decoder
+from unclip.networks.tiling import TiledUnet
+from unclip.networks.unet import Unet
+from unclip.networks.upsampler import Upsampler
+from unclip.stages.codec import Codec, PixelCodec, state_shape
+from unclip.stages.conditioner import Conditioner, UnclipConditioner, UpsamplerConditioner
+
+INVERSION_FLOOR = 0.1
+"""Lowest noise level at which a network that predicts x0 is inverted (see `Renderer.inversion_grid`)."""
+
+
+@dataclass(frozen=True)
+class Renderer:
+    """How pictures are sampled from a condition. `network` and `last_network` are called (x, label, context).
+
+    `last_network` takes the last step, for models that have a network trained for it.
+    """
+
+    network: Callable[..., Tensor]
+    process: Process
+    codec: Codec
+    conditioner: Conditioner
+    last_network: Callable[..., Tensor] | None = None
+
+    def grid(self, steps: int, spacing: Spacing | None = None) -> Float[Tensor, " levels"]:
+        """Noise levels of `steps` sampler steps, descending to 0."""
+        return self.process.grid(steps, spacing)
+
+    def inversion_grid(self, steps: int) -> Float[Tensor, " levels"]:
+        """Noise levels for DDIM inversion and the way back."""
+        return inversion_grid(self.process, steps)
+
+    def denoiser(
+        self,
+        condition: Any,
+        *,
+        guidance: float = 1.0,
+        interval: tuple[float, float] | None = None,
+        grid: Float[Tensor, " levels"] | None = None,
+    ) -> Denoiser:
+        """Guided network under a condition (a `Condition`), its estimates clipped to the codec's range.
+
+        `guidance` is the classifier-free guidance scale (1 is off), within the noise levels of `interval`. `grid` is
+        needed where there is a network for the last step.
+        """
+        model = Preconditioned(self.network, self.process)
+        context, null = self.conditioner(condition, guided=guidance != 1)
+        if null is None:
+            denoise = self._clipped(model.bind(context))
+        else:
+            low, high = interval or (0.0, math.inf)
+            guided = classifier_free_batched(model, context, null, guidance, interval=(low, high))
+            denoise = self._clipped(guided)
+        if self.last_network is not None and grid is not None:
+            last = self._clipped(Preconditioned(self.last_network, self.process).bind(context))
+            denoise = switch(denoise, last, float(grid[-2]))
+        return denoise
+
+    def noise_state(
+        self, noise: NoiseSource, level: float | Tensor, height: int, width: int, device: torch.device
+    ) -> Float[Tensor, "b c sh sw"]:
+        """State of pure noise at a noise level, for pictures of `height` x `width` pixels."""
+        return start(noise.normal(*state_shape(self.codec, height, width)), level).to(device)
+
+    def sample(
+        self,
+        denoise: Denoiser,
+        x: Float[Tensor, "b ..."],
+        grid: Float[Tensor, " levels"],
+        *,
+        sampler: str,
+        noise: NoiseSource,
+        **options: Any,
+    ) -> Iterator[Step]:
+        """Steps of the named sampler down a grid; `options` are the sampler's own, such as DDIM's eta."""
+        return SAMPLERS[sampler](denoise, x, grid, noise=noise, **options)
+
+    def sample_from_noise(
+        self,
+        denoise: Denoiser,
+        noise: NoiseSource,
+        *,
+        size: int,
+        steps: int,
+        sampler: str,
+        device: torch.device,
+    ) -> Iterator[Step]:
+        """Steps of the named sampler from pure noise, for square pictures of `size` pixels."""
+        grid = self.grid(steps)
+        x = self.noise_state(noise, grid[0], size, size, device)
+        return self.sample(denoise, x, grid, sampler=sampler, noise=noise)
+
+    def _clipped(self, denoise: Denoiser) -> Denoiser:
+        return denoise if self.codec.clip_range is None else clip(denoise, *self.codec.clip_range)
+
+
+def decoder_renderer(decoder: Decoder) -> Renderer:
+    """Renderer of a decoder."""
+    return Renderer(
+        network=decoder,
+        process=decoder.config.process.build(),
+        codec=PixelCodec(),
+        conditioner=UnclipConditioner(decoder),
+    )
+
+
+def upsampler_renderer(upsampler: Upsampler, tile: int | None = None) -> Renderer:
+    """Renderer of an upsampler; with `tile`, the U-Nets run in tiles of that many pixels, so that memory is bounded."""
+
+    def tiled(net: torch.nn.Module) -> torch.nn.Module:
+        return TiledUnet(net, tile) if tile is not None and isinstance(net, Unet) else net
+
+    def network(net: torch.nn.Module) -> Callable[..., Tensor]:
+        def predict(x: Tensor, label: Tensor, condition: Any) -> Tensor:
+            return upsampler.predict(net, x, label, condition)
+
+        return predict
+
+    last = upsampler.last_net
+    return Renderer(
+        network=network(tiled(upsampler.net)),
+        process=upsampler.config.process.build(),
+        codec=PixelCodec(),
+        conditioner=UpsamplerConditioner(upsampler),
+        last_network=None if last is None else network(tiled(last)),
+    )
+
+
+def inversion_grid(process: Process, steps: int) -> Float[Tensor, " levels"]:
+    """Noise levels for DDIM inversion and the way back, descending to 0.
+
+    Where the network predicts x0, its error does not vanish with sigma, and x_T would hold that error divided by the
+    lowest sigma. So its grid ends at `INVERSION_FLOOR`, which keeps x_T near N(0, I).
+    """
+    grid = process.grid(steps)
+    if process.parametrization.name != "x0":
+        return grid
+    return torch.cat([grid[grid > INVERSION_FLOOR], grid.new_tensor([INVERSION_FLOOR, 0.0])])

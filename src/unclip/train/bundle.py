@@ -1,0 +1,81 @@
+"""Bundles: the parts of finished runs joined to one model folder, stored small."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from unclip.checkpoints.io import load_part, save_model
+from unclip.checkpoints.manifest import MANIFEST, Manifest, read_manifest
+from unclip.checkpoints.quantize import Storage
+from unclip.stages.sampling import DEFAULTS, Sampling
+
+logger = logging.getLogger(__name__)
+
+
+class BundleError(ValueError):
+    """Folders that do not make one model; the message names them and the remedy."""
+
+
+def bundle(
+    sources: Sequence[Path],
+    out: Path,
+    name: str,
+    *,
+    defaults: Sampling | None = None,
+    description: str = "",
+    licence: str = "",
+    storage: Storage = "int8",
+    force: bool = False,
+) -> Path:
+    """One model folder `out` with the parts of finished runs and model folders.
+
+    `defaults` is how the model is sampled. Raises `BundleError` where the folders do not make one model, and
+    FileExistsError where `out` exists, unless `force`.
+    """
+    found = find_parts(sources)
+    return save_model(
+        out,
+        {part: load_part(source, manifest, part) for part, (source, manifest) in found.items()},
+        name=name,
+        tokenizer=find_tokenizer(found),
+        defaults=DEFAULTS if defaults is None else defaults.over(DEFAULTS),
+        description=description,
+        licence=licence,
+        space=next((manifest.space for _, manifest in found.values() if manifest.space), None),
+        storage=storage,
+        force=force,
+    )
+
+
+def find_parts(sources: Sequence[Path]) -> dict[str, tuple[Path, Manifest]]:
+    """The folder of each part. Raises `BundleError` where two hold the same one, a run is not finished, or none has any."""
+    found: dict[str, tuple[Path, Manifest]] = {}
+    for source in sources:
+        folder = source / "model" if (source / "model" / MANIFEST).is_file() else source
+        if (source / "config.json").is_file() and folder is source:
+            raise BundleError(f"{source} is a run that is not finished: `unclip train` resumes it")
+        if not (folder / MANIFEST).is_file():
+            logger.warning("skipped %s: it holds no model", source)
+            continue
+        manifest = read_manifest(folder)
+        for name in manifest.parts:
+            if name in found:
+                raise BundleError(f"both {found[name][0]} and {folder} hold a {name!r}; leave one out")
+            found[name] = folder, manifest
+    if not found:
+        raise BundleError("none of these folders holds a model; give finished runs of `unclip train`")
+    return found
+
+
+def find_tokenizer(found: dict[str, tuple[Path, Manifest]]) -> str | None:
+    """The one tokenizer of the parts' folders, as JSON text. Raises `BundleError` where they differ."""
+    holders = {
+        manifest.tokenizer.sha256: folder / manifest.tokenizer.file
+        for folder, manifest in found.values()
+        if manifest.tokenizer is not None
+    }
+    if len(holders) > 1:
+        raise BundleError(
+            f"these tokenizers differ, so the stages do not belong together: {', '.join(map(str, holders.values()))}"
+        )
+    return next(iter(holders.values())).read_text(encoding="utf-8") if holders else None

@@ -1,0 +1,45 @@
+"""The stages that can be trained. A new stage is one module in `train/tasks/` and one line here. Imports nothing heavy.
+
+The module of a stage has the class of its run config (a `TrainConfig`) and `build(config, device)`, which returns its
+network, losses and data (`train.task.Built`). A recipe of a stage is a function of the stage's name in a module of
+`recipes/`.
+"""
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple
+
+from unclip.config import ConfigError
+
+if TYPE_CHECKING:
+    from unclip.train.config import TrainConfig
+
+
+class Stage(NamedTuple):
+    """Module and run config class of a stage."""
+
+    module: str
+    config: str
+
+
+#: Stage -> its code. The name is also that of the part in model folders.
+STAGES = {
+    "clip": Stage("unclip.train.tasks.clip", "ClipTraining"),
+    "prior": Stage("unclip.train.tasks.prior", "PriorTraining"),
+    "decoder": Stage("unclip.train.tasks.decoder", "DecoderTraining"),
+    "upsampler": Stage("unclip.train.tasks.upsampler", "UpsamplerTraining"),
+    "upsampler_1024": Stage("unclip.train.tasks.upsampler", "UpsamplerTraining"),
+    "prior_autoregressive": Stage("unclip.train.tasks.prior_autoregressive", "AutoregressivePriorTraining"),
+}
+
+
+def stage_module(stage: str) -> ModuleType:
+    """Module of a stage. Raises `ConfigError` for an unknown one."""
+    if stage not in STAGES:
+        raise ConfigError(f"there is no stage {stage!r}; choose from {', '.join(STAGES)}")
+    return importlib.import_module(STAGES[stage].module)
+
+
+def config_class(stage: str) -> "type[TrainConfig]":
+    """Run config class of a stage. Raises `ConfigError` for an unknown one."""
+    return getattr(stage_module(stage), STAGES[stage].config)

@@ -1,0 +1,74 @@
+"""Data and conditions of both priors: captions as tokens, and image embeddings of the frozen CLIP."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from unclip.networks.prior_diffusion import PriorCondition
+from unclip.rng import Noise
+from unclip.train.config import ClipDependent
+from unclip.train.embed import ClipRun
+from unclip.train.source import Source, evenly_spaced, on_device
+
+
+@dataclass(frozen=True, eq=False)
+class CaptionedEmbeddings:
+    """A batch: image embeddings, and the tokens of one caption each."""
+
+    image_embedding: Float[Tensor, "b d"]
+    tokens: Int64[Tensor, "b n"]
+
+
+class CaptionedBatches:
+    """Image embeddings by the finished CLIP stage, and captions, to learn from and to validate on."""
+
+    def __init__(self, config: ClipDependent, device: torch.device):
+        self.device = device
+        self.clip = ClipRun(config, device)
+        self.tokenizer_json, self.space = self.clip.tokenizer_json, self.clip.space
+        self.train = Source(config, "train", device)
+        self.held_out = Source(config, "validation", device)
+        cache = Path(config.out).parent / "embeddings"
+        self.train_embeddings = self.clip.image_embeddings(self.train, cache)
+        self.held_out_embeddings = self.clip.image_embeddings(self.held_out, cache)
+        if device.type == "cuda":
+            self.train.read_captions(self.clip.tokenizer)
+
+    def batch(self, numbers: Int64[np.ndarray, " b"], noise: Noise) -> CaptionedEmbeddings:
+        """The samples with these numbers, each with a caption drawn by `noise`."""
+        return self.pairs(self.train.indices(numbers), noise)
+
+    def key(self, number: int) -> str:
+        """The key of the sample with a number."""
+        return self.train.key(number)
+
+    def pairs(self, indices: Int64[np.ndarray, " b"], noise: Noise) -> CaptionedEmbeddings:
+        """Training pictures by index, each with a caption drawn by `noise`."""
+        if self.train.has_tokens:
+            rows = on_device(indices, self.device)
+            return CaptionedEmbeddings(self.train_embeddings[rows], self.train.tokens(indices, noise).tokens)
+        captions = self.train.captions(indices, noise)
+        return self._of(self.train_embeddings, indices, captions)
+
+    def held_out_pairs(self, count: int) -> tuple[Int64[np.ndarray, " b"], CaptionedEmbeddings]:
+        """At most `count` held-out pictures, each with its first caption, and their indices."""
+        indices = evenly_spaced(count, len(self.held_out))
+        return indices, self._of(self.held_out_embeddings, indices, self.held_out.captions(indices))
+
+    def _of(
+        self, embeddings: Float[Tensor, "n d"], indices: Int64[np.ndarray, " b"], captions: list[str]
+    ) -> CaptionedEmbeddings:
+        tokens = self.clip.tokenizer.encode(captions).to(self.device)
+        return CaptionedEmbeddings(embeddings[torch.from_numpy(indices).to(self.device)], tokens)
+
+
+def condition_of(clip: ClipRun, tokens: Int64[Tensor, "b n"]) -> PriorCondition:
+    """Captions as the frozen CLIP encodes them."""
+    with torch.no_grad():
+        text = clip.clip.encode_text(tokens)
+    keep = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device)
+    return PriorCondition(text.embedding, text.states.float(), text.mask, keep)

@@ -1,0 +1,200 @@
+"""The decoder's stage: pictures from image embeddings and captions, each dropped at times (GLIDE, unCLIP)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from PIL import Image
+from torch import Tensor
+
+from unclip.diffusion.losses import LossConfig, Uncertainty, diffusion_loss
+from unclip.diffusion.parametrization import Preconditioned
+from unclip.diffusion.samplers import sample
+from unclip.images import grid, to_image
+from unclip.networks.decoder import CaptionConfig, Decoder, DecoderCondition, DecoderConfig
+from unclip.rng import Noise
+from unclip.stages.renderer import decoder_renderer
+from unclip.train.config import ClipDependent
+from unclip.train.embed import ClipRun
+from unclip.train.source import Source, evenly_spaced, on_device
+from unclip.train.task import Built, ByBlock, Losses, Task, by_block, compiled
+from unclip.train.tasks.hints import random_hint
+from unclip.train.tasks.levels import losses_at_levels
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderTraining(ClipDependent):
+    """A run of the decoder's stage."""
+
+    stage: Literal["decoder"] = "decoder"
+    model: DecoderConfig
+    loss: LossConfig = field(default_factory=LossConfig)
+    dropout_image: float = 0.1
+    """Share of samples that lose their image embedding."""
+    dropout_caption: float = 0.5
+    """Share of samples that lose their caption."""
+    dropout_hint: float = 0.5
+    """Share of samples whose inpainting hint is empty: everything is to be drawn."""
+    embedding_noise: float = 0.0
+    """Image embeddings lean by up to this factor towards those of other pictures, as a prior's do."""
+    uncertainty: bool = False
+    """Whether the expected loss at each noise level is learned as well, and the loss divided by it."""
+
+    MOVED: ClassVar[Mapping[str, str]] = {
+        f"model.{name}": name for name in ("dropout_image", "dropout_caption", "dropout_hint", "uncertainty")
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class DecoderBatch:
+    """Pictures and their conditions."""
+
+    pictures: Float[Tensor, "b 3 h w"]
+    image_embedding: Float[Tensor, "b d"]
+    tokens: Int64[Tensor, "b n"] | None
+    """None for a decoder without captions."""
+    augmentation: Float[Tensor, "b a"] | None
+    """The numbers that tell how each picture was moved; None for a decoder that does not read them."""
+
+    @property
+    def condition(self) -> DecoderCondition:
+        """The conditions, nothing dropped."""
+        keep = torch.ones(len(self.pictures), dtype=torch.bool, device=self.pictures.device)
+        return DecoderCondition(self.image_embedding, self.tokens, keep, keep)
+
+
+class DecoderBatches:
+    """Pictures, their embeddings by the finished CLIP stage, and their captions."""
+
+    def __init__(self, config: DecoderTraining, device: torch.device):
+        self.device, self.model = device, config.model
+        self.clip = ClipRun(config, device)
+        self.tokenizer_json, self.space = self.clip.tokenizer_json, self.clip.space
+        self.train = Source(config, "train", device)
+        self.held_out = Source(config, "validation", device)
+        cache = Path(config.out).parent / "embeddings"
+        self.train_embeddings = self.clip.image_embeddings(self.train, cache)
+        self.held_out_embeddings = self.clip.image_embeddings(self.held_out, cache)
+        self.mean_embedding, self.embedding_noise = self.train_embeddings.mean(0), config.embedding_noise
+        if device.type == "cuda" and config.model.caption is not None:
+            self.train.read_captions(self.clip.tokenizer)
+
+    def batch(self, numbers: Int64[np.ndarray, " b"], noise: Noise) -> DecoderBatch:
+        """The samples with these numbers, each with a caption drawn by `noise`."""
+        indices, count = self.train.indices(numbers), self.model.augmentation
+        if self.train.has_tokens:
+            rows, chosen = on_device(indices, self.device), self.train.tokens(indices, noise)
+            batch = DecoderBatch(
+                self.train.pictures(indices), self.train_embeddings[rows], chosen.tokens, None
+            )
+        else:
+            captions = self.train.captions(indices, noise)
+            batch = self.of(self.train, self.train_embeddings, indices, captions)
+        if self.embedding_noise:
+            batch = replace(batch, image_embedding=self._leaning(batch.image_embedding, noise.fork("lean")))
+        return replace(batch, augmentation=self.train.augmentations(indices, count)) if count else batch
+
+    def _leaning(self, z: Float[Tensor, "b d"], noise: Noise) -> Float[Tensor, "b d"]:
+        """Embeddings moved some way in the direction of another picture's, their lengths kept."""
+        others = self.train_embeddings[noise.integers(len(self.train_embeddings)).to(z.device)]
+        factor = (self.embedding_noise * noise.uniform()[:, None]).to(z)
+        moved = z + factor * (others - self.mean_embedding)
+        return moved * (z.norm(dim=1, keepdim=True) / moved.norm(dim=1, keepdim=True))
+
+    def key(self, number: int) -> str:
+        """The key of the sample with a number."""
+        return self.train.key(number)
+
+    def held_out_pictures(self, count: int) -> DecoderBatch:
+        """At most `count` held-out pictures, each with its first caption."""
+        indices = evenly_spaced(count, len(self.held_out))
+        return self.of(self.held_out, self.held_out_embeddings, indices, self.held_out.captions(indices))
+
+    def of(
+        self,
+        source: Source,
+        embeddings: Float[Tensor, "n d"],
+        indices: Int64[np.ndarray, " b"],
+        captions: list[str],
+    ) -> DecoderBatch:
+        """Pictures of `source` by index, with these captions."""
+        tokens = None
+        if self.model.caption is not None:
+            tokens = self.clip.tokenizer.encode(captions).to(self.device)
+        rows = torch.from_numpy(indices).to(self.device)
+        return DecoderBatch(source.pictures(indices), embeddings[rows], tokens, None)
+
+
+class DecoderTask(Task[Decoder]):
+    """The diffusion loss of pictures under dropped conditions and, for inpainting, random holes."""
+
+    def __init__(self, config: DecoderTraining, network: Decoder, device: torch.device):
+        super().__init__()
+        self.config, self.network, self.device = config, network, device
+        self.uncertainty = Uncertainty().to(device) if config.uncertainty else None
+        self.process = network.config.process.build()
+        self.denoiser = Preconditioned(network, self.process)
+        self.encode = ByBlock(network.encode) if by_block(config, device) else None
+        self.training_denoiser = Preconditioned(compiled(config, device, network), self.process)
+
+    def forward(self, batch: DecoderBatch, noise: Noise) -> Losses:
+        """The loss of the batch, every condition dropped for its share of the samples."""
+        config, x0 = self.config, batch.pictures
+        drop = noise.fork("drop").uniform(2)
+        condition = batch.condition.drop(
+            drop[:, 0] < config.dropout_image, drop[:, 1] < config.dropout_caption
+        )
+        if self.network.config.inpainting:
+            condition = replace(condition, hint=random_hint(x0, noise.fork("hint"), config.dropout_hint))
+        if batch.augmentation is not None:
+            condition = replace(condition, augmentation=batch.augmentation)
+        sigma = config.loss.density.sigma(noise.fork("sigma").uniform(), self.process)
+        eps = noise.fork("eps").normal(*x0.shape[1:])
+        context = (self.encode or self.network.encode)(condition)
+        loss = diffusion_loss(self.training_denoiser, x0, eps, sigma, context, config.loss)
+        if self.uncertainty is None:
+            return Losses(loss.mean(), {})
+        return Losses(self.uncertainty(loss, sigma).mean(), {"unweighted": loss.detach().mean()})
+
+    def validate(self, batches: DecoderBatches) -> dict[str, float]:
+        """Losses at fixed noise levels with both conditions."""
+        held_out = batches.held_out_pictures(64)
+        context = self.network.encode(held_out.condition)
+        return losses_at_levels(self.denoiser, held_out.pictures, context, self.config.loss, self.process)
+
+    def preview(self, batches: DecoderBatches) -> Image.Image:
+        """Held-out pictures, and below each the decoder's picture of its embedding (guidance 2, 16 steps)."""
+        held_out = batches.held_out_pictures(16)
+        x0 = held_out.pictures
+        renderer = decoder_renderer(self.network)
+        denoise = renderer.denoiser(held_out.condition, guidance=2.0)
+        noise = Noise(range(len(x0))).fork("decoder")
+        steps = renderer.sample_from_noise(
+            denoise, noise, size=x0.shape[-1], steps=16, sampler="dpmpp_2m", device=self.device
+        )
+        drawn = sample(steps)
+        rows = [row for i in range(0, len(x0), 8) for row in (x0[i : i + 8], drawn[i : i + 8])]
+        return grid([to_image(picture) for row in rows for picture in row], columns=min(8, len(x0)))
+
+
+def build(config: DecoderTraining, device: torch.device) -> Built:
+    """The decoder, with the embedding, the scale and the vocabulary of the CLIP stage, and its data."""
+    batches = DecoderBatches(config, device)
+    network = Decoder(_fitted(config.model, batches)).to(device)
+    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return Built(DecoderTask(config, network, device), batches)
+
+
+def _fitted(config: DecoderConfig, batches: DecoderBatches) -> DecoderConfig:
+    caption: CaptionConfig | None = None
+    if config.caption is not None:
+        tokenizer = batches.clip.tokenizer
+        caption = replace(
+            config.caption, vocabulary=tokenizer.vocabulary, context=tokenizer.context, end=tokenizer.end
+        )
+    scale = 1.0 / batches.train_embeddings.square().mean().sqrt().item()
+    return replace(config, embedding=batches.clip.embedding, embedding_scale=round(scale, 4), caption=caption)
