@@ -1,6 +1,7 @@
 """Every recipe is a config that can be written down, read and found."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -20,13 +21,25 @@ def test_recipes_are_json(recipe, stage):
     assert read_config(json.loads(json.dumps(to_dict(config)))) == config
 
 
-@pytest.mark.parametrize("recipe", ["artwork", "tiny"])
+@pytest.mark.parametrize("recipe", ["artwork", "artwork_gpu", "tiny"])
 def test_whole_chains(recipe):
     clip, prior, decoder, upsampler = (
         recipes.get(recipe, stage) for stage in ("clip", "prior", "decoder", "upsampler")
     )
     assert clip.model.vision.size == clip.data.size == prior.data.size == decoder.data.size
     assert decoder.model.size == decoder.data.size == upsampler.model.low_size
+
+
+def test_a_chain_of_two_decoders(tmp_path):
+    """The second begins with the first one's weights, and only it is a part of the model."""
+    chain = recipes.chain("artwork_gpu", tmp_path, keep_best=True)
+    found = chain.stages
+    coarse, fine = found["decoder_coarse"][0], found["decoder"][0]
+    assert fine.init == str(tmp_path / "decoder_coarse" / "model")
+    assert replace(coarse.model.net, patch=fine.model.net.patch) == fine.model.net
+    assert set(chain.beside) == {"judge", "decoder_coarse"}
+    assert {config.keep for config, _ in found.values()} == {"last"}
+    assert sum(share for _, share in found.values()) == pytest.approx(1)
 
 
 def test_the_bundled_model_is_sampled_as_its_recipe_says():

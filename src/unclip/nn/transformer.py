@@ -136,7 +136,9 @@ class Transformer(nn.Module):
         mask = attention_mask(length, causal=self.causal, keys=keys, device=x.device, queries=x.shape[1])
         if mask is not None and x.device.type != "cpu" and not torch.is_grad_enabled():
             # Once for all blocks, in the type that they multiply in.
-            mask = additive(mask, _product_type(self.blocks[0].attention.qkv.weight))
+            first = self.blocks[0]
+            assert isinstance(first, Block)
+            mask = additive(mask, _product_type(first.attention.qkv.weight))
         for index, block in enumerate(self.blocks):
             x = block(x, mask, cache[index] if cache else None)
         return x

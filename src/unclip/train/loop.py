@@ -27,6 +27,9 @@ from unclip.train.run_folder import RunFolder, with_precision
 from unclip.train.state import TrainingState
 from unclip.train.task import Built, build_task
 
+LOOKED_AT = 256
+"""So many samples of a batch that failed are looked at one by one."""
+
 
 class NonFiniteLoss(ArithmeticError):
     """The loss or its gradient is not a number; the weights are still those of the last good step."""
@@ -167,7 +170,7 @@ class Run:
     def _blame(self, numbers: Int64[np.ndarray, " b"], metrics: dict[str, float]) -> str:
         """Message naming the samples that fail alone, or the whole batch where none does."""
         alone = []
-        for number in numbers:
+        for number in numbers[:LOOKED_AT]:
             self._forget_gradients()
             if not _is_finite(self._accumulate(np.array([number]))):
                 alone.append(int(number))
