@@ -16,8 +16,8 @@ A picture's operations are counted while it is drawn (matrix products, convoluti
 an addition being two), and a training step takes three times those of a forward pass (`benchmarks/flops.py`). The share
 is of what the same run measured for one large matrix product in bfloat16.
 
-- eager: as it comes. For diffusers, "channels last" has its U-Nets' maps laid out as this project always has them.
-- device noise: noise drawn on the device, where this project's is drawn on the CPU, for the same numbers everywhere.
+- eager: as it comes. With "channels last" the U-Nets' maps have their channels innermost.
+- host noise: noise drawn on the CPU and copied, where this project's is drawn on the GPU.
 - graphs: every call of a network is one CUDA graph (`benchmarks/graphs.py`).
 - compiled: `torch.compile` of each network that samples, for fixed shapes; with graphs around it, both.
 """
@@ -81,12 +81,12 @@ def plan(*, tiny: bool, cuda: bool) -> list[Row]:
     rows = [Row("bundled", "unclip", "eager", batch, 4) for batch in (one, many, most)]
     rows += [Row("karlo", "unclip", "eager", one, 8), Row("karlo", "unclip", "eager", many, 12)]
     rows += [Row("karlo", "diffusers", "eager", one, 15), Row("karlo", "diffusers", "eager", many, 15)]
-    rows += [Row("karlo", "diffusers", "channels last", many, 12)]
+    rows += [Row("karlo", library, "channels last", many, 12) for library in ("diffusers", "unclip")]
     rows += [Row("training", stage, "eager", 0, 6) for stage in trained]
     # After all that is certain: a recording that fails can leave the device unusable.
     rows += [Row("bundled", "unclip", "graphs", batch, 4) for batch in (one, many)]
-    rows += [Row("bundled", "unclip", "device noise", most, 4)]
-    rows += [Row("karlo", "unclip", "graphs", one, 8), Row("karlo", "unclip", "device noise", many, 12)]
+    rows += [Row("bundled", "unclip", "host noise", most, 4)]
+    rows += [Row("karlo", "unclip", "graphs", one, 8), Row("karlo", "unclip", "host noise", many, 12)]
     rows += [Row("karlo", "diffusers", "graphs", one, 8)]
     for library in ("unclip", "diffusers"):
         rows += [Row("karlo", library, "compiled", one, 45)]
@@ -240,12 +240,12 @@ class Painter:
 
     @contextlib.contextmanager
     def changed(self, how: str, backend: str) -> Iterator[None]:
-        """Its networks called in another way, or its noise drawn on the device."""
+        """Its networks called in another way or layout, or its noise drawn on the CPU."""
         networks = [network for several in self.stages.values() for network in several]
         pool = torch.cuda.graph_pool_handle() if "graphs" in how else None
         with contextlib.ExitStack() as undone:
-            if how == "device noise":
-                undone.enter_context(noise_on(next(networks[0].parameters()).device))
+            if how == "host noise":
+                undone.enter_context(host_noise())
             for network in networks:
                 forward = network.forward
                 if "compiled" in how:
@@ -257,18 +257,19 @@ class Painter:
                 if forward != network.forward:
                     network.forward = forward
                     undone.callback(network.__dict__.pop, "forward")
-                if how not in ("eager", "float32"):
+                if how == "channels last":
+                    undone.callback(network.to, memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
                     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
             yield
 
 
 @contextlib.contextmanager
-def noise_on(device: torch.device) -> Iterator[None]:
-    """This project's noise drawn on a device; numbers differ from the CPU's by rounding."""
+def host_noise() -> Iterator[None]:
+    """This project's noise drawn on the CPU; numbers differ from another device's by rounding."""
     from unclip.stages import noise
 
     drawn = noise.Noise
-    noise.Noise = functools.partial(drawn, device=device)  # pyright: ignore[reportAttributeAccessIssue]
+    noise.Noise = lambda seeds, device=None: drawn(seeds)  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:
