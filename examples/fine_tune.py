@@ -1,4 +1,4 @@
-"""The bundled decoder fine-tuned on twenty pictures of a new style; the other parts stay as they are.
+"""The bundled prior and decoder fine-tuned on twenty pictures of a new style; the other parts stay as they are.
 
 python examples/fine_tune.py --samples 4000 --out out/fine_tune
 
@@ -29,7 +29,7 @@ def blueprint(picture: Image.Image) -> Image.Image:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=20)
-    parser.add_argument("--samples", type=int, default=4000, help="that the decoder sees (default: 4000)")
+    parser.add_argument("--samples", type=int, default=4000, help="that each part sees (default: 4000)")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--out", type=Path, default=Path("out/fine_tune"))
     args = parser.parse_args(argv)
@@ -42,14 +42,16 @@ def main(argv: list[str] | None = None) -> None:
             picture.save(data / f"{index:02}-{style}.png")
             (data / f"{index:02}-{style}.txt").write_text(f"a {thing}, {style} style\n")
 
-    bundled, run = str(resolve("artwork")), args.out / "decoder"
-    rates = ["--set=optimizer.learning_rate=2e-4", "--set=optimizer.muon_learning_rate=4e-4"]
-    words = ["train", "decoder", "--recipe", "artwork", "--data", str(data), "--clip", bundled, *rates]
-    words += [f"--set=init={bundled}", f"--set=samples={args.samples}", f"--set=batch={args.batch}"]
-    if command([*words, "--out", str(run)]) != 0:
-        raise SystemExit("the training failed")
+    bundled = str(resolve("artwork"))
+    words = ["--recipe", "artwork", "--data", str(data), "--clip", bundled, f"--set=init={bundled}"]
+    words += [f"--set=samples={args.samples}", f"--set=batch={args.batch}"]
+    words += ["--set=optimizer.learning_rate=2e-4", "--set=optimizer.muon_learning_rate=4e-4"]
+    for stage in ("prior", "decoder"):
+        if command(["train", stage, *words, "--out", str(args.out / stage)]) != 0:
+            raise SystemExit("the training failed")
 
-    tuned = unclip.load("artwork", parts={"decoder": run / "model"})
+    parts = {stage: args.out / stage / "model" for stage in ("prior", "decoder")}
+    tuned = unclip.load("artwork", parts=parts)
     for style in ("blueprint", "flat"):
         print(tuned.generate(f"a cat face, {style} style", n=4, seed=1).save(args.out / style, force=True)[0])
 
