@@ -78,7 +78,7 @@ def test_rows_for_which_there_is_no_time_are_skipped_and_failures_noted(gpu, cap
     rows += [gpu.Row("karlo", "broken", "eager", 1), gpu.Row("karlo", "b", "eager", 2)]
     gpu.run_rows(rows, measure, gpu.Clock(100.0, time.monotonic()), 10.0, entries.append)
     assert [entry["status"] for entry in entries] == ["done", "skipped", "failed", "done"]
-    assert "needs 1000 s" in entries[1]["why"]
+    assert "wants 1000 s" in entries[1]["why"]
     assert entries[2]["why"] == "RuntimeError: out of memory"
     assert "out of memory" in capsys.readouterr().err
 
