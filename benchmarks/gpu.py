@@ -1,25 +1,25 @@
-"""Benchmark on a GPU: sampling and training, in one run of at most four minutes.
+"""What a GPU makes of this project: pictures and training, in one run of at most four minutes.
 
     python benchmarks/gpu.py [--out gpu.json] [--seconds 240] [--only bundled karlo training]
     python benchmarks/gpu.py --table gpu.json
-    python benchmarks/gpu.py --tiny --device cpu              # a test with small sizes, in a few minutes
+    python benchmarks/gpu.py --tiny --device cpu              # whether it runs: small sizes, in a minute or two
 
-It needs a CUDA GPU, with 40 GB for all rows; a row that does not fit is recorded as failed. Nothing is downloaded: Karlo
-is made on the device at full size with random weights, on which time does not depend, and training uses the procedural
-data set of shapes. diffusers' rows need diffusers and transformers, and are recorded as failed without them.
+It needs a CUDA GPU, of 40 GB for all rows; a row that does not fit is noted and left out. Nothing is downloaded: Karlo's
+form is made on the device at full size with random weights, as time does not depend on them, and training learns from
+the procedural data set of shapes. diffusers' rows need diffusers and transformers, and are left out without them.
 
-The JSON is written after every row, so that an interrupted run keeps its measurements. The most important rows come
-first; rows for which there is not enough time are skipped. torch caches compiled code on disk, so that a second run
-measures more rows.
+After every row the JSON is written anew, so whatever stops the run, what was measured stays. The most important rows
+come first; when the time is up, the rest is skipped, and so is on the way what would not get done. What torch has
+compiled stays in its cache on disk: a second run gets further.
 
-Operations of a picture are counted while it is sampled (matrix products, convolutions and attention; a multiplication
-and an addition are two). A training step takes three times those of a forward pass (`benchmarks/flops.py`). The share is
-relative to one large matrix product in bfloat16, measured in the same run.
+A picture's operations are counted while it is drawn (matrix products, convolutions and attention, a multiplication and
+an addition being two), and a training step takes three times those of a forward pass (`benchmarks/flops.py`). The share
+is of what the same run measured for one large matrix product in bfloat16.
 
-- eager: the default. For diffusers, "channels last" gives U-Nets the memory format that this project always uses.
-- device noise: noise sampled on the device; this project samples on the CPU by default, for equal numbers everywhere.
+- eager: as it comes. With "channels last" the U-Nets' maps have their channels innermost.
+- host noise: noise drawn on the CPU and copied, where this project's is drawn on the GPU.
 - graphs: every call of a network is one CUDA graph (`benchmarks/graphs.py`).
-- compiled: `torch.compile` of each network, for fixed shapes; also combined with graphs.
+- compiled: `torch.compile` of each network that samples, for fixed shapes; with graphs around it, both.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Set before torch is imported, as that takes part of the time.
+# Loading torch counts.
 START = time.monotonic()
 
 import torch  # noqa: E402
@@ -52,19 +52,19 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 PROMPT, SEED = "a red cat", 7
 MATRIX = 8192
 FEW = (2, 2, 2)
-"""Steps per stage of the picture that warms up, and of the one whose operations are counted."""
+"""Steps of a picture that is drawn to warm up, and to count."""
 ENOUGH, MOST = 1.0, 5
-"""Seconds for which a measurement is repeated, and the maximum number of repetitions."""
+"""Pictures are drawn again for so many seconds, and at most so many times."""
 
 Steps = tuple[int, int, int]
-"""Steps of the prior, the decoder and the upsampler."""
+"""Of the prior, the decoder and the upsampler."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A measurement: pictures by the library `what`, or training of the stage `what`, run as `how` in batches.
+    """What is measured: a picture by `what`, or training's stage `what`, in batches, in which way.
 
-    It is skipped with less than `least` seconds left. A batch of 0 is the recipe's.
+    `least` is how many seconds must be left for it to be begun. A batch of 0 is the recipe's.
     """
 
     part: str
@@ -75,18 +75,18 @@ class Row:
 
 
 def plan(*, tiny: bool, cuda: bool) -> list[Row]:
-    """All rows, the most important ones first, ordered so that models are seldom loaded twice."""
+    """All rows, the most important ones first, and no model made twice without need."""
     one, many, most = (1, 2, 3) if tiny else (1, 16, 256)
     trained = ("decoder", "clip", "prior", "upsampler")
     rows = [Row("bundled", "unclip", "eager", batch, 4) for batch in (one, many, most)]
     rows += [Row("karlo", "unclip", "eager", one, 8), Row("karlo", "unclip", "eager", many, 12)]
     rows += [Row("karlo", "diffusers", "eager", one, 15), Row("karlo", "diffusers", "eager", many, 15)]
-    rows += [Row("karlo", "diffusers", "channels last", many, 12)]
+    rows += [Row("karlo", library, "channels last", many, 12) for library in ("diffusers", "unclip")]
     rows += [Row("training", stage, "eager", 0, 6) for stage in trained]
-    # After the reliable rows: a failed recording can leave the device unusable.
+    # After all that is certain: a recording that fails can leave the device unusable.
     rows += [Row("bundled", "unclip", "graphs", batch, 4) for batch in (one, many)]
-    rows += [Row("bundled", "unclip", "device noise", most, 4)]
-    rows += [Row("karlo", "unclip", "graphs", one, 8), Row("karlo", "unclip", "device noise", many, 12)]
+    rows += [Row("bundled", "unclip", "host noise", most, 4)]
+    rows += [Row("karlo", "unclip", "graphs", one, 8), Row("karlo", "unclip", "host noise", many, 12)]
     rows += [Row("karlo", "diffusers", "graphs", one, 8)]
     for library in ("unclip", "diffusers"):
         rows += [Row("karlo", library, "compiled", one, 45)]
@@ -98,30 +98,30 @@ def plan(*, tiny: bool, cuda: bool) -> list[Row]:
     if not cuda:
         rows = [row for row in rows if "graphs" not in row.how and row.how != "float32"]
     if tiny:
-        # One row of each kind; compiling a training step takes too long.
+        # One of each is enough to see that it works; a compiled training step cannot be had in time.
         rows = [row for row in rows if row.how != "compiled" or (row.part != "training" and row.batch == one)]
         rows = [dataclasses.replace(row, least=0) for row in rows]
     return rows
 
 
 class TimeUp(BaseException):
-    """Raised when the time is up. Not an `Exception`, so that handlers of those do not catch it."""
+    """The time is up. No `Exception`: what catches those must not catch this."""
 
 
 class Clock:
-    """Time limit of a run, from the start of its process."""
+    """The time that a run has, from its process's start."""
 
     def __init__(self, seconds: float, start: float = START):
         self.end = start + seconds
 
     @property
     def left(self) -> float:
-        """Remaining seconds."""
+        """The seconds that are left."""
         return self.end - time.monotonic()
 
     @contextlib.contextmanager
     def alarm(self) -> Iterator[None]:
-        """Context in which `TimeUp` is raised when the time is up, on systems with timer signals."""
+        """`TimeUp` is raised within when the time is up, where the system has such signals."""
         if not hasattr(signal, "setitimer"):
             yield
             return
@@ -139,7 +139,7 @@ class Clock:
 
 
 class Timed(NamedTuple):
-    """Seconds of the first call, and the median of `runs` later ones."""
+    """Seconds of the first call, and the median of `runs` further ones."""
 
     first: float
     seconds: float
@@ -152,16 +152,16 @@ class Device:
     def __init__(self, name: str):
         self.device = torch.device(name)
         self.cuda = self.device.type == "cuda"
-        # bfloat16 is slow on CPUs without matrix units.
+        # A CPU without bfloat16 products would spend a tiny run in them.
         self.dtype = torch.bfloat16 if self.cuda else torch.float32
 
     @property
     def name(self) -> str:
-        """Name of the device."""
+        """What the device is called."""
         return torch.cuda.get_device_name(self.device) if self.cuda else platform.machine()
 
     def time(self, work: Callable[[], object]) -> float:
-        """Seconds of `work`, until the device has finished it."""
+        """Seconds of `work`, until the device has done it."""
         self.wait()
         start = time.perf_counter()
         work()
@@ -169,7 +169,7 @@ class Device:
         return time.perf_counter() - start
 
     def time_again(self, warm_up: Callable[[], object], work: Callable[[], object]) -> Timed:
-        """Times of repeated `work` after `warm_up`; the peak of memory is that of `work`."""
+        """`work`, again and again, after `warm_up`; the peak of memory is that of `work`."""
         first = self.time(warm_up)
         self.clear()
         runs: list[float] = []
@@ -178,36 +178,36 @@ class Device:
         return Timed(first, statistics.median(runs), len(runs))
 
     def wait(self) -> None:
-        """Wait until the device has finished all work."""
+        """Until the device has done all that it was told."""
         if self.cuda:
             torch.cuda.synchronize()
 
     def clear(self) -> None:
-        """Free unused memory, and reset its peak."""
+        """Give back memory that nothing uses, and forget its peak."""
         gc.collect()
         if self.cuda:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 
     def memory(self) -> dict[str, float]:
-        """Peak memory of tensors, and peak memory reserved for them and for graphs, in MiB."""
+        """The most memory that tensors took, and that was reserved for them and for graphs, in MiB."""
         if not self.cuda:
             return {}
         peak, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
         return {"peak_mib": peak / 2**20, "reserved_mib": reserved / 2**20}
 
     def matrix_peak(self, side: int) -> float:
-        """TFLOP/s of a product of square matrices, the best of several."""
+        """The operations a second of one product of square matrices, the best of several, in 10^12."""
         a, b = (torch.randn(side, side, device=self.device, dtype=self.dtype) for _ in range(2))
         for _ in range(3):
             torch.mm(a, b)
-        # Several products at a time, to hide the launch of the first.
+        # Several at a time: the launch of the first is not counted for all.
         times = [self.time(lambda: [torch.mm(a, b) for _ in range(10)]) for _ in range(3)]
         return 2 * side**3 * 10 / min(times) / 1e12
 
 
 class Painter:
-    """A function that draws pictures, `paint(batch, steps)`; the networks that each stage calls once per step; the steps."""
+    """What draws pictures: `paint(batch, steps)`; the networks that each stage calls once a step; and its steps."""
 
     def __init__(
         self, paint: Callable[[int, Steps], object], stages: dict[str, list[nn.Module]], steps: Steps
@@ -217,7 +217,7 @@ class Painter:
 
     @functools.cached_property
     def teraflop(self) -> float:
-        """TFLOP of one picture, counted with few steps and extrapolated to all."""
+        """What one picture takes, in 10^12 operations: counted with few steps, and added up for all."""
         started: list[int] = []
         of_a_call: dict[str, int] = {}
         with FlopCounterMode(display=False) as counter, contextlib.ExitStack() as hooks:
@@ -240,12 +240,12 @@ class Painter:
 
     @contextlib.contextmanager
     def changed(self, how: str, backend: str) -> Iterator[None]:
-        """Context with another way of calling the networks, or with noise sampled on the device."""
+        """Its networks called in another way or layout, or its noise drawn on the CPU."""
         networks = [network for several in self.stages.values() for network in several]
         pool = torch.cuda.graph_pool_handle() if "graphs" in how else None
         with contextlib.ExitStack() as undone:
-            if how == "device noise":
-                undone.enter_context(noise_on(next(networks[0].parameters()).device))
+            if how == "host noise":
+                undone.enter_context(host_noise())
             for network in networks:
                 forward = network.forward
                 if "compiled" in how:
@@ -257,46 +257,47 @@ class Painter:
                 if forward != network.forward:
                     network.forward = forward
                     undone.callback(network.__dict__.pop, "forward")
-                if how not in ("eager", "float32"):
+                if how == "channels last":
+                    undone.callback(network.to, memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
                     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
             yield
 
 
 @contextlib.contextmanager
-def noise_on(device: torch.device) -> Iterator[None]:
-    """Context in which this project's noise is sampled on a device; numbers differ from the CPU's by rounding."""
+def host_noise() -> Iterator[None]:
+    """This project's noise drawn on the CPU; numbers differ from another device's by rounding."""
     from unclip.stages import noise
 
-    sampled = noise.Noise
-    noise.Noise = functools.partial(sampled, device=device)  # pyright: ignore[reportAttributeAccessIssue]
+    drawn = noise.Noise
+    noise.Noise = lambda seeds, device=None: drawn(seeds)  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:
-        noise.Noise = sampled
+        noise.Noise = drawn
 
 
 def model_painter(model: Any) -> Painter:
-    """A model of this project with its default sampling."""
-    from torch import nn
-
-    defaults, networks = model.defaults, {}
-    for name in ("prior", "decoder", "upsampler"):
-        with model.parts.lend(name, nn.Module) as networks[name]:
-            pass
+    """A model of this project with its own settings."""
+    settings = model.defaults
 
     def paint(batch: int, steps: Steps) -> None:
         prior, decoder, upsampler = steps
         given = {"prior_steps": prior, "steps": decoder, "upsampler_steps": upsampler}
         model.generate(PROMPT, n=batch, batch_size=batch, seed=SEED, **given)
 
-    upsampler = networks["upsampler"]
+    def network(name: str) -> Any:
+        with model.parts.lend(name, nn.Module) as lent:
+            return lent
+
+    upsampler = network(model.parts.cascade[0].name)
     nets = [net for net in (upsampler.net, upsampler.last_net) if net is not None]
-    stages = {"prior": [networks["prior"]], "decoder": [networks["decoder"].net], "upsampler": nets}
-    return Painter(paint, stages, (defaults.prior.steps, defaults.decoder.steps, defaults.upsampler(0).steps))
+    stages = {"prior": [network("prior")], "decoder": [network("decoder").net], "upsampler": nets}
+    steps = settings.prior.steps, settings.decoder.steps, settings.upsampler(0).steps
+    return Painter(paint, stages, steps)
 
 
 def pipeline_painter(pipeline: Any) -> Painter:
-    """A diffusers pipeline with its default settings."""
+    """diffusers' pipeline with its own settings."""
 
     def paint(batch: int, steps: Steps) -> None:
         prior, decoder, upsampler = steps
@@ -317,17 +318,17 @@ def pipeline_painter(pipeline: Any) -> Painter:
 
 
 class Bench:
-    """Measurement of rows, with one model on the device at a time."""
+    """Measures rows, one model on the device at a time."""
 
     def __init__(self, device: Device, *, tiny: bool, scratch: Path):
         self.device, self.tiny, self.scratch = device, tiny, scratch
-        # Tracing is a sufficient test; compiling takes longer than everything else.
+        # To trace is enough to see whether it works; to compile takes longer than all the rest.
         self.backend = "eager" if tiny else "inductor"
         self._held: tuple[str, Painter] | None = None
         self._missing: dict[str, str] = {}
 
     def measure(self, row: Row) -> dict[str, Any]:
-        """Measured values of a row: seconds per batch, memory and operations."""
+        """What is found out about a row: seconds a batch, and what follows from them."""
         if row.part != "training":
             return self._pictures(row)
         self.release()
@@ -338,7 +339,7 @@ class Bench:
                 torch.compiler.reset()
 
     def _pictures(self, row: Row) -> dict[str, Any]:
-        # "float32" is a model with other weights, not another way of calling the networks.
+        # The way that is no way of calling networks: another type of weights.
         painter = self._painter(f"{row.part} {row.what}" + (" float32" if row.how == "float32" else ""))
         teraflop = painter.teraflop
         with painter.changed(row.how, self.backend):
@@ -350,7 +351,7 @@ class Bench:
     def _painter(self, name: str) -> Painter:
         if self._held is None or self._held[0] != name:
             self.release()
-            # A missing library is not tried again.
+            # Made once in vain is enough.
             if name in self._missing:
                 raise ImportError(self._missing[name])
             try:
@@ -361,7 +362,7 @@ class Bench:
         return self._held[1]
 
     def release(self) -> None:
-        """Free the model on the device, and its compiled code."""
+        """Forget the model that was held, and what was compiled for it."""
         if self._held is not None:
             compiled, self._held = bool(self._held[1].compiled), None
             if compiled:
@@ -402,7 +403,7 @@ class Bench:
             config,
             data=dataclasses.replace(config.data, path="shapes"),
             batch=4 if self.tiny else config.batch,
-            # A length that is never reached, so that the learning rate stays at its start.
+            # No run is so long: the rate stays at its beginning.
             samples=1 << 50,
             compile=row.how == "compiled",
             out=str(self.scratch / f"{row.what}-{row.how}"),
@@ -410,7 +411,8 @@ class Bench:
         if isinstance(config, ClipDependent):
             config = dataclasses.replace(config, clip=str(self.scratch / "clip"))
         config = with_precision(config, self.device.device)
-        run = Run(config, build_task(config, self.device.device), self.device.device, RunFolder(config))
+        built = build_task(config, self.device.device)
+        run = Run(config, built, self.device.device, RunFolder(config))
         few, many = (1, 1) if self.tiny else (2, 10)
         first = self.device.time(run.step)
         timed = self.device.time_again(
@@ -426,7 +428,7 @@ class Bench:
         }
 
     def _write_data(self) -> None:
-        """Write the decoded shapes where `Source` looks for them, and the bundled CLIP as a finished run."""
+        """The shapes decoded, where `Source` looks for them, and the bundled CLIP as a finished run."""
         from unclip.checkpoints.hub import bundled
         from unclip.data.decoded_cache import DecodedCache
         from unclip.data.shapes import Shapes
@@ -436,14 +438,14 @@ class Bench:
             return
         for seed in (0, 1):
             for side in (64, 256):
-                # In this process, as starting workers takes longer than drawing.
+                # Here, as other processes would take longer to start than to draw.
                 DecodedCache.load(Shapes(seed=seed), side, cache=self.scratch / "cache", workers=1)
         run.mkdir()
         (run / "model").symlink_to(bundled()["artwork"], target_is_directory=True)
 
 
 def finished(row: Row, found: dict[str, Any], peak: float) -> dict[str, Any]:
-    """Entry of a row in the JSON, with rates derived from the seconds per batch."""
+    """A row's entry in the JSON, with what follows from the seconds of a batch."""
     batch = found.get("batch", row.batch)
     rate = batch / found["seconds"]
     derived = {"each": 1 / rate, "rate": rate, "share": rate * found["teraflop"] / peak}
@@ -461,10 +463,10 @@ def run_rows(
     peak: float,
     report: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Measure rows in order while there is time; `report` is called with an entry for each row."""
+    """Measure what there is time for, in order; `report` is given an entry for each row."""
     for row in rows:
         if clock.left < row.least or clock.left <= 0:
-            why = f"needs {row.least:.0f} s, {max(clock.left, 0):.0f} were left"
+            why = f"wants {row.least:.0f} s, {max(clock.left, 0):.0f} were left"
             report({**_named(row), "status": "skipped", "why": why})
             continue
         try:
@@ -479,8 +481,8 @@ def run_rows(
         report(entry)
 
 
-def summary(entry: dict[str, Any]) -> str:
-    """One line about a finished row."""
+def told(entry: dict[str, Any]) -> str:
+    """A row in words, while others are measured."""
     name = ", ".join(str(entry[key]) for key in ("part", "what", "how", "batch") if entry[key])
     if entry["status"] != "done":
         return f"{name}: {entry['status']}, {entry['why']}"
@@ -489,7 +491,7 @@ def summary(entry: dict[str, Any]) -> str:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Markdown of the JSON: a table of pictures, one of training, and a list of rows without measurements."""
+    """The JSON as Markdown: a table of pictures, one of training, and what is missing."""
     side = result["matrix"]
     parts = [
         f"{result['device']}, torch {result['torch']}, {result['date']}. A product of {side} x {side} matrices in "
@@ -523,7 +525,7 @@ def table(result: dict[str, Any]) -> str:
         if row["part"] == "training"
     ]
     parts += [_markdown(rows) for rows in (pictures, training) if rows]
-    missing = [f"- {summary(row)}" for row in result["rows"] if row["status"] != "done"]
+    missing = [f"- {told(row)}" for row in result["rows"] if row["status"] != "done"]
     return "\n\n".join([*parts, *(["\n".join(missing)] if missing else [])])
 
 
@@ -545,20 +547,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=240.0, help="time limit in seconds (default: 240)")
+    parser.add_argument("--seconds", type=float, default=240.0, help="all that it may take (default: 240)")
+    parser.add_argument("--out", type=Path, default=Path("gpu.json"), help="the JSON (default: gpu.json)")
     parser.add_argument(
-        "--out", type=Path, default=Path("gpu.json"), help="JSON file to write (default: gpu.json)"
+        "--only", nargs="+", choices=("bundled", "karlo", "training"), help="these rows alone"
     )
-    parser.add_argument("--only", nargs="+", choices=("bundled", "karlo", "training"), help="rows to measure")
-    parser.add_argument("--device", default="cuda", help="device (default: cuda)")
-    parser.add_argument("--tiny", action="store_true", help="small sizes, to test the script")
-    parser.add_argument("--table", type=Path, metavar="JSON", help="print the tables of an earlier run")
+    parser.add_argument("--device", default="cuda", help="where to run (default: cuda)")
+    parser.add_argument("--tiny", action="store_true", help="small sizes, to see whether it runs")
+    parser.add_argument("--table", type=Path, metavar="JSON", help="only print the tables of an earlier run")
     arguments = parser.parse_args()
     if arguments.table:
         print(table(json.loads(arguments.table.read_text(encoding="utf-8"))))
         return
     if not arguments.device.startswith("cuda") and not arguments.tiny:
-        parser.error("the full size needs a CUDA GPU: give --tiny to test it on another device")
+        parser.error("at full size it needs a CUDA GPU: add --tiny to try it elsewhere")
     warnings.simplefilter("ignore")
     os.environ["HF_HUB_OFFLINE"] = "1"
     clock, device = Clock(arguments.seconds), Device(arguments.device)
@@ -580,7 +582,7 @@ def main() -> None:
         fresh = arguments.out.with_name(f"{arguments.out.name}.part")
         fresh.write_text(json.dumps(result, indent=1), encoding="utf-8")
         fresh.replace(arguments.out)
-        print(f"{time.monotonic() - START:6.1f} s  {summary(entry)}", file=sys.stderr, flush=True)
+        print(f"{time.monotonic() - START:6.1f} s  {told(entry)}", file=sys.stderr, flush=True)
 
     print(
         f"{time.monotonic() - START:6.1f} s  {device.name}: {peak:.3g} TFLOP/s", file=sys.stderr, flush=True
@@ -592,7 +594,7 @@ def main() -> None:
         bench = Bench(device, tiny=arguments.tiny, scratch=Path(scratch))
         run_rows(rows, bench.measure, clock, peak, report)
     print(table(result), flush=True)
-    # Do not wait for background processes of the compiler.
+    # Processes that compile what nobody waits for would hold up the end.
     os._exit(0)
 
 

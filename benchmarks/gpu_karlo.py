@@ -1,6 +1,6 @@
-"""Karlo with random weights made on the device, in this project and in diffusers: no files, no download."""
+"""Karlo's form made on the device with random weights, by this project and by diffusers: no files, nothing to download."""
 
-# diffusers imports its names lazily, which type checkers do not follow; and its networks are not typed.
+# diffusers brings its names in lazily, which no type checker follows; and its networks are not typed.
 # pyright: reportPrivateImportUsage=false, reportAttributeAccessIssue=false
 
 import tempfile
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unclip.checkpoints import io
 from unclip.formats import karlo
-from unclip.formats.key_maps.clip import transformers_config
+from unclip.formats.key_maps import clip as clip_map
 from unclip.formats.key_maps.prior import prior_config
 from unclip.formats.tokenizer import read_tokenizer
 from unclip.generate.model import Model
@@ -24,15 +24,15 @@ from unclip.networks.prior_diffusion import DiffusionPrior
 from unclip.networks.upsampler import Upsampler
 from unclip.tokenizers.clip import ClipTokenizer
 
+# What is added to a residual stream and the predicted noise are small, as in a network that starts at zero.
 LAST = (
     *("conv2.weight", "to_out.0.weight", "ff.net.2.weight", "conv_out.weight"),
     *(".out.weight", "mlp.2.weight", ".exit.weight"),
 )
-"""Layers with small weights, as in networks initialised at zero: the ends of residual branches, and the output layer."""
 
 
 def random_weight(name: str, shape: torch.Size, device: torch.device) -> Tensor:
-    """A random weight that preserves the variance of activations, as trained ones do."""
+    """A weight that keeps the variance of what passes through it, as training's do."""
     if len(shape) > 1:
         scale = (0.3 if name.endswith(LAST) else 1.0) * shape[1:].numel() ** -0.5
         return torch.empty(shape, device=device).normal_(std=scale)
@@ -41,10 +41,10 @@ def random_weight(name: str, shape: torch.Size, device: torch.device) -> Tensor:
 
 
 def karlo_model(size: Size, device: torch.device, dtype: torch.dtype) -> Model:
-    """Karlo in this project, with the settings of diffusers' pipeline."""
+    """This project's, with the settings of diffusers' pipeline."""
     tokenizer = _tokenizer()
     made = {name: config | {"_class_name": CLASSES[name]} for name, config in configs(size).items()}
-    clip = transformers_config(
+    clip = clip_map.transformers_config(
         made["text_encoder"],
         None,
         embedding=size.embedding,
@@ -60,7 +60,7 @@ def karlo_model(size: Size, device: torch.device, dtype: torch.dtype) -> Model:
     )
     prior = prior_config(made["prior"], SCHEDULERS["prior_scheduler"], "")
     parts = {
-        # Always float32, as in `Model.load`.
+        # In float32 always, as `Parts.open` has it.
         "clip": _on(device, torch.float32, Clip, clip),
         "prior": _on(device, dtype, DiffusionPrior, prior),
         "decoder": _on(device, dtype, Decoder, decoder),
@@ -70,7 +70,7 @@ def karlo_model(size: Size, device: torch.device, dtype: torch.dtype) -> Model:
 
 
 def karlo_pipeline(size: Size, device: torch.device, dtype: torch.dtype) -> Any:
-    """diffusers' `UnCLIPPipeline`, with enlargement in float32, as not every torch has it in bfloat16."""
+    """diffusers' `UnCLIPPipeline`, which enlarges small pictures in float32: not every torch can in bfloat16."""
     import diffusers
     import transformers
     from diffusers import UnCLIPPipeline, UnCLIPScheduler
@@ -105,7 +105,7 @@ def _tokenizer() -> ClipTokenizer:
 
 
 def _on(device: torch.device, dtype: torch.dtype, kind: type[nn.Module], config: Any) -> nn.Module:
-    """A network with random weights, on the device and of the types that `Model.load` gives to weights from files."""
+    """A network with random weights, each made where and as `Parts.open` would put what it reads from a file."""
     network = io.build(kind, config)
     io.assign(network, _weights(network.state_dict(), device), device=device, dtype=dtype)
     return network.eval().requires_grad_(False)

@@ -115,7 +115,7 @@ def build(target: Path) -> Path:
 
 def command_line() -> str:
     """The page of the command line, from its parser."""
-    os.environ["COLUMNS"] = "100"
+    os.environ["COLUMNS"] = "84"
     from unclip.cli.main import build_parser
 
     parser = build_parser()
@@ -252,7 +252,8 @@ def _math(latex: str, display: Any) -> str:
     from latex2mathml.converter import convert
 
     made = convert(latex.strip(), display=display)
-    return f"\n{made}\n" if display == "block" else made
+    # In a span, as Markdown takes an element of its own at the start of a line for a block.
+    return f"\n{made}\n" if display == "block" else f"<span>{made}</span>"
 
 
 def _link(found: re.Match[str], page: Path, pages: Path) -> str:

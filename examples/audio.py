@@ -7,12 +7,11 @@ import argparse
 import wave
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusion_loop import draw, train
 from torch import nn
 
-from unclip.diffusion.losses import LogNormal, LossConfig
+from unclip.diffusion.losses import LossConfig
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.rng import Noise
 
@@ -36,25 +35,25 @@ class DiffWave(nn.Module):
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--iterations", type=int, default=1000)
-    parser.add_argument("--length", type=int, default=4096, help="at 8000 samples a second (default: 4096)")
+    parser.add_argument("--length", type=int, default=4096, help="in samples, at 8000 a second")
     parser.add_argument("--out", type=Path, default=Path("out/audio"))
     args = parser.parse_args(argv)
     time, harmonics = torch.arange(args.length) / 8000, torch.arange(1, 6)[:, None]
 
     def plucked(noise: Noise) -> torch.Tensor:  # (b 1 length): notes from 110 to 440 Hz that die away
-        pitch = 110 * 4 ** noise.uniform(1, 1).float()
-        waves = (2 * torch.pi * pitch * harmonics * time).sin() * (-3 * harmonics * time).exp()
+        pitch = 2 * torch.pi * 110 * 4 ** noise.uniform(1, 1).float()
+        waves = (pitch * harmonics * time).sin() * (-3 * harmonics * time).exp()
         return (0.4 * noise.uniform(5, 1).float() * waves).sum(1, keepdim=True)
 
-    process = ProcessConfig(parametrization="karras", schedule="edm", sigma_data=0.3)
-    model = train(DiffWave(), process, LossConfig(density=LogNormal(), weight="edm"), plucked, args.iterations, 16)
+    edm, loss = ProcessConfig(parametrization="karras", schedule="edm"), LossConfig(weight="edm")
+    model = train(DiffWave(), edm, loss, plucked, args.iterations, 16)
     args.out.mkdir(parents=True, exist_ok=True)
     for index, sound in enumerate(draw(model, (1, args.length), 4, "dpmpp_2m_sde", 30)):
         with wave.open(str(args.out / f"{index}.wav"), "wb") as file:
             file.setparams((1, 2, 8000, 0, "NONE", ""))
-            file.writeframes((sound[0].clamp(-1, 1) * 32767).numpy().astype(np.int16).tobytes())
+            file.writeframes((sound[0].clamp(-1, 1) * 32767).short().numpy().tobytes())
 
 
 if __name__ == "__main__":

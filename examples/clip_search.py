@@ -15,7 +15,7 @@ INPUTS = Path(__file__).parent.parent / "docs" / "images" / "inputs"
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=INPUTS)
     parser.add_argument("query", nargs="?", default="a red fruit", help="what to look for, in words")
     parser.add_argument("--like", type=Path, help="look for pictures like this one instead")
@@ -23,9 +23,11 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     model = unclip.load("artwork")
-    files = sorted(path for path in args.folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".webp"))
+    files = sorted(
+        path for path in args.folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".webp")
+    )
     batches = [files[start : start + 64] for start in range(0, len(files), 64)]
-    index = torch.cat([model.embed_image(batch) for batch in batches])        # (n, d)
+    index = torch.cat([model.embed_image(batch) for batch in batches])  # (n, d)
     query = model.embed_text(args.query) if args.like is None else model.embed_image(args.like)
 
     cosines = torch.nn.functional.cosine_similarity(index, query)

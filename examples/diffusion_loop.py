@@ -16,7 +16,12 @@ from unclip.rng import Noise
 
 
 def train(
-    network: nn.Module, process: ProcessConfig, loss: LossConfig, data: Callable[[Noise], Tensor], iterations: int, batch: int
+    network: nn.Module,
+    process: ProcessConfig,
+    loss: LossConfig,
+    data: Callable[[Noise], Tensor],
+    iterations: int,
+    batch: int,
 ) -> Preconditioned:
     """The network as a denoiser, trained on `data(noise)`, which makes one sample per stream of noise."""
     model = Preconditioned(network, process.build())

@@ -10,7 +10,7 @@ import unclip
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("prompt", nargs="?", default="a red rocket, 3d style")
     parser.add_argument("-n", type=int, default=4, help="pictures (default: 4)")
     parser.add_argument("--seed", type=int, default=7)

@@ -15,13 +15,17 @@ INPUTS = Path(__file__).parent.parent / "docs" / "images" / "inputs"
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=INPUTS)
-    parser.add_argument("--out", type=Path, default=Path("out/embeddings.csv"), help="a .csv or .parquet file")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/embeddings.csv"), help="a .csv or .parquet file"
+    )
     args = parser.parse_args(argv)
 
     model = unclip.load("artwork")
-    files = sorted(path for path in args.folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".webp"))
+    files = sorted(
+        path for path in args.folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".webp")
+    )
     batches = [files[start : start + 64] for start in range(0, len(files), 64)]
     embeddings = torch.cat([model.embed_image(batch) for batch in batches])
     names = [path.relative_to(args.folder).as_posix() for path in files]

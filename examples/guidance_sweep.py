@@ -11,9 +11,11 @@ from unclip.images import grid
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("prompt", nargs="?", default="a purple heart, 3d style")
-    parser.add_argument("--scales", default="1,2,4,8", help="guidance scales of the decoder, by commas; 1 is off")
+    parser.add_argument(
+        "--scales", default="1,2,4,8", help="guidance scales of the decoder, by commas; 1 is off"
+    )
     parser.add_argument("-n", type=int, default=4, help="pictures for each scale (default: 4)")
     parser.add_argument("--steps", type=int, help="decoder steps (default: the model's)")
     parser.add_argument("--out", type=Path, default=Path("out/guidance.png"))

@@ -5,6 +5,7 @@ python examples/own_sampler.py "a yellow car, flat style" --steps 20 --out sampl
 
 import argparse
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from unclip.stages.renderer import decoder_renderer
 
 def euler_ancestral(denoise: Denoiser, x, sigmas, *, noise: NoiseSource) -> Iterator[Step]:
     """Euler's method to a lower noise level than the next, then noise up to it."""
-    for i, (sigma, sigma_next) in enumerate(zip(sigmas[:-1], sigmas[1:])):
+    for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         x0 = denoise(x, noise_level(sigma, x)).x0
         up = variance_bounds(sigma, sigma_next)[0].sqrt()
         down = (sigma_next.square() - up.square()).clamp(min=0).sqrt()
@@ -31,7 +32,7 @@ def euler_ancestral(denoise: Denoiser, x, sigmas, *, noise: NoiseSource) -> Iter
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("prompt", nargs="?", default="a yellow car, flat style")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path("out/samplers.png"))

@@ -10,7 +10,7 @@ import unclip
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("prompt", nargs="?", default="a birthday cake, noto style")
     parser.add_argument("--steps", type=int, help="decoder steps (default: the model's)")
     parser.add_argument("--cancel-at", type=float, help="stop at this fraction of the work, 0 to 1")

@@ -13,7 +13,7 @@ FOX = Path(__file__).parent.parent / "docs" / "images" / "inputs" / "fox.png"
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("picture", nargs="?", type=Path, default=FOX)
     parser.add_argument("target", nargs="?", default="a cat face, flat style")
     parser.add_argument("--baseline", default="a fox, flat style", help="caption of the picture as it is")
@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     for frame in model.run(request, [args.picture]):
         frames.append(frame)
         # `embedding` is the z_i that the frame was decoded from: turned by theta from the picture's.
+        assert frame.embedding is not None
         found = model.nearest_captions(frame.embedding, [args.baseline, args.target])
         (theta,) = frame.provenance["request"]["thetas"]
         print(f"theta {theta:.2f}: " + ", ".join(f"{one.caption!r} {one.cosine:.2f}" for one in found))

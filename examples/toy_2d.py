@@ -22,11 +22,11 @@ class Network(nn.Module):
     def __init__(self, width: int = 128):
         super().__init__()
         hidden = [layer for _ in range(2) for layer in (nn.Linear(width, width), nn.SiLU())]
-        self.layers = nn.Sequential(nn.Linear(14, width), nn.SiLU(), *hidden, nn.Linear(width, 2))
+        self.layers = nn.Sequential(nn.Linear(26, width), nn.SiLU(), *hidden, nn.Linear(width, 2))
 
     def forward(self, x, label, condition=None):
-        angles = label[:, None] / 1000 * 2.0 ** torch.arange(6)
-        return self.layers(torch.cat([x, angles.sin(), angles.cos()], dim=1))
+        waves = torch.cat([2 * x, 4 * x, 8 * x, label[:, None] / 1000 * 2.0 ** torch.arange(6)], dim=1)
+        return self.layers(torch.cat([x, waves.sin(), waves.cos()], dim=1))
 
 
 def spiral(noise: Noise) -> torch.Tensor:
@@ -35,7 +35,7 @@ def spiral(noise: Noise) -> torch.Tensor:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parametrization", default="eps", choices=("eps", "v", "x0"))
     parser.add_argument("--sampler", default="ddpm", choices=tuple(SAMPLERS))
     parser.add_argument("--iterations", type=int, default=2000)

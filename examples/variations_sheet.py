@@ -18,7 +18,7 @@ FOX = Path(__file__).parent.parent / "docs" / "images" / "inputs" / "fox.png"
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("picture", nargs="?", type=Path, default=FOX)
     parser.add_argument("--etas", default="0,0.5,1", help="values from 0 to 1, by commas")
     parser.add_argument("-n", type=int, default=4, help="variations in a row (default: 4)")

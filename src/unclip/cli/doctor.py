@@ -80,12 +80,12 @@ def speeds() -> dict[str, str]:
     """Measured rates of a 1024 x 1024 matrix product on the CPU by number format, and the choice of `precision=auto`."""
     import torch
 
-    from unclip.nn.precision import choose
+    from unclip.nn.precision import WORTHWHILE, speedup
 
     rates = {
         str(dtype).removeprefix("torch."): _rate(dtype, 0.5) for dtype in (torch.float32, torch.bfloat16)
     }
-    return rates | {"precision auto": choose("auto", "cpu")}
+    return rates | {"precision auto": "bf16" if speedup() > WORTHWHILE else "fp32"}
 
 
 def _rate(dtype: Any, seconds: float) -> str:

@@ -93,11 +93,10 @@ def run(arguments: argparse.Namespace) -> None:
     from unclip.train.loop import train
 
     device = None if arguments.device is None else str(read_device(arguments.device))
-    with console.logs():
-        if arguments.budget is None:
-            folder = train(config, device=device)
-        else:
-            folder = train_within(config, arguments.budget, device=device)
+    if arguments.budget is None:
+        folder = train(config, device=device)
+    else:
+        folder = train_within(config, arguments.budget, device=device)
     if arguments.json:
         console.result_json({"model": str(folder)})
     else:

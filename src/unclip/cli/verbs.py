@@ -1,7 +1,6 @@
 """Table of the verbs that draw, each with its request, its arguments and the names of its results. Imports no torch."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -347,12 +346,8 @@ def read_prompts(prompt: str | None, file: str | None) -> list[str]:
     """Prompts: the one given, or the lines of a file that are not blank. Raises `UsageError` for none, or both."""
     if (prompt is None) == (file is None):
         raise UsageError("say what to draw: either PROMPT or --prompts FILE")
-    if file is None:
-        lines = [prompt or ""]
-    else:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-        lines = text.splitlines()
-    prompts = [line.strip() for line in lines if line.strip()]
+    lines = [(prompt or "").strip()] if file is None else options.read_lines(file)
+    prompts = [line for line in lines if line]
     if not prompts:
         raise UsageError(
             "the prompt is empty; say what to draw" if file is None else f"{file} holds no prompt"

@@ -45,9 +45,33 @@ class Step(NamedTuple):
     x0: Tensor
 
 
-def per_sample(values: Float[Tensor, " b"], like: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
-    """One number per sample, shaped to multiply `like`, in its dtype and on its device."""
+def per_sample(values: Float[Tensor, " b"], like: Float[Tensor, "b ..."]) -> Float[Tensor, "..."]:
+    """One number per sample, shaped to multiply `like`, in its dtype and on its device.
+
+    Equal numbers on the CPU become a single one that stays there: kernels of other devices take it as an argument.
+    """
+    if (one := _common(values, like.device)) is not None:
+        return one.to(like.dtype)
     return values.to(like).reshape(-1, *(1,) * (like.ndim - 1))
+
+
+def scalar_like(value: Tensor, like: Tensor) -> Tensor:
+    """`value` in the dtype of `like`, to multiply it; on its device too, unless it is a single number."""
+    return value.to(like.dtype) if value.ndim == 0 else value.to(like)
+
+
+def on_device(values: Float[Tensor, " b"], device: torch.device) -> Float[Tensor, " b"]:
+    """Numbers of a schedule on a device; equal ones are written there, so that nothing waits for a copy."""
+    if (one := _common(values, device)) is not None:
+        return torch.full(values.shape, one.item(), dtype=values.dtype, device=device)
+    return values.to(device)
+
+
+def _common(values: Float[Tensor, " b"], device: torch.device) -> Tensor | None:
+    """The number that all values are, if they are on the CPU and `device` is another."""
+    if values.device == device or values.device.type != "cpu" or not len(values):
+        return None
+    return values[0] if bool((values == values[0]).all()) else None
 
 
 def draw(noise: NoiseSource | None, like: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
@@ -60,10 +84,9 @@ def draw(noise: NoiseSource | None, like: Float[Tensor, "b ..."]) -> Float[Tenso
 
 
 def noise_level(sigma: float | Tensor, like: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:
-    """One noise level for the whole batch, as denoisers take it; float64 wherever the device has it.
+    """One noise level for the whole batch, as samplers give it to denoisers: float64 on the CPU, whatever the device.
 
     Float64, because the label of a table is found from sigma, and a network's fast sinusoids see an error of
-    1e-5 in it.
+    1e-5 in it. On the CPU, because to look at a number on another device is to wait for all that it has to do.
     """
-    dtype = torch.float32 if like.device.type == "mps" else torch.float64
-    return torch.full((like.shape[0],), float(sigma), dtype=dtype, device=like.device)
+    return torch.full((like.shape[0],), float(sigma), dtype=torch.float64)

@@ -118,7 +118,9 @@ def _inside(sigma: Tensor, interval: tuple[float, float]) -> Tensor:
 
 
 def _where(guided: Tensor, inside: Denoised, outside: Denoised) -> Denoised:
-    mask = guided.reshape(-1, *(1,) * (inside.x0.ndim - 1))
+    if bool(guided.all()):
+        return inside
+    mask = guided.reshape(-1, *(1,) * (inside.x0.ndim - 1)).to(inside.x0.device)
     return Denoised(torch.where(mask, inside.x0, outside.x0), inside.var_frac)
 
 

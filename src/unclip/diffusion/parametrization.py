@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unclip.diffusion import grids
-from unclip.diffusion.denoiser import Denoised, Denoiser, per_sample
+from unclip.diffusion.denoiser import Denoised, Denoiser, on_device, per_sample
 from unclip.diffusion.noise import NoiseTable
 
 ParametrizationName = Literal["eps", "v", "x0", "flow", "karras"]
@@ -197,7 +197,7 @@ class Preconditioned:
         """F(c_in x, label), in the state's precision; the label is in timestep units."""
         into = self.parametrization.coefficients(sigma).into
         label = self.parametrization.label(sigma).to(torch.float32) * self.parametrization.label_scale
-        return self.network(per_sample(into, x) * x, label, condition).to(x.dtype)
+        return self.network(per_sample(into, x) * x, on_device(label, x.device), condition).to(x.dtype)
 
     def denoised(
         self, raw: Float[Tensor, "b ..."], x: Float[Tensor, "b ..."], sigma: Float[Tensor, " b"]

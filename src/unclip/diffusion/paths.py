@@ -49,7 +49,7 @@ def slerp(
     Lengths are kept apart from directions: the result's length goes linearly from that of `a` to that of `b`.
     Opposite vectors have no arc between them: ValueError.
     """
-    t = per_sample(theta, a) if isinstance(theta, Tensor) else theta
+    t = per_sample(theta.to(a.device), a) if isinstance(theta, Tensor) else theta
     length_a, length_b = (per_sample(torch.linalg.vector_norm(v.flatten(1), dim=1), a) for v in (a, b))
     unit_a, unit_b = a / length_a.clamp(min=1e-12), b / length_b.clamp(min=1e-12)
     # The angle from chords: arccos of the cosine loses half of the digits for vectors that are nearly parallel.

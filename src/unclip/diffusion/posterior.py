@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unclip.diffusion.denoiser import Denoised
+from unclip.diffusion.denoiser import Denoised, scalar_like
 
 VarianceName = Literal["fixed_small", "fixed_large", "learned"]
 Variance = VarianceName | Callable[[Tensor, Tensor], Tensor]
@@ -20,7 +20,7 @@ def posterior_mean(
     x: Float[Tensor, "b ..."], x0: Float[Tensor, "b ..."], sigma: Tensor, sigma_next: Tensor
 ) -> Float[Tensor, "b ..."]:
     """The mean of q(x_next | x, x0), for noise levels that broadcast against x."""
-    return x0 + (sigma_next / sigma).square().to(x) * (x - x0)
+    return x0 + scalar_like((sigma_next / sigma).square(), x) * (x - x0)
 
 
 def variance_bounds(sigma: Tensor, sigma_next: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,7 +47,7 @@ def variance_floor(smallest: float, second: float) -> float:
 # Improved DDPM (arXiv 2102.09672), equation 15.
 def interpolate_log(var_frac: Tensor, small: Tensor, large: Tensor) -> Tensor:
     """The logarithm of the learned variance, ``frac log(large) + (1 - frac) log(small)``."""
-    low, high = small.log().to(var_frac), large.log().to(var_frac)
+    low, high = scalar_like(small.log(), var_frac), scalar_like(large.log(), var_frac)
     return low + var_frac * (high - low)
 
 
@@ -64,9 +64,9 @@ def reverse_log_variance(
     small = small.clamp(min=floor)
     match variance:
         case "fixed_small":
-            return small.log().to(denoised.x0)
+            return scalar_like(small.log(), denoised.x0)
         case "fixed_large":
-            return large.log().to(denoised.x0)
+            return scalar_like(large.log(), denoised.x0)
         case "learned":
             if denoised.var_frac is None:
                 raise ValueError("this model has no learned variance; use 'fixed_small' or 'fixed_large'")

@@ -73,6 +73,11 @@ class Model:
 
     All raise `RequestError` for a request that no model can run, `Unsupported` where this model lacks a part,
     `PictureError` for an unusable picture, and `ModelError` for damaged weights. One call at a time per model.
+
+    `copy.deepcopy` and `pickle` give a model that opens the same files again and loads weights of its own; of networks in
+    memory, they copy the networks. Do not use a model in a process that was forked after it had drawn, as
+    `multiprocessing` does by default on Linux before Python 3.14: torch's threads are not forked with it, and the child
+    waits for them for ever. Use the start method "spawn", to which a model can be passed, or load it in the child.
     """
 
     def __init__(self, parts: Parts):

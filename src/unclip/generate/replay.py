@@ -23,6 +23,13 @@ class Replay(NamedTuple):
     dtype: str | None
     strip: bool
     """Whether the picture is a strip of all pictures of the request."""
+    parts: Mapping[str, str] = {}
+    """Part -> name of the other model that it was taken from."""
+
+    @property
+    def base(self) -> str:
+        """Name of the model that the other parts belong to."""
+        return self.model.split(" + ")[0] if self.parts else self.model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +48,7 @@ class _Record:
     composite: bool | None = None
     unclip: str | None = None
     torch: str | None = None
+    parts: dict[str, str] | None = None
 
 
 def read_replay(provenance: Mapping[str, Any] | Any) -> Replay:
@@ -51,20 +59,17 @@ def read_replay(provenance: Mapping[str, Any] | Any) -> Replay:
     """
     if not isinstance(provenance, Mapping):
         raise RequestError(f"provenance: expected an object with keys, got {shown(provenance)}")
-    version = {name: provenance[name] for name in ("provenance", "recipe") if name in provenance}
-    if version.get("provenance") is not None and _is(version["provenance"], FORMAT):
+    found = provenance.get("provenance", provenance.get("recipe"))
+    if _is(provenance.get("provenance"), FORMAT):
         word, names = "provenance", {"digest": "digest"}
         data = provenance.get("request")
-    elif _is(version.get("recipe"), 1):
+    elif "provenance" not in provenance and _is(found, 1):
         word, names = "recipe", {"digest": "weights"}
         data = _request_of_format_1(provenance)
     else:
-        found = ", ".join(f"{name} {shown(value)}" for name, value in version.items()) or "none"
-        raise RequestError(
-            f"the provenance has the format {found}; this version reads recipe 1 and provenance {FORMAT}"
-        )
+        raise RequestError(f"the provenance has format {shown(found)}, this version reads 1 and {FORMAT}")
+    request = _read_complete(data)
     record = _read_record(provenance, word, names)
-    request = _read_complete(data, word)
     return Replay(
         request=request,
         sources=record.sources or (),
@@ -73,20 +78,8 @@ def read_replay(provenance: Mapping[str, Any] | Any) -> Replay:
         device=record.device,
         dtype=record.dtype,
         strip=record.layout == "strip",
+        parts=record.parts or {},
     )
-
-
-RECORDED = ("seed", "size", "thetas", "strength")
-"""Fields that a recorded request always has, where its kind knows them: with a default, it would make another picture."""
-
-
-def _read_complete(data: Any, word: str) -> Request:
-    request = read_request(data)
-    known = {field.name for field in fields(request)}
-    for name in RECORDED:
-        if name in known and data.get(name) is None:
-            raise RequestError(f"{word}.{name} is missing: without it, another picture would be made")
-    return request
 
 
 def _is(value: Any, number: int) -> bool:
@@ -94,6 +87,9 @@ def _is(value: Any, number: int) -> bool:
 
 
 def _read_record(provenance: Mapping[str, Any], word: str, names: Mapping[str, str]) -> _Record:
+    sources = provenance.get("sources")
+    if not isinstance(sources, list | tuple | None) or not all(isinstance(one, str) for one in sources or ()):
+        raise RequestError("the provenance is damaged: its sources are not a list of hashes")
     values = {}
     for field in fields(_Record):
         name = names.get(field.name, field.name)
@@ -104,6 +100,18 @@ def _read_record(provenance: Mapping[str, Any], word: str, names: Mapping[str, s
         elif field.default is MISSING:
             raise RequestError(f"{word}: the key {name!r} is missing")
     return _Record(**values)
+
+
+RECORDED = ("seed", "size", "thetas", "strength")
+"""Fields that a recorded request always has, where its kind knows them: with a default, it would make another picture."""
+
+
+def _read_complete(data: Any) -> Request:
+    request = read_request(data)
+    for name in RECORDED:
+        if name in {field.name for field in fields(request)} and data.get(name) is None:
+            raise RequestError(f"the provenance is damaged: its request has no {name}")
+    return request
 
 
 _KINDS = {"pca": "components"}
@@ -126,7 +134,7 @@ def _request_of_format_1(recipe: Mapping[str, Any]) -> dict[str, Any]:
     operation: str = read_value(str, recipe.get("operation"), "recipe.operation", error=RequestError)
     if operation not in _RENAMED:
         raise RequestError(
-            f"the picture was made by the operation {shown(operation)}, which this version does not know: it knows "
+            f"the picture was made by {shown(operation)}, which this version does not know: it knows the operations "
             f"{', '.join(_RENAMED)}"
         )
     kind = _KINDS.get(operation, operation)
@@ -135,7 +143,7 @@ def _request_of_format_1(recipe: Mapping[str, Any]) -> dict[str, Any]:
         if name in values and not isinstance(values[name], list):
             values[name] = [values[name]]
     if operation == "upscale" and isinstance(values.get("size"), list):
-        values["size"] = max(read_value(tuple[int, ...], values["size"], "recipe.size", error=RequestError))
+        values["size"] = max(read_value(tuple[int, int], values["size"], "recipe.size", error=RequestError))
     for old, new in {**_RENAMED[operation], "seed": "seed"}.items():
         if new in values:
             read_field(BY_KIND[kind], new, values[new], f"recipe.{old}", error=RequestError)

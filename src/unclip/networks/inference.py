@@ -1,4 +1,4 @@
-"""Networks made ready to be used and not trained: weights of half the size, in the layout of the CPU's kernels."""
+"""Networks made ready to be used and not trained: weights of half the size, in the layout of the device's kernels."""
 
 from collections.abc import Iterator
 
@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from unclip.networks.unet import Unet
+from unclip.nn.fused import FusedResBlock
 from unclip.nn.packed import PackedConv2d, PackedLinear, PackedResBlock, can_pack
 from unclip.nn.resblock import ResBlock
 
@@ -31,6 +32,63 @@ def prepack(network: nn.Module) -> None:
     """
     if can_pack():
         _prepack_within(network)
+
+
+def is_packed(network: nn.Module) -> bool:
+    """Whether `prepack` changed a network."""
+    return any(
+        isinstance(module, PackedConv2d | PackedLinear | PackedResBlock) for module in network.modules()
+    )
+
+
+def settle(network: nn.Module) -> None:
+    """Prepare a network that computes in a half type for a GPU: fewer casts, launches and passes over maps.
+
+    U-Nets hold all weights in that type but the last convolution's, and then do without autocast; other layers hold their
+    biases in the type of their weights. Nothing changes in networks with float32 weights. The network cannot be trained
+    nor saved any more.
+    """
+    for module in list(network.modules()):
+        if isinstance(module, Unet):
+            _settle_unet(module)
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
+            _cast(module, "bias", module.weight.dtype)
+
+
+def suits_channels_last(network: nn.Module, device: torch.device) -> bool:
+    """Whether to keep a network's maps with the channels innermost: U-Nets, but not on CUDA with group norms.
+
+    Convolutions are quicker so. CUDA's group norm lays its input and output out the other way, and every norm and every
+    convolution would rearrange the map (docs/speed.md, "On a GPU").
+    """
+    nets = [module for module in network.modules() if isinstance(module, Unet)]
+    return bool(nets) and (device.type != "cuda" or all(net.config.norm == "rms" for net in nets))
+
+
+def _settle_unet(unet: Unet) -> None:
+    dtype = unet.middle.resblock1.conv1.weight.dtype
+    if dtype == torch.float32:
+        return
+    for module in unet.modules():
+        if module is not unet.exit:
+            for name, _ in list(module.named_parameters(recurse=False)):
+                _cast(module, name, dtype)
+    _replace_blocks(unet)
+
+
+def _replace_blocks(module: nn.Module) -> None:
+    for name, child in list(module.named_children()):
+        if isinstance(child, ResBlock):
+            setattr(module, name, FusedResBlock(child))
+        else:
+            _replace_blocks(child)
+
+
+def _cast(module: nn.Module, name: str, dtype: torch.dtype) -> None:
+    weight = module.get_parameter(name)
+    if weight.dtype != dtype:
+        setattr(module, name, nn.Parameter(weight.detach().to(dtype), requires_grad=weight.requires_grad))
 
 
 def _ends(unet: Unet) -> Iterator[nn.Module]:

@@ -1,14 +1,15 @@
 """The ADM U-Net (Dhariwal and Nichol 2021) with GLIDE's conditioning: decoders and upsamplers are instances of it."""
 
+import contextlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unclip.nn.attention import PixelAttention, Readings
+from unclip.nn.attention import KeyMask, PixelAttention, Readings
 from unclip.nn.embeddings import LabelEmbedding
 from unclip.nn.norm import NormKind, normalization
 from unclip.nn.resample import Downsample, Upsample, depth_to_space, space_to_depth
@@ -88,7 +89,12 @@ class Level(nn.Module):
             self.resample = Downsample(channels) if resample == "down" else Upsample(channels)
 
     def _block(
-        self, index: int, h: Tensor, embedding: Tensor, context: Tensor | Readings | None, mask: Tensor | None
+        self,
+        index: int,
+        h: Tensor,
+        embedding: Tensor,
+        context: Tensor | Readings | None,
+        mask: KeyMask | None,
     ) -> Tensor:
         h = self.resblocks[index](h, embedding)
         return self.attentions[index](h, context, mask) if self.attentions else h
@@ -110,7 +116,7 @@ class DownLevel(Level):
         h: Float[Tensor, "b c h w"],
         embedding: Float[Tensor, "b e"],
         context: Float[Tensor, "b m f"] | Readings | None = None,
-        mask: Bool[Tensor, "b m"] | None = None,
+        mask: KeyMask | None = None,
     ) -> list[Tensor]:
         """The maps after each block and after the change of size: the way up takes each of them once."""
         maps = []
@@ -131,7 +137,7 @@ class UpLevel(Level):
         skips: list[Tensor],
         embedding: Float[Tensor, "b e"],
         context: Float[Tensor, "b m f"] | Readings | None = None,
-        mask: Bool[Tensor, "b m"] | None = None,
+        mask: KeyMask | None = None,
     ) -> Float[Tensor, "b c_out h_out w_out"]:
         """`skips` holds one map of the way down for each block; the last of them is taken first."""
         for index, skip in enumerate(reversed(skips)):
@@ -154,7 +160,7 @@ class Middle(nn.Module):
         h: Float[Tensor, "b c h w"],
         embedding: Float[Tensor, "b e"],
         context: Float[Tensor, "b m f"] | Readings | None,
-        mask: Bool[Tensor, "b m"] | None,
+        mask: KeyMask | None,
     ) -> Float[Tensor, "b c h w"]:
         h = self.resblock1(h, embedding)
         if self.attention is not None:
@@ -228,27 +234,49 @@ class Unet(nn.Module):
             )
         if context is not None and not config.attention_levels:
             raise ValueError("this U-Net has no attention for context tokens; set attention_levels")
-        weight_type = self.entrance.weight.dtype
-        embedding = self.label(label)
         if (vector is None) != (self.vector is None):
             given = "no vector was" if vector is None else "a vector was"
             raise ValueError(f"vector_width of this U-Net is {config.vector_width}, but {given} given")
-        if vector is not None and self.vector is not None:
-            embedding = embedding + self.vector(vector.to(weight_type))
-        embedding = F.silu(embedding)
-        skips = [self.entrance(space_to_depth(x.to(weight_type), config.patch))]
-        for level in self.down:
-            skips += level(skips[-1], embedding, context, context_mask)
-        h = self.middle(skips[-1], embedding, context, context_mask)
-        taken = config.blocks + 1
-        for level in self.up:
-            h = level(h, skips[-taken:], embedding, context, context_mask)
-            del skips[-taken:]
-        h = F.silu(self.exit_norm(h))
+        mask = None if context_mask is None else KeyMask(context_mask)
+        with self._in_its_type(x.device):
+            h = self._body(x, label, vector, context, mask)
         with torch.autocast(x.device.type, enabled=False):
             bias = None if self.exit.bias is None else self.exit.bias.float()
             h = F.conv2d(h.float(), self.exit.weight.float(), bias, padding=1)
         return depth_to_space(h, config.patch)
+
+    def _body(
+        self,
+        x: Tensor,
+        label: Tensor,
+        vector: Tensor | None,
+        context: Tensor | Readings | None,
+        mask: KeyMask | None,
+    ) -> Tensor:
+        """All but the last convolution."""
+        weight_type = self.entrance.weight.dtype
+        embedding = self.label(label)
+        if vector is not None and self.vector is not None:
+            plain = isinstance(self.vector, nn.Identity)
+            embedding = embedding + (vector.float() if plain else self.vector(vector.to(weight_type)))
+        embedding = F.silu(embedding)
+        if weight_type != torch.float32:
+            embedding = embedding.to(weight_type)
+        skips = [self.entrance(space_to_depth(x.to(weight_type), self.config.patch))]
+        for level in self.down:
+            skips += level(skips[-1], embedding, context, mask)
+        h = self.middle(skips[-1], embedding, context, mask)
+        taken = self.config.blocks + 1
+        for level in self.up:
+            h = level(h, skips[-taken:], embedding, context, mask)
+            del skips[-taken:]
+        return F.silu(self.exit_norm(h))
+
+    def _in_its_type(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+        """Weights all of a half type need no autocast, which would cast at every layer, and maps to float32 at some."""
+        if self.entrance.weight.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, enabled=False)
 
 
 def _resblock(

@@ -6,11 +6,28 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unclip.nn.dot_product import additive
 from unclip.nn.norm import NormKind, normalization
 from unclip.nn.resblock import zeroed
 
 Readings = dict[nn.Module, Tensor]
 """For each attention of a net the keys and values (b, m, 2 c) that it `read` in the context."""
+
+
+class KeyMask:
+    """Which context tokens may be attended to, beside all pixels; made once for all attentions of one resolution."""
+
+    def __init__(self, tokens: Bool[Tensor, "b m"]):
+        self.tokens = tokens
+        self._made: dict[int, Tensor] = {}
+
+    def beside(self, pixels: int, dtype: torch.dtype) -> Tensor:
+        """The mask (b, 1, 1, m + pixels) of tokens and so many pixels, for scores of `dtype`."""
+        if pixels not in self._made:
+            kept = torch.cat([self.tokens, self.tokens.new_ones(len(self.tokens), pixels)], dim=1)
+            mask = rearrange(kept, "b m -> b 1 1 m")
+            self._made[pixels] = mask if mask.device.type == "cpu" else additive(mask, dtype)
+        return self._made[pixels]
 
 
 class PixelAttention(nn.Module):
@@ -52,11 +69,12 @@ class PixelAttention(nn.Module):
         self,
         x: Float[Tensor, "b c h w"],
         context: Float[Tensor, "b m f"] | Readings | None = None,
-        mask: Bool[Tensor, "b m"] | None = None,
+        mask: Bool[Tensor, "b m"] | KeyMask | None = None,
     ) -> Float[Tensor, "b c h w"]:
         """`context` is tokens, or what `read` made of them; `mask` is True where one may be attended to, None for all."""
         height, width = x.shape[-2:]
-        pixels = rearrange(self.norm(x), "b c h w -> b (h w) c")
+        # Contiguous, as else torch adds the bias in a pass of its own.
+        pixels = rearrange(self.norm(x), "b c h w -> b (h w) c").contiguous()
         q, k, v = rearrange(
             self.qkv(pixels), "b n (three a d) -> three b a n d", three=3, a=self.heads
         ).unbind(0)
@@ -66,8 +84,8 @@ class PixelAttention(nn.Module):
             extra_k, extra_v = rearrange(extra, "b m (two a d) -> two b a m d", two=2, a=self.heads).unbind(0)
             k, v = torch.cat([extra_k.to(k), k], dim=2), torch.cat([extra_v.to(v), v], dim=2)
             if mask is not None:
-                allowed = torch.cat([mask, mask.new_ones(len(mask), height * width)], dim=1)
-                bias = rearrange(allowed, "b m -> b 1 1 m")
+                mask = mask if isinstance(mask, KeyMask) else KeyMask(mask)
+                bias = mask.beside(height * width, q.dtype)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         attended = self.out(rearrange(attended, "b a n d -> b n (a d)"))
         return x + rearrange(attended, "b (h w) c -> b c h w", h=height, w=width)

@@ -33,10 +33,12 @@ class GroupNorm(nn.GroupNorm):
     """Group normalisation (Wu and He 2018) that keeps the type of its input and computes in float32 for half types."""
 
     def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        weight, bias = self.weight, self.bias
+        if input.device.type != "cpu":
+            weight, bias = weight.to(input.dtype), bias.to(input.dtype)
+        if not torch.is_autocast_enabled(input.device.type):
+            return F.group_norm(input, self.num_groups, weight, bias, self.eps)
         with torch.autocast(input.device.type, enabled=False):
-            weight, bias = self.weight, self.bias
-            if input.device.type != "cpu" or weight.dtype == input.dtype:
-                weight, bias = weight.to(input.dtype), bias.to(input.dtype)
             return F.group_norm(input, self.num_groups, weight, bias, self.eps)
 
 

@@ -41,9 +41,9 @@ def space_to_depth(
     x: Float[Tensor, "b c h w"], patch: int
 ) -> Float[Tensor, "b c*{patch}*{patch} h/{patch} w/{patch}"]:
     """Fold each `patch` x `patch` block of pixels into channels; nothing is lost."""
-    return F.pixel_unshuffle(x, patch)
+    return x if patch == 1 else F.pixel_unshuffle(x, patch)
 
 
 def depth_to_space(x: Float[Tensor, "b c h w"], patch: int) -> Float[Tensor, "b c_out h*{patch} w*{patch}"]:
     """The inverse of `space_to_depth`."""
-    return F.pixel_shuffle(x, patch)
+    return x if patch == 1 else F.pixel_shuffle(x, patch)

@@ -7,7 +7,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from unclip.nn.dot_product import attend
+from unclip.nn.dot_product import additive, attend
 
 Activation = Literal["gelu", "quick_gelu"]
 
@@ -56,10 +56,10 @@ class SelfAttention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "b n d"],
-        mask: Bool[Tensor, "#b 1 n m"] | None = None,
+        mask: Bool[Tensor, "#b 1 n m"] | Float[Tensor, "#b 1 n m"] | None = None,
         past: KeyValues | None = None,
     ) -> Float[Tensor, "b n d"]:
-        """`mask` is True where a query (row) may look at a key (column); the keys of `past` come first, and it grows."""
+        """`mask` as `attend` takes it; the keys of `past` come first, and it grows."""
         q, k, v = rearrange(self.qkv(x), "b n (three h c) -> three b h n c", three=3, h=self.heads)
         if past is not None:
             k, v = past.extend(k, v)
@@ -83,7 +83,7 @@ class Block(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "b n d"],
-        mask: Bool[Tensor, "#b 1 n m"] | None = None,
+        mask: Bool[Tensor, "#b 1 n m"] | Float[Tensor, "#b 1 n m"] | None = None,
         past: KeyValues | None = None,
     ) -> Float[Tensor, "b n d"]:
         """(b, n, d) -> (b, n, d)."""
@@ -134,6 +134,11 @@ class Transformer(nn.Module):
         """
         length = x.shape[1] + (len(cache[0]) if cache else 0)
         mask = attention_mask(length, causal=self.causal, keys=keys, device=x.device, queries=x.shape[1])
+        if mask is not None and x.device.type != "cpu" and not torch.is_grad_enabled():
+            # Once for all blocks, in the type that they multiply in.
+            first = self.blocks[0]
+            assert isinstance(first, Block)
+            mask = additive(mask, _product_type(first.attention.qkv.weight))
         for index, block in enumerate(self.blocks):
             x = block(x, mask, cache[index] if cache else None)
         return x
@@ -160,3 +165,9 @@ def attention_mask(
         itself = full.tril(length - rows).triu(length - rows)
         mask = (mask & keys[:, None, None, :]) | itself
     return mask
+
+
+def _product_type(weight: Tensor) -> torch.dtype:
+    """The type of products with a weight: autocast's where it is on."""
+    kind = weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype

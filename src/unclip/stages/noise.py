@@ -2,20 +2,24 @@
 
 from collections.abc import Sequence
 
+import torch
+
 from unclip.diffusion.denoiser import NoiseSource
 from unclip.errors import RequestError
 from unclip.rng import Noise, TorchNoise, derive
 
 
 class Seeds:
-    """Seeds of a batch, as `random` turns them into noise.
+    """Seeds of a batch, as `random` turns them into noise, drawn on `device` if it is CUDA, else on the CPU.
 
     "unclip" gives every stage a stream of its own; "diffusers" gives one `torch.Generator` per picture that all stages
-    share in the order of their draws, so that a seed gives the picture that diffusers draws.
+    share in the order of their draws, so that a seed gives the picture that diffusers draws; these are on the CPU always.
     """
 
-    def __init__(self, seeds: Sequence[int], random: str = "unclip"):
+    def __init__(self, seeds: Sequence[int], random: str = "unclip", device: torch.device | None = None):
         self.values = list(seeds)
+        # Drawn beside the networks' other work, with nothing to copy. Other devices lack float64.
+        self.device = device if device is not None and device.type == "cuda" else torch.device("cpu")
         self._shared = TorchNoise(self.values) if random == "diffusers" else None
 
     def __len__(self) -> int:
@@ -23,17 +27,20 @@ class Seeds:
 
     def stage(self, purpose: str) -> NoiseSource:
         """Noise of a stage, named by `purpose`."""
-        return Noise(self.values).fork(purpose) if self._shared is None else self._shared
+        return Noise(self.values, self.device).fork(purpose) if self._shared is None else self._shared
 
     def prior(self, candidates: int) -> NoiseSource:
         """Noise of the diffusion prior, rows ordered (picture candidate); more candidates leave the first ones as they are."""
-        return self.prior_streams(candidates) if self._shared is None else self._shared
+        return self._prior(candidates, self.device) if self._shared is None else self._shared
 
     def prior_streams(self, candidates: int) -> Noise:
-        """Uniform and normal noise of the autoregressive prior, which diffusers does not have.
+        """Uniform and normal noise of the autoregressive prior, which diffusers does not have; on the CPU.
 
         Raises `RequestError` for diffusers' order of draws.
         """
         if self._shared is not None:
             raise RequestError("diffusers has no autoregressive prior to agree with: set random to unclip")
-        return Noise([derive(seed, "prior", k) for seed in self.values for k in range(candidates)])
+        return self._prior(candidates, torch.device("cpu"))
+
+    def _prior(self, candidates: int, device: torch.device) -> Noise:
+        return Noise([derive(seed, "prior", k) for seed in self.values for k in range(candidates)], device)

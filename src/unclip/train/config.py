@@ -134,7 +134,7 @@ class ClipDependent(TrainConfig):
     """A run that reads embeddings, text and tokenizer from a trained CLIP."""
 
     clip: str = ""
-    """Run folder of the CLIP stage."""
+    """Run folder of the CLIP stage, or a model folder with a CLIP."""
 
 
 #: Settings that every config of version 0.1 had, whether its stage read them or not.

@@ -25,10 +25,12 @@ class ClipRun:
             raise ValueError(
                 f"the {config.stage} stage learns from a CLIP: train that first, or name its run with clip=FOLDER"
             )
-        folder = Path(config.clip) / "model"
+        # A finished run, or a model folder, such as the bundled model's, to fine-tune another part of it.
+        run = Path(config.clip)
+        folder = run if (run / "model.json").exists() else run / "model"
         if not (folder / "model.json").exists():
             raise ValueError(
-                f"{config.clip} holds no finished CLIP run: train it first (`unclip train clip`)"
+                f"{config.clip} is neither a finished CLIP run nor a model folder: train it first (`unclip train clip`)"
             )
         manifest = read_manifest(folder)
         network = load_part(folder, manifest, "clip", device=device)
