@@ -32,8 +32,7 @@ def distance(a: Path | Image.Image, b: Path | Image.Image) -> int:
 def test_redo_makes_a_picture_of_version_0_1_again(name, tmp_path):
     entry = MANIFEST["pictures"][name]
     picture, again = FOLDER / "pictures" / f"{name}.png", tmp_path / "again.png"
-    # Without --model the bundled model draws: with new weights, which `redo` refuses, that picture can go.
-    model = [] if entry["model"] is None else ["--model", str(FOLDER / entry["model"])]
+    model = ["--model", str(FOLDER / entry["model"])]
     sources = [word for source in entry["sources"] for word in ("--source", str(FOLDER / "sources" / source))]
     assert main(["redo", str(picture), *model, *sources, "--quiet", "--output", str(again)]) == 0
     assert distance(picture, again) <= TOLERANCE

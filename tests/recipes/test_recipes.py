@@ -43,7 +43,7 @@ def test_a_chain_of_two_decoders(tmp_path):
 
 
 def test_the_bundled_model_is_sampled_as_its_recipe_says():
-    assert unclip.load("artwork").defaults == recipes.sampling("artwork")
+    assert unclip.load("artwork").defaults == recipes.sampling("artwork_gpu")
 
 
 def test_the_papers_model_is_sampled_as_the_paper_says():

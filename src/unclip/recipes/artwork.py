@@ -1,4 +1,4 @@
-"""The bundled model: small nets for 64 px drawings of one or two objects, trained on two CPU cores or one GPU.
+"""Small nets for 64 px drawings of one or two objects, trained on two CPU cores in hours (on a GPU: `artwork_gpu`).
 
 unclip train clip --recipe artwork --data SHARDS --out runs/artwork/clip      (and prior, decoder, upsampler)
 
@@ -30,7 +30,7 @@ CONTEXT = 24
 
 
 def sampling() -> Sampling:
-    """What the bundled model draws with: no other setting was measured to be better (docs/evaluation.md)."""
+    """What the model draws with: no other setting was measured to be better (docs/evaluation.md)."""
     return settings.sampling(steps=16, guidance=2.5, prior_steps=12, prior_guidance=1.5, upsampler_steps=4)
 
 

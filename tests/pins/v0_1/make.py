@@ -39,7 +39,7 @@ FLOW = ProcessConfig(parametrization="x0", schedule="flow")
 CAPTIONS = ["a red apple", "a blue cat", "two green cars", "flat style", "noto style"]
 DIMENSIONS = 6
 
-# Each picture's model (None: the bundled one), sources in the order of its recipe, and command line without output.
+# Each picture's model, sources in the order of its recipe, and command line without output.
 PICTURES: dict[str, tuple[str | None, list[str], str]] = {
     "generate": ("tiny", [], "generate 'a red apple' --seed 1"),
     "generate-negative": (
@@ -98,11 +98,6 @@ PICTURES: dict[str, tuple[str | None, list[str], str]] = {
     "unet-generate": ("unet", [], "generate 'a red apple' --seed 27"),
     "unet-vary-eta": ("unet", ["apple"], "vary apple.png -n 1 --eta 1 --steps 3 --seed 28"),
     "unet-edit": ("unet", ["cat"], "edit cat.png 'a blue cat' --box 0,0,16,32 --seed 29"),
-    "bundled": (
-        None,
-        [],
-        "generate 'a red apple, flat style' --size 64 --steps 4 --prior-steps 4 --seed 30",
-    ),
 }
 
 
