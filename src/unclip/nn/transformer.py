@@ -136,9 +136,7 @@ class Transformer(nn.Module):
         mask = attention_mask(length, causal=self.causal, keys=keys, device=x.device, queries=x.shape[1])
         if mask is not None and x.device.type != "cpu" and not torch.is_grad_enabled():
             # Once for all blocks, in the type that they multiply in.
-            first = self.blocks[0]
-            assert isinstance(first, Block)
-            mask = additive(mask, _product_type(first.attention.qkv.weight))
+            mask = additive(mask, _product_type(x))
         for index, block in enumerate(self.blocks):
             x = block(x, mask, cache[index] if cache else None)
         return x
@@ -167,7 +165,7 @@ def attention_mask(
     return mask
 
 
-def _product_type(weight: Tensor) -> torch.dtype:
-    """The type of products with a weight: autocast's where it is on."""
-    kind = weight.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+def _product_type(x: Tensor) -> torch.dtype:
+    """The type in which layers multiply what they are given: autocast's where it is on."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
