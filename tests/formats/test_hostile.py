@@ -1,7 +1,11 @@
 """Pickled files that are made to harm, and files given as weights that are none."""
 
+import gzip
+import json
 import os
 import pickle
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,11 +15,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from unclip.checkpoints.foreign import not_weights
+from unclip.checkpoints.hub import bundled
 from unclip.errors import ModelError
 from unclip.formats import convert as converting
 from unclip.formats import unpickle
+from unclip.formats.convert import convert
 from unclip.formats.convert import unpickle as converted
+from unclip.formats.key_maps.clip import openai_config
+from unclip.formats.opened import open_model
+from unclip.formats.public import pickle_refused
+from unclip.formats.weights import open_weights
 
 
 def laughs(levels: int, width: int = 10) -> list:
@@ -188,3 +200,123 @@ def test_the_reader_confines_itself(tmp_path):
     data, seconds = map(int, done.stdout.split())
     assert 2**30 < data < 2**33
     assert 60 <= seconds < 200
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+PAGE = b"<!DOCTYPE html>\n<html><head><title>403</title></head></html>"
+NOT_WEIGHTS = [
+    (POINTER, "is a pointer of git-lfs.*git lfs pull"),
+    (PAGE, "is a web page.*download the file again"),
+    (b"\n\n<html>", "is a web page"),
+    (b"", "is empty"),
+    (b'{"error": "Repository not found"}', "is text .*Repository not found"),
+    (b"Invalid username or password.", "is text .*Invalid username"),
+    (gzip.compress(b"weights"), "is a gzip archive.*unpack it first"),
+    (b"GGUF\x03" + bytes(40), "GGUF file of llama.cpp"),
+    (b"\x89HDF\r\n\x1a\n" + bytes(40), "HDF5 file of Keras"),
+    (b"\x89PNG\r\n\x1a\n" + bytes(40), "is a picture"),
+    (b"%PDF-1.7", "PDF document"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), NOT_WEIGHTS)
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin", ".ckpt"])
+def test_what_is_no_weights_is_told(tmp_path, room, content, message, suffix):
+    file = tmp_path / f"model{suffix}"
+    file.write_bytes(content)
+    with pytest.raises(ModelError, match=message) as caught, open_weights({"": [file]}):
+        pass
+    assert never_safe_off(str(caught.value))
+    if suffix != ".safetensors":
+        assert re.search(message, refused(file, room))
+        assert re.search(message, str(pickle_refused(file, tmp_path)))
+
+
+def test_what_may_hold_weights_is_left_alone(tmp_path):
+    torch.save({"a": torch.zeros(1)}, tmp_path / "a.bin")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "b.bin", _use_new_zipfile_serialization=False)
+    save_file({"a": torch.zeros(1)}, tmp_path / "c.safetensors")
+    assert [not_weights(file) for file in sorted(tmp_path.iterdir())] == [""] * 3
+    assert not_weights(tmp_path / "nowhere") == ""
+    with zipfile.ZipFile(tmp_path / "d.ckpt", "w") as archive:
+        archive.writestr("model/readme.txt", "x")
+    assert "zip archive with 'model/readme.txt'" in not_weights(tmp_path / "d.ckpt")
+
+
+def test_a_pointer_in_place_of_a_config(tmp_path):
+    (tmp_path / "model_index.json").write_bytes(POINTER)
+    with pytest.raises(ModelError, match=r"model_index\.json is a pointer of git-lfs"):
+        open_model(tmp_path)
+    (tmp_path / "model_index.json").write_text("[" * 100_000)
+    with pytest.raises(ModelError, match="nested too deeply"):
+        open_model(tmp_path)
+
+
+def test_a_pointer_in_a_model_folder(tmp_path):
+    folder = shutil.copytree(
+        bundled()["tiny"] if "tiny" in bundled() else next(iter(bundled().values())), tmp_path / "m"
+    )
+    file = next(folder.glob("decoder*.safetensors"))
+    file.write_bytes(POINTER)
+    with pytest.raises(ModelError, match=r"decoder.* is a pointer of git-lfs"):
+        open_model(folder)
+
+
+def test_a_file_where_a_folder_is_meant(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"is a file, where a model is a folder: .* whole folder"):
+        open_model(tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    for name in ("model.safetensors", "config.json"):
+        with pytest.raises(FileNotFoundError, match=f"give the folder that holds it, {tmp_path}"):
+            open_model(tmp_path / name)
+    torch.save({}, tmp_path / "x.ckpt")
+    with pytest.raises(FileNotFoundError, match="`unclip convert` reads pickled files of OpenAI's CLIP"):
+        open_model(tmp_path / "x.ckpt")
+    (tmp_path / "page.safetensors").write_bytes(PAGE)
+    with pytest.raises(FileNotFoundError, match="it is a web page"):
+        open_model(tmp_path / "page.safetensors")
+
+
+def test_one_parts_folder(tmp_path):
+    for name, data in {
+        "decoder/config.json": {"_class_name": "UNet2DConditionModel"},
+        "text_encoder/config.json": {"model_type": "clip_text_model"},
+        "prior_scheduler/scheduler_config.json": {"_class_name": "UnCLIPScheduler"},
+        "prior/config.json": {"_class_name": "PriorTransformer"},
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(data))
+    with pytest.raises(
+        FileNotFoundError, match="holds a single UNet2DConditionModel of diffusers, give the folder"
+    ):
+        open_model(tmp_path / "decoder")
+    with pytest.raises(ModelError, match="prior holds a diffusion prior without its scheduler"):
+        open_model(tmp_path / "prior")
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "UnCLIPPipeline"}))
+    for part, kind in {
+        "decoder": "UNet2DConditionModel",
+        "text_encoder": "clip_text_model",
+        "prior_scheduler": "UnCLIPScheduler",
+    }.items():
+        with pytest.raises(FileNotFoundError, match=rf"one part \({kind}\) of the model in {tmp_path}, give"):
+            open_model(tmp_path / part)
+        with pytest.raises(ModelError, match=r"in no known public format: it is one part"):
+            convert(tmp_path / part, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("model.diffusion_model.input_blocks.0.0.weight", "checkpoint of Stable Diffusion"),
+        ("visual.layer1.0.conv1.weight", "CLIP with a ResNet"),
+        ("net.causal_transformer.norm.g", "LAION's prior: give its folder"),
+        ("model.prd_emb", "Karlo's prior: give the folder with all"),
+        ("down_blocks.0.resnets.0.conv1.weight", "U-Net of diffusers"),
+        ("text_model.embeddings.token_embedding.weight", "CLIP of transformers"),
+        ("encoder.weight", "lacks visual.proj and holds 1 weights such as encoder.weight, which no known"),
+    ],
+)
+def test_unknown_checkpoints_are_named(name, message):
+    with pytest.raises(ModelError, match=f"does not hold OpenAI's CLIP: .*{message}"):
+        openai_config({name: torch.zeros(1)}, "x.pt")

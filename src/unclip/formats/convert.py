@@ -22,7 +22,7 @@ from unclip.config import to_dict
 from unclip.errors import ModelError
 from unclip.formats.opened import open_public
 from unclip.formats.public import PublicModel, Reader
-from unclip.formats.registry import format_of
+from unclip.formats.registry import format_of, what_it_holds
 from unclip.formats.tokenizer import tokenizer_at
 from unclip.formats.unpickle import UNWRITTEN
 
@@ -84,7 +84,7 @@ def _open(source: Path, room: Path, tokenizer: Path | None) -> PublicModel:
         raise FileNotFoundError(f"there is no {source}")
     form = format_of(source, convert=True)
     if form is None:
-        raise ModelError(f"{source} is in no known public format")
+        raise ModelError(f"{source} is in no known public format{what_it_holds(source)}")
     read = None if tokenizer is None else tokenizer_at(tokenizer)
     found = form.open(source, Reader(unpickle=partial(unpickle, room=room), tokenizer=read))
     if read is not None:

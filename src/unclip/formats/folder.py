@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from unclip.checkpoints.foreign import not_weights
 from unclip.checkpoints.manifest import PLAIN_NAME
 from unclip.errors import ModelError
 
@@ -54,6 +55,8 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ModelError(f"{path} is missing: get the model again") from None
     except ValueError as error:
+        if found := not_weights(path):
+            raise ModelError(f"{path} {found}") from None
         raise ModelError(f"{path} is damaged ({error}): get the model again") from error
     except RecursionError:
         raise ModelError(f"{path} is damaged (it is nested too deeply): get the model again") from None

@@ -209,10 +209,41 @@ def _activation(options: Options) -> Activation:
     return "gelu" if name == "gelu" else "quick_gelu"
 
 
+_OPENAI_SHAPES = ("visual.proj", "visual.conv1.weight", "visual.positional_embedding", "positional_embedding")
+_OPENAI_SHAPES += ("token_embedding.weight", "text_projection")
+_SEEN = {
+    "visual.layer1.": "it holds a CLIP with a ResNet, which is not supported",
+    "visual.trunk.": "it holds a CLIP with a picture tower of timm, which is not supported",
+    "model.diffusion_model.": "it holds a checkpoint of Stable Diffusion, which is not supported",
+    "first_stage_model.": "it holds the autoencoder of Stable Diffusion, which is not supported",
+    "lora_": "it holds a LoRA, a change to another model, which is not supported",
+    "net.causal_transformer.": "it holds LAION's prior: give its folder, with prior_config.json beside the weights",
+    "model_first_steps.": "it holds Karlo's upsampler: give the folder with all of Karlo's files",
+    "model.input_blocks.": "it holds Karlo's decoder: give the folder with all of Karlo's files",
+    "model.prd_emb": "it holds Karlo's prior: give the folder with all of Karlo's files",
+    "down_blocks.": "it holds a U-Net of diffusers: give the folder of the whole model",
+    "prd_embedding": "it holds a prior of diffusers: give the folder of the whole model",
+    "encoder.down_blocks.": "it holds an autoencoder of diffusers, which is not supported",
+    "text_model.": "it holds a CLIP of transformers: give its folder, with the config and the tokenizer",
+    "vision_model.": "it holds a CLIP of transformers: give its folder, with the config and the tokenizer",
+}
+"""What the names of weights that are not OpenAI's begin with, and what to do."""
+
+
+def _other_weights(names: Collection[str], missing: list[str]) -> str:
+    """What some weights are, by their names."""
+    for start, what in _SEEN.items():
+        if any(name.startswith(start) for name in names):
+            return what
+    first = sorted(names)[:2]
+    listed = ", ".join(name[:80] for name in first)
+    return f"it lacks {missing[0]} and holds {len(names)} weights such as {listed}, which no known format has"
+
+
 def openai_config(shapes: Mapping[str, Tensor], where: str) -> ClipConfig:
     """Config from the shapes of OpenAI's state dict: heads are 64 wide, the activation is QuickGELU."""
-    if "visual.proj" not in shapes:
-        raise ModelError(f"{where} does not hold a ViT of OpenAI's: CLIPs with a ResNet are not supported")
+    if missing := [name for name in _OPENAI_SHAPES if name not in shapes]:
+        raise ModelError(f"{where} does not hold OpenAI's CLIP: {_other_weights(shapes, missing)}")
     width, _, patch, _ = shapes["visual.conv1.weight"].shape
     grid = round((shapes["visual.positional_embedding"].shape[0] - 1) ** 0.5)
     context, text_width = shapes["positional_embedding"].shape
