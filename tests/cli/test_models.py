@@ -93,5 +93,5 @@ def test_converting_what_was_pulled(unclip, cache, tmp_path):
     room = tmp_path / "room"
     code, out, err = unclip("convert", "someone/prior", "-o", room / "out")
     assert (code, out) == (1, "")
-    assert "diffusion_pytorch_model.bin cannot be read as weights" in err
+    assert "diffusion_pytorch_model.bin is text ('xxxxxxxxx'), not weights" in err
     assert list(room.iterdir()) == []

@@ -103,12 +103,16 @@ def test_upper_case_white_space_and_composition_do_not_matter(tokenizer):
     assert torch.equal(same[0], same[2])
 
 
-def test_text_cannot_name_the_special_tokens(tokenizer):
-    """A caption that could write an end of its own would move where CLIP reads its embedding."""
-    wide = ClipTokenizer.from_merges(tokenizer.backend.get_vocab(), [], context=60)
-    (tokens,) = wide.encode([f"a {END} b {START}"]).tolist()
-    assert (tokens.count(wide.start), tokens.count(wide.end)) == (1, 1)
-    assert wide.decode(tokens) == f"a {END} b {START}"
+def test_special_tokens_in_a_caption_are_tokens(tokenizer):
+    """As in transformers; the end token of the caption itself still comes last."""
+    (tokens,) = tokenizer.encode([f"a {END} b {START}"]).tolist()
+    a, b = (tokenizer.encode([letter])[0, 1].item() for letter in "ab")
+    assert tokens[:6] == [tokenizer.start, a, tokenizer.end, b, tokenizer.start, tokenizer.end]
+    assert tokenizer.length(f"a {END} b {START}") == 6
+    assert tokenizer.decode(tokens) == "a"
+    again = ClipTokenizer.from_json(tokenizer.to_json())
+    assert again.encode([f"a {END}"]).tolist() == tokenizer.encode([f"a {END}"]).tolist()
+    assert again.vocabulary == tokenizer.vocabulary
 
 
 def test_json_round_trip(tokenizer):

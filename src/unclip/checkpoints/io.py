@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from unclip.checkpoints.foreign import not_weights
 from unclip.checkpoints.manifest import (
     FileEntry,
     Manifest,
@@ -264,6 +265,8 @@ def _damage_named(file: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise ModelError(f"{file} is missing: get the model again") from None
     except SafetensorError as error:
+        if found := not_weights(file):
+            raise ModelError(f"{file} {found}") from error
         raise ModelError(f"{file} is damaged ({error}): get the model again") from error
 
 

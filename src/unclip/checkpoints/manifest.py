@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unclip.checkpoints.foreign import not_weights
 from unclip.config import ConfigError, from_dict, to_dict
 from unclip.errors import ModelError as ModelError
 from unclip.errors import RequestError
@@ -133,6 +134,8 @@ def check_size(folder: Path, entry: FileEntry) -> None:
     if not file.is_file():
         raise ModelError(f"{file} is missing: get the model again")
     if (size := file.stat().st_size) != entry.size:
+        if size and (found := not_weights(file)):
+            raise ModelError(f"{file} {found}")
         raise ModelError(
             f"{file} has {size} bytes instead of {entry.size}: it is damaged, get the model again"
         )

@@ -4,52 +4,101 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unclip.errors import ModelError
 from unclip.formats.folder import OPENCLIP_STEMS, licence_of, read_json, weight_files
-from unclip.formats.key_maps.clip import MEAN, STD, openai_table
-from unclip.formats.key_maps.options import Options
+from unclip.formats.key_maps.clip import openai_table
+from unclip.formats.key_maps.options import Options, Reference, only
+from unclip.formats.preprocessing import of_openclip
 from unclip.formats.public import FOLDER, PublicModel, PublicPart, Reader
 from unclip.formats.tokenizer import read_tokenizer
 from unclip.networks.clip import ClipConfig, TextConfig, VisionConfig
 from unclip.nn.transformer import Activation
 
+_BLOCK = {
+    "block_type": only(None, "default"),
+    "qk_norm": only(False),
+    "scaled_cosine_attn": only(False),
+    "scale_heads": only(False),
+    "scale_attn_inner": only(False),
+    "scale_attn": only(False),
+    "scale_fc": only(False),
+    "ls_init_value": only(None),
+    "act_kwargs": only(None, {}),
+    "norm_kwargs": only(None, {}),
+    "final_ln_after_pool": only(False),
+    "output_tokens": only(False),
+}
+VISION = Reference(
+    name="OpenCLIP's vision_cfg",
+    honoured=frozenset({"layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size"}),
+    fixed=_BLOCK
+    | {
+        "attentional_pool": only(False),
+        "no_ln_pre": only(False),
+        "pos_embed_type": only("learnable"),
+        "pool_type": only("tok"),
+        "timm_model_name": only(None),
+    },
+    # For training, and for towers and poolings that are excluded.
+    inert=frozenset({"patch_dropout", "attn_pooler_queries", "attn_pooler_heads", "timm_model_pretrained"})
+    | {"timm_pool", "timm_proj", "timm_proj_bias", "timm_drop", "timm_drop_path"},
+)
+TEXT = Reference(
+    name="OpenCLIP's text_cfg",
+    honoured=frozenset({"context_length", "vocab_size", "width", "heads", "layers"}),
+    fixed=_BLOCK
+    | {
+        "mlp_ratio": only(4.0),
+        "hf_tokenizer_name": only(None),
+        "tokenizer_mode": only(None),
+        "tokenizer_kwargs": only(None, {}),
+        "embed_cls": only(False),
+        "pad_id": only(0),
+        "no_causal_mask": only(False),
+        "pool_type": only("argmax"),
+        "proj_bias": only(False),
+        "proj_type": only("linear"),
+        "hf_model_name": only(None),
+    },
+    # Of a pooling and of towers that are excluded.
+    inert=frozenset({"eos_id", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type"}),
+)
+MODEL = Reference(
+    name="OpenCLIP's model_cfg",
+    honoured=frozenset({"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}),
+    fixed={
+        "init_logit_bias": only(None),
+        "nonscalar_logit_scale": only(False),
+        "custom_text": only(False, None),
+        "multimodal_cfg": only(None),
+    },
+    inert=frozenset({"init_logit_scale", "cast_dtype", "output_dict"}),
+)
+
 
 def read_config(data: Mapping[str, Any], where: str) -> ClipConfig:
     """Config from `open_clip_config.json`. Raises `ModelError` for towers other than CLIP's own transformers."""
     model = Options(data.get("model_cfg", data), where)
+    model.check(MODEL)
     activation: Activation = "quick_gelu" if model.take("quick_gelu", bool, False) else "gelu"
-    model.demand(custom_text=False, init_logit_bias=None, nonscalar_logit_scale=False)
     vision = Options(model.take("vision_cfg", dict), f"{where}, vision_cfg")
-    _known(
-        vision,
-        {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio", "patch_dropout"}
-        | {"timm_model_name", "pool_type", "ls_init_value", "attentional_pool", "no_ln_pre", "output_tokens"},
-    )
-    vision.demand(
-        timm_model_name=None,
-        pool_type="tok",
-        ls_init_value=None,
-        attentional_pool=False,
-        no_ln_pre=False,
-        output_tokens=False,
-    )
+    vision.check(VISION)
     text = Options(model.take("text_cfg", dict), f"{where}, text_cfg")
-    _known(text, {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "hf_model_name"})
-    text.demand(hf_model_name=None, mlp_ratio=4.0)
+    text.check(TEXT)
+    size = vision.take("image_size", int, 224)
+    mean, std = of_openclip(data.get("preprocess_cfg") or {}, size, where)
     width, vocabulary = vision.take("width", int, 768), text.take("vocab_size", int, 49408)
-    normalization = data.get("preprocess_cfg", {})
     return ClipConfig(
         embedding=model.take("embed_dim", int),
         vision=VisionConfig(
-            size=vision.take("image_size", int, 224),
+            size=size,
             patch=vision.take("patch_size", int, 16),
             width=width,
             layers=vision.take("layers", int, 12),
             heads=width // vision.take("head_width", int, 64),
             mlp_ratio=vision.take("mlp_ratio", float, 4.0),
             activation=activation,
-            mean=tuple(normalization.get("mean", MEAN)),
-            std=tuple(normalization.get("std", STD)),
+            mean=mean,
+            std=std,
         ),
         text=TextConfig(
             vocabulary=vocabulary,
@@ -61,11 +110,6 @@ def read_config(data: Mapping[str, Any], where: str) -> ClipConfig:
             activation=activation,
         ),
     )
-
-
-def _known(options: Options, names: set[str]) -> None:
-    if unknown := sorted(options.data.keys() - names):
-        raise ModelError(f"{options.where}: the option {unknown[0]!r} is not known")
 
 
 def open_folder(folder: Path, reader: Reader = FOLDER) -> PublicModel:

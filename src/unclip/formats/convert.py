@@ -5,6 +5,7 @@ like any safetensors file. The folder is written whole or not at all.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from unclip.checkpoints.foreign import not_weights
 from unclip.checkpoints.io import write_weights
 from unclip.checkpoints.manifest import FileEntry, Manifest, PartEntry, Space, entry_of, write_folder
 from unclip.checkpoints.quantize import Storage
@@ -20,7 +22,7 @@ from unclip.config import to_dict
 from unclip.errors import ModelError
 from unclip.formats.opened import open_public
 from unclip.formats.public import PublicModel, Reader
-from unclip.formats.registry import format_of
+from unclip.formats.registry import format_of, what_it_holds
 from unclip.formats.tokenizer import tokenizer_at
 from unclip.formats.unpickle import UNWRITTEN
 
@@ -82,7 +84,7 @@ def _open(source: Path, room: Path, tokenizer: Path | None) -> PublicModel:
         raise FileNotFoundError(f"there is no {source}")
     form = format_of(source, convert=True)
     if form is None:
-        raise ModelError(f"{source} is in no known public format")
+        raise ModelError(f"{source} is in no known public format{what_it_holds(source)}")
     read = None if tokenizer is None else tokenizer_at(tokenizer)
     found = form.open(source, Reader(unpickle=partial(unpickle, room=room), tokenizer=read))
     if read is not None:
@@ -98,6 +100,8 @@ def unpickle(files: Sequence[Path], room: Path) -> dict[Path, Path]:
     for file in files:
         if not file.is_file():
             raise ModelError(f"{file} is missing: get the model again")
+        if found := not_weights(file):
+            raise ModelError(f"{file} {found}")
     made = {
         file: room / f"{index}.safetensors" for index, file in enumerate(files, len(list(room.iterdir())))
     }
@@ -107,7 +111,9 @@ def unpickle(files: Sequence[Path], room: Path) -> dict[Path, Path]:
     command = [sys.executable, "-m", "unclip.formats.unpickle", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        reason = done.stderr.strip().splitlines()[-1:] or [f"its reader ended with {done.returncode}"]
+        reason = done.stderr.strip().splitlines()[-1:]
+        if done.returncode < 0 or not reason:
+            reason = [_ended(done.returncode)]
         begun = done.stdout.splitlines()
         file = files[max(len(begun) - 1, 0)]
         if done.returncode == UNWRITTEN:
@@ -116,3 +122,12 @@ def unpickle(files: Sequence[Path], room: Path) -> dict[Path, Path]:
             )
         raise ModelError(f"{file} cannot be read as weights: {reason[0]}")
     return made
+
+
+def _ended(code: int) -> str:
+    """Why the reader of a pickled file ended without a word."""
+    if code == -getattr(signal, "SIGXCPU", 0):
+        return "reading it takes far more time than weights of its size do: it was made to run for ever, or is damaged"
+    if code == -getattr(signal, "SIGKILL", 0):
+        return "the system ended its reader, most likely for want of memory"
+    return f"its reader ended with {code}: it was made to crash, or is damaged"

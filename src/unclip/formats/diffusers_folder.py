@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from unclip.errors import ModelError
-from unclip.formats.folder import normalisation_of, read_json, weight_files
+from unclip.formats.folder import read_json, weight_files
 from unclip.formats.key_maps import clip as clip_map
 from unclip.formats.key_maps import prior as prior_map
+from unclip.formats.key_maps.options import Options
+from unclip.formats.preprocessing import MEAN, STD, of_folder
 from unclip.formats.public import PublicPart
 from unclip.networks.clip import ClipConfig
 from unclip.tokenizers.clip import ClipTokenizer
@@ -14,14 +16,18 @@ from unclip.tokenizers.clip import ClipTokenizer
 def clip_config(folder: Path, tokenizer: ClipTokenizer, *, vision: bool) -> ClipConfig:
     """Config of a CLIP whose towers have folders of their own; its embeddings are not normalised."""
     text = read_json(folder / "text_encoder" / "config.json")
+    tower = read_json(folder / "image_encoder" / "config.json") if vision else None
+    normalisation = (MEAN, STD)
+    if tower is not None:
+        normalisation = of_folder(folder, clip_map.image_size(tower, str(folder)))
     return clip_map.transformers_config(
         text,
-        read_json(folder / "image_encoder" / "config.json") if vision else None,
-        embedding=int(text.get("projection_dim") or 512),
+        tower,
+        embedding=Options(text, f"{folder}/text_encoder").take("projection_dim", int, 512),
         end=tokenizer.end,
         where=str(folder),
         normalize=False,
-        normalisation=normalisation_of(folder),
+        normalisation=normalisation,
     )
 
 

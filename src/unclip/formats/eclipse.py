@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from unclip.checkpoints.keymap import Table, absent, row
+from unclip.errors import ModelError
 from unclip.formats.folder import licence_of, read_json, weight_files
 from unclip.formats.key_maps import prior as prior_map
+from unclip.formats.key_maps.options import Options
 from unclip.formats.public import FOLDER, PublicModel, PublicPart, Reader
 from unclip.networks.prior_diffusion import DiffusionPriorConfig
 from unclip.stages.sampling import PriorSampling, Sampling
@@ -27,7 +29,11 @@ DEFAULTS = Sampling(prior=PriorSampling(steps=1, sampler="ddpm", guidance=1.0, c
 
 
 def read_config(data: Mapping[str, Any], where: str) -> DiffusionPriorConfig:
-    """Config of the prior."""
+    """Config of the prior. Raises `ModelError` for a diffusion prior, which needs the rest of its folder."""
+    if Options(data, where).take("additional_embeddings", int, 4) == 4:
+        raise ModelError(
+            f"{where} holds a diffusion prior without its scheduler and CLIP: give the whole model's folder, the one above"
+        )
     return replace(prior_map.transformer_config(data, where, additional=3), timed=False)
 
 

@@ -1,4 +1,4 @@
-"""Files of public model folders, read without torch: weights whole or in shards, JSON, licence, preprocessing."""
+"""Files of public model folders, read without torch: weights whole or in shards, JSON, licence."""
 
 import hashlib
 import json
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from unclip.checkpoints.foreign import not_weights
 from unclip.checkpoints.manifest import PLAIN_NAME
 from unclip.errors import ModelError
 
@@ -14,7 +15,6 @@ STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 """Names of weight files in diffusers' and transformers' folders, without shard, variant and suffix."""
 OPENCLIP_STEMS = ("open_clip_model", "open_clip_pytorch_model")
 _VARIANTS = ("", ".fp16")
-RedGreenBlue = tuple[float, float, float]
 
 
 def weight_files(folder: Path, stems: Sequence[str] = STEMS) -> tuple[Path, ...]:
@@ -55,7 +55,11 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ModelError(f"{path} is missing: get the model again") from None
     except ValueError as error:
+        if found := not_weights(path):
+            raise ModelError(f"{path} {found}") from None
         raise ModelError(f"{path} is damaged ({error}): get the model again") from error
+    except RecursionError:
+        raise ModelError(f"{path} is damaged (it is nested too deeply): get the model again") from None
     if not isinstance(data, dict):
         raise ModelError(f"{path} is damaged: it does not hold an object")
     return data
@@ -73,34 +77,6 @@ def licence_of(folder: Path) -> str:
         else []
     )
     return next((one[1] for one in found if one), "")
-
-
-def normalisation_of(folder: Path) -> tuple[RedGreenBlue, RedGreenBlue] | None:
-    """Mean and standard deviation of CLIP's input channels, from a folder in transformers' layout; None if not given.
-
-    Raises `ModelError` for a damaged file.
-    """
-    for home in (folder, folder / "feature_extractor", folder / "image_processor"):
-        file = home / "preprocessor_config.json"
-        data = read_json(file) if file.is_file() else {}
-        given = {name: data[name] for name in ("image_mean", "image_std") if data.get(name) is not None}
-        if not given:
-            continue
-        numbers = [_three(given.get(name)) for name in ("image_mean", "image_std")]
-        if numbers[0] is None or numbers[1] is None:
-            raise ModelError(f"{file} is damaged: image_mean and image_std are not three numbers each")
-        return numbers[0], numbers[1]
-    return None
-
-
-def _three(values: Any) -> RedGreenBlue | None:
-    if (
-        not isinstance(values, list)
-        or len(values) != 3
-        or not all(isinstance(x, int | float) for x in values)
-    ):
-        return None
-    return float(values[0]), float(values[1]), float(values[2])
 
 
 def sample_of(file: Path, pieces: int = 16, size: int = 65536) -> bytes:

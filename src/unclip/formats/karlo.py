@@ -13,7 +13,7 @@ from unclip.formats.diffusers_folder import clip_config, clip_part, prior_part
 from unclip.formats.folder import licence_of, read_json, weight_files
 from unclip.formats.key_maps import clip as clip_map
 from unclip.formats.key_maps import unet as unet_map
-from unclip.formats.key_maps.options import Options
+from unclip.formats.key_maps.options import Options, Reference
 from unclip.formats.key_maps.scheduler import process_config
 from unclip.formats.public import FOLDER, PublicModel, PublicPart, Reader
 from unclip.formats.tokenizer import read_tokenizer
@@ -51,6 +51,13 @@ def decoder_table(image_tokens: int) -> Table:
     return Table(rows)
 
 
+PROJECTIONS = Reference(
+    name="UnCLIPTextProjModel",
+    honoured=frozenset(
+        {"clip_extra_context_tokens", "clip_embeddings_dim", "time_embed_dim", "cross_attention_dim"}
+    ),
+)
+
 UPSAMPLER = Table(
     [
         *within("net.", "super_res_first/", unet_map.ROWS),
@@ -71,11 +78,16 @@ def decoder_config(
     net = unet_map.read_config(unet, f"{where}/decoder")
     options = Options(projections, f"{where}/text_proj")
     options.require(_class_name="UnCLIPTextProjModel")
-    options.equal("clip_embeddings_dim", options.take("clip_embeddings_dim", int, 768), clip.embedding)
-    options.equal("cross_attention_dim", options.take("cross_attention_dim", int), net.context_width)
-    options.equal("time_embed_dim", options.take("time_embed_dim", int), net.embedding_width)
+    options.check(PROJECTIONS)
+    given = options.take("clip_embeddings_dim", int, 768)
+    options.equal("clip_embeddings_dim", given, clip.embedding, "the text_encoder's projection_dim")
+    given = options.take("cross_attention_dim", int)
+    options.equal("cross_attention_dim", given, net.context_width, "the decoder's")
+    given = options.take("time_embed_dim", int)
+    options.equal("time_embed_dim", given, net.embedding_width, "the width of the decoder's time embedding")
     # One projection reads the states, another the embedding, and the class has one width for both.
-    options.equal("the text tower's width", clip.text.width, clip.embedding)
+    width = "the text_encoder's hidden_size"
+    options.equal("clip_embeddings_dim", clip.embedding, clip.text.width, width)
     return DecoderConfig(
         net=net,
         size=Options(unet, f"{where}/decoder").take("sample_size", int, 64),
@@ -93,12 +105,15 @@ def upsampler_config(
     net = unet_map.read_config(first, f"{where}/super_res_first")
     if unet_map.read_config(last, f"{where}/super_res_last") != net:
         raise ModelError(f"{where}: super_res_first and super_res_last have different configs")
+    # Some folders omit it: Karlo upsamples 64 pixels to 256.
+    size = Options(first, f"{where}/super_res_first").take("sample_size", int, 4 * low_size)
+    options = Options(last, f"{where}/super_res_last")
+    options.equal("sample_size", options.take("sample_size", int, size), size, "super_res_first's")
     return UpsamplerConfig(
         net=net,
         process=process_config(scheduler, f"{where}/super_res_scheduler"),
         low_size=low_size,
-        # Some folders omit it: Karlo upsamples 64 pixels to 256.
-        high_size=Options(first, f"{where}/super_res_first").take("sample_size", int, 4 * low_size),
+        high_size=size,
         last_step=True,
     )
 

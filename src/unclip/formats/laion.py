@@ -109,7 +109,7 @@ def read_config(data: Mapping[str, Any], keys: Collection[str], where: str) -> L
     net = Options(prior.take("net", dict), f"{where}, net")
     net.demand(self_cond=False)
     embedding, early = net.take("dim", int), is_early(keys)
-    prior.equal("image_embed_dim", prior.take("image_embed_dim", int, embedding), embedding)
+    prior.equal("image_embed_dim", prior.take("image_embed_dim", int, embedding), embedding, "the net's dim")
     labels = net.data.get("num_timesteps")
     return LaionPriorConfig(
         embedding=embedding,

@@ -18,7 +18,7 @@ from unclip.checkpoints.manifest import MANIFEST, Manifest, read_manifest, verif
 from unclip.checkpoints.registry import Role, read_config, role_of
 from unclip.errors import ModelError
 from unclip.formats.public import PublicModel, pickle_refused
-from unclip.formats.registry import recognise, resolve
+from unclip.formats.registry import recognise, resolve, what_it_holds
 from unclip.stages.sampling import DEFAULTS, Sampling
 from unclip.stages.space import PROJECTION, EmbeddingSpace, fingerprint_of
 from unclip.tokenizers.clip import ClipTokenizer
@@ -247,7 +247,7 @@ def _open_public(folder: Path) -> OpenModel:
     found = recognise(folder)
     if found is None:
         raise FileNotFoundError(
-            f"{folder} is not a model folder: it has no {MANIFEST}, and is in no known public format"
+            f"{folder} is not a model folder: it has no {MANIFEST}, and is in no known public format{what_it_holds(folder)}"
         )
     return open_public(found)
 

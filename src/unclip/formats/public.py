@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from unclip.checkpoints.foreign import not_weights
 from unclip.checkpoints.io import assign, build
 from unclip.checkpoints.keymap import Table
 from unclip.checkpoints.registry import classes
@@ -145,7 +146,9 @@ FOLDER = Reader()
 
 
 def pickle_refused(file: Path, source: Path) -> ModelError:
-    """Error for a pickled file, with the remedy."""
+    """Error for a pickled file, with the remedy; for a file that is none, with what it is."""
+    if found := not_weights(file):
+        return ModelError(f"{file} {found}")
     return ModelError(
         f"{file} is pickled, which can hide programs: `unclip convert {source} OUT` reads it safely"
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unclip.checkpoints.foreign import not_weights
 from unclip.checkpoints.hub import HUB_ID, bundled, pulled
 from unclip.checkpoints.manifest import MANIFEST
 from unclip.errors import ModelError
@@ -133,6 +134,63 @@ def recognise(folder: Path) -> "PublicModel | None":
     return None if found is None else found.open(folder)
 
 
+_WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
+
+
+def _about_file(file: Path) -> str:
+    """What to give in place of a single file."""
+    if found := not_weights(file):
+        return f"; it {found}"
+    if file.suffix == ".safetensors" or file.name in {name for one in FORMATS for name in one.files} | {
+        MANIFEST
+    }:
+        home = file.parent
+        marks = {MANIFEST, *(name for one in FORMATS for name in one.files)}
+        if any((home / name).is_file() for name in marks):
+            return f": give the folder that holds it, {home}"
+        return (
+            ": its weights need the config and the tokenizer beside them, give the whole folder of the model"
+        )
+    if file.suffix in _WEIGHTS:
+        return ": `unclip convert` reads pickled files of OpenAI's CLIP; for others, give it the folder that holds them"
+    return ""
+
+
+def what_it_holds(folder: Path) -> str:
+    """For messages about an unknown folder: what it seems to be and what to give, after a colon; "" if there is no hint."""
+    whole = next(
+        (home for home in folder.absolute().parents[:1] if (home / "model_index.json").is_file()), None
+    )
+    for name in ("config.json", "scheduler_config.json", "preprocessor_config.json", "tokenizer_config.json"):
+        if not (folder / name).is_file():
+            continue
+        try:
+            data = read_json(folder / name)
+        except ModelError:
+            continue
+        kind = data.get("_class_name") or data.get("model_type") or "part"
+        if whole is not None:
+            return f": it is one part ({str(kind)[:60]}) of the model in {whole}, give that folder"
+        if name == "config.json" and (data.get("_class_name") or data.get("model_type")):
+            what = "of diffusers" if data.get("_class_name") else "of transformers"
+            return f": it holds a single {str(kind)[:60]} {what}, give the folder of a whole model"
+    inner = (
+        [one.name for one in sorted(folder.iterdir()) if (one / MANIFEST).is_file()]
+        if folder.is_dir()
+        else []
+    )
+    if inner:
+        return (
+            f": it holds the model folder{'s' if inner[1:] else ''} {', '.join(inner[:5])}, give one of them"
+        )
+    weights = (
+        sorted(one.name for one in folder.iterdir() if one.suffix in _WEIGHTS) if folder.is_dir() else []
+    )
+    if weights:
+        return f": it holds weights ({weights[0]}) without a config"
+    return ""
+
+
 def format_name(folder: Path) -> str:
     """Name of a folder's format from its configs alone ("unclip" for a model folder), "" if unknown or damaged."""
     if (folder / MANIFEST).is_file():
@@ -163,6 +221,8 @@ def resolve(model: str | os.PathLike[str]) -> Path:
             f"{model} is neither a folder nor a pulled model: `unclip models pull {model}` downloads it from the hub"
         )
     listed = ", ".join(names) or "none in this installation"
+    if folder.is_file():
+        raise FileNotFoundError(f"{folder} is a file, where a model is a folder{_about_file(folder)}")
     if folder.is_dir():
         pickled = sorted(path for path in folder.iterdir() if path.suffix in (".ckpt", ".pt", ".pth"))
         if pickled:
@@ -171,7 +231,7 @@ def resolve(model: str | os.PathLike[str]) -> Path:
                 "OpenAI's CLIP and of LAION's prior"
             )
         raise FileNotFoundError(
-            f"{folder} is not a model folder: it has no {MANIFEST}; bundled models: {listed}"
+            f"{folder} is not a model folder: it has no {MANIFEST}{what_it_holds(folder)}; bundled models: {listed}"
         )
     raise FileNotFoundError(
         f"there is no model {os.fspath(model)!r}: give a folder, or a bundled model: {listed}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from torch import Tensor
 
+from unclip.checkpoints.foreign import not_weights
 from unclip.checkpoints.stream import Stream
 from unclip.errors import ModelError
 
@@ -23,6 +24,8 @@ def open_weights(files: Mapping[str, Sequence[Path]]) -> Iterator[Readers]:
     readers: Readers = {}
     homes: dict[str, Path] = {}
     for prefix, file in ((prefix, file) for prefix, several in files.items() for file in several):
+        if found := not_weights(file):
+            raise ModelError(f"{file} {found}")
         if file.suffix != ".safetensors":
             raise ModelError(f"{file} is pickled, which can hide programs: `unclip convert` reads it safely")
         try:

@@ -2,6 +2,10 @@
 
 Text is normalised (NFC, white space collapsed, lower case), split by CLIP's pattern, mapped to printable bytes and
 merged; the last piece of a word ends in `</w>`. A caption becomes [start, ..., end, 0, 0, ...] of `context` tokens.
+
+`<|startoftext|>` and `<|endoftext|>` written in a caption are the tokens start and end, as in transformers' CLIPTokenizer:
+CLIP reads a caption's embedding at the first end, so that what follows a written one has no part in it. Only these
+spellings count; in upper case, or with a space inside, they are letters.
 """
 
 import json
@@ -13,7 +17,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from torch import Tensor
 
 START, END = "<|startoftext|>", "<|endoftext|>"
-_PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 class ClipTokenizer:
@@ -66,7 +70,12 @@ class ClipTokenizer:
             model = models.BPE(dict(vocabulary), list(merges), unk_token=END, end_of_word_suffix="</w>")
         except Exception as error:  # the library has no type of its own
             raise ValueError(f"the merges do not fit the vocabulary: {error}") from error
-        return cls(_backend(model), context)
+        backend = _backend(model)
+        # They are found before the text is normalised.
+        backend.add_special_tokens(
+            [AddedToken(name, special=True, normalized=False) for name in (START, END) if name in vocabulary]
+        )
+        return cls(backend, context)
 
     @classmethod
     def from_json(cls, text: str) -> "ClipTokenizer":

@@ -7,15 +7,12 @@ from torch import Tensor
 
 from unclip.checkpoints.keymap import TRANSPOSED, Row, Table, absent, renamed, row, stacked, within
 from unclip.errors import ModelError
-from unclip.formats.key_maps.options import Options
+from unclip.formats.key_maps.options import Options, Reference, only
+from unclip.formats.preprocessing import MEAN, STD, RedGreenBlue
 from unclip.networks.clip import ClipConfig, TextConfig, VisionConfig
 from unclip.networks.decoder import CaptionConfig
 from unclip.nn.transformer import Activation
 from unclip.stages.space import OPENAI_L, OPENCLIP_BIG_G
-
-# OpenAI's preprocessing, which every public ViT CLIP uses.
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
 
 # Training clamps the scale at 100 and ends there: the value for formats without it.
 SCALE = 4.605170185988092
@@ -100,6 +97,43 @@ def openai_table(prefix: str = "", text: str = "") -> Table:
     return Table(rows, (r".*(input_resolution|context_length|vocab_size|attn_mask)",))
 
 
+_COMMON = frozenset({"hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers"})
+_COMMON |= {"num_attention_heads", "hidden_act"}
+_FIXED = {
+    # Weights stored in another way.
+    "quantization_config": only(None),
+    # Layers that are left out of one.
+    "pruned_heads": only(None, {}),
+}
+# Of every config of transformers: notes on the file, and what training and other kinds of models read.
+_NOTES = frozenset({"transformers_version", "architectures", "output_hidden_states", "return_dict", "dtype"})
+_NOTES |= {"chunk_size_feed_forward", "is_encoder_decoder", "id2label", "label2id", "problem_type"}
+_NOTES |= {"initializer_factor"}
+_TRAINING = frozenset({"attention_dropout", "initializer_range"})
+TEXT = Reference(
+    name="CLIPTextConfig",
+    honoured=_COMMON | {"vocab_size", "max_position_embeddings", "eos_token_id"},
+    fixed=_FIXED | {"layer_norm_eps": only(1e-5)},
+    # The tokenizer writes the start, and zeros after the end, which the causal mask hides.
+    inert=_NOTES | _TRAINING | {"pad_token_id", "bos_token_id"},
+    closed=False,
+)
+VISION = Reference(
+    name="CLIPVisionConfig",
+    honoured=_COMMON | {"image_size", "patch_size"},
+    fixed=_FIXED | {"layer_norm_eps": only(1e-5), "num_channels": only(3)},
+    inert=_NOTES | _TRAINING,
+    closed=False,
+)
+BOTH = Reference(
+    name="CLIPConfig",
+    honoured=frozenset({"text_config", "vision_config", "projection_dim"}),
+    fixed=_FIXED,
+    inert=_NOTES | {"logit_scale_init_value"},
+    closed=False,
+)
+
+
 def transformers_config(
     text: Mapping[str, Any],
     vision: Mapping[str, Any] | None,
@@ -108,22 +142,27 @@ def transformers_config(
     end: int | None,
     where: str,
     normalize: bool = True,
-    normalisation: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None,
+    normalisation: tuple[RedGreenBlue, RedGreenBlue] = (MEAN, STD),
 ) -> ClipConfig:
     """Config from those of transformers' towers.
 
     `end` is the tokenizer's, for files that name another (2). `normalisation` is the mean and standard deviation of input
-    channels, OpenAI's if None.
+    channels. Raises `ModelError` for options that the towers here do not have.
     """
-    mean, std = normalisation or (MEAN, STD)
+    mean, std = normalisation
     options = Options(text, f"{where}, text")
     width = options.take("hidden_size", int, 512)
-    options.demand(layer_norm_eps=1e-5, projection_dim=embedding, attention_dropout=0.0)
-    options.equal("intermediate_size", options.take("intermediate_size", int, 2048), 4 * width)
+    options.check(TEXT)
+    given = options.take("projection_dim", int, embedding)
+    options.equal("projection_dim", given, embedding, "the width of the embeddings")
+    given = options.take("intermediate_size", int, 2048)
+    options.equal("intermediate_size", given, 4 * width, "four times its hidden_size")
     named = options.take("eos_token_id", int, 49407)
     vocabulary = options.take("vocab_size", int, 49408)
     # Configs before 2023 have 2, and mean the largest token of the caption, the last of the vocabulary.
     named = vocabulary - 1 if named == 2 else named
+    if end is not None and options.data.get("eos_token_id") not in (None, 2):
+        options.equal("eos_token_id", named, end, "the end token of its tokenizer")
     tower = TextConfig(
         vocabulary=vocabulary,
         context=options.take("max_position_embeddings", int, 77),
@@ -136,12 +175,14 @@ def transformers_config(
     if vision is None:
         return ClipConfig(embedding=embedding, text=tower, normalize=normalize, towers="text")
     options = Options(vision, f"{where}, vision")
-    options.demand(layer_norm_eps=1e-5, projection_dim=embedding, attention_dropout=0.0, num_channels=3)
+    options.check(VISION)
+    given = options.take("projection_dim", int, embedding)
+    options.equal("projection_dim", given, embedding, "the width of the text tower's embeddings")
     width = options.take("hidden_size", int, 768)
     return ClipConfig(
         embedding=embedding,
         vision=VisionConfig(
-            size=options.take("image_size", int, 224),
+            size=image_size(vision, where),
             patch=options.take("patch_size", int, 32),
             width=width,
             layers=options.take("num_hidden_layers", int, 12),
@@ -156,6 +197,11 @@ def transformers_config(
     )
 
 
+def image_size(vision: Mapping[str, Any], where: str) -> int:
+    """Side of the pictures that a tower reads."""
+    return Options(vision, f"{where}, vision").take("image_size", int, 224)
+
+
 def _activation(options: Options) -> Activation:
     name = options.take("hidden_act", str, "quick_gelu")
     if name not in ("gelu", "quick_gelu"):
@@ -163,10 +209,41 @@ def _activation(options: Options) -> Activation:
     return "gelu" if name == "gelu" else "quick_gelu"
 
 
+_OPENAI_SHAPES = ("visual.proj", "visual.conv1.weight", "visual.positional_embedding", "positional_embedding")
+_OPENAI_SHAPES += ("token_embedding.weight", "text_projection")
+_SEEN = {
+    "visual.layer1.": "it holds a CLIP with a ResNet, which is not supported",
+    "visual.trunk.": "it holds a CLIP with a picture tower of timm, which is not supported",
+    "model.diffusion_model.": "it holds a checkpoint of Stable Diffusion, which is not supported",
+    "first_stage_model.": "it holds the autoencoder of Stable Diffusion, which is not supported",
+    "lora_": "it holds a LoRA, a change to another model, which is not supported",
+    "net.causal_transformer.": "it holds LAION's prior: give its folder, with prior_config.json beside the weights",
+    "model_first_steps.": "it holds Karlo's upsampler: give the folder with all of Karlo's files",
+    "model.input_blocks.": "it holds Karlo's decoder: give the folder with all of Karlo's files",
+    "model.prd_emb": "it holds Karlo's prior: give the folder with all of Karlo's files",
+    "down_blocks.": "it holds a U-Net of diffusers: give the folder of the whole model",
+    "prd_embedding": "it holds a prior of diffusers: give the folder of the whole model",
+    "encoder.down_blocks.": "it holds an autoencoder of diffusers, which is not supported",
+    "text_model.": "it holds a CLIP of transformers: give its folder, with the config and the tokenizer",
+    "vision_model.": "it holds a CLIP of transformers: give its folder, with the config and the tokenizer",
+}
+"""What the names of weights that are not OpenAI's begin with, and what to do."""
+
+
+def _other_weights(names: Collection[str], missing: list[str]) -> str:
+    """What some weights are, by their names."""
+    for start, what in _SEEN.items():
+        if any(name.startswith(start) for name in names):
+            return what
+    first = sorted(names)[:2]
+    listed = ", ".join(name[:80] for name in first)
+    return f"it lacks {missing[0]} and holds {len(names)} weights such as {listed}, which no known format has"
+
+
 def openai_config(shapes: Mapping[str, Tensor], where: str) -> ClipConfig:
     """Config from the shapes of OpenAI's state dict: heads are 64 wide, the activation is QuickGELU."""
-    if "visual.proj" not in shapes:
-        raise ModelError(f"{where} does not hold a ViT of OpenAI's: CLIPs with a ResNet are not supported")
+    if missing := [name for name in _OPENAI_SHAPES if name not in shapes]:
+        raise ModelError(f"{where} does not hold OpenAI's CLIP: {_other_weights(shapes, missing)}")
     width, _, patch, _ = shapes["visual.conv1.weight"].shape
     grid = round((shapes["visual.positional_embedding"].shape[0] - 1) ** 0.5)
     context, text_width = shapes["positional_embedding"].shape

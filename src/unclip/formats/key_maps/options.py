@@ -1,9 +1,53 @@
 """Strict reader of configs in public formats: an unsupported option is an error, never a wrong picture."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from unclip.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Only:
+    """Values of an option that the networks here compute; `default` is the reference's own, for configs without it."""
+
+    values: tuple[Any, ...]
+    default: Any
+
+    def accepts(self, value: Any) -> bool:
+        """Whether a value, or a list that repeats one for each level, is among them."""
+        if any(_same(value, one) for one in self.values):
+            return True
+        return isinstance(value, list) and bool(value) and all(self.accepts(one) for one in value)
+
+
+def only(*values: Any, default: Any = ...) -> Only:
+    """`Only` of some values, of which the first is the reference's default unless another is given."""
+    return Only(values, values[0] if default is ... else default)
+
+
+def _same(one: Any, other: Any) -> bool:
+    return isinstance(one, bool) == isinstance(other, bool) and one == other
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """Every option of a class whose configs are read. Tests compare the names with those of the installed class."""
+
+    name: str
+    honoured: frozenset[str]
+    """Options that the reader takes."""
+    fixed: Mapping[str, Only] = field(default_factory=dict[str, Only])
+    """Options with values that the networks here compute; any other is refused."""
+    inert: frozenset[str] = frozenset()
+    """Options without effect on what the loaded weights give: for training, or for branches that `fixed` excludes."""
+    closed: bool = True
+    """Whether a name that is not listed is refused. Configs of transformers carry notes of all kinds, which it ignores."""
+
+    @property
+    def options(self) -> frozenset[str]:
+        """All names."""
+        return self.honoured.union(self.fixed, self.inert)
 
 
 class Options:
@@ -11,6 +55,22 @@ class Options:
 
     def __init__(self, data: Mapping[str, Any], where: str):
         self.data, self.where = data, where
+
+    def check(self, reference: Reference) -> None:
+        """Raise `ModelError` naming the first option whose value the networks here do not compute."""
+        for name, rule in reference.fixed.items():
+            value = self.data.get(name, rule.default)
+            if not rule.accepts(value):
+                known = " or ".join(repr(one) for one in rule.values)
+                absent = "" if name in self.data else f", {reference.name}'s default"
+                raise ModelError(
+                    f"{self.where}: {name} is {value!r}{absent}; this architecture is only known with {known}"
+                )
+        for name in self.data if reference.closed else ():
+            if not name.startswith("_") and name not in reference.options:
+                raise ModelError(
+                    f"{self.where}: the option {name!r} of {reference.name} is not known to this version of unclip"
+                )
 
     def take(self, name: str, kind: type, default: Any = None) -> Any:
         """Value of an option, `default` if it is absent or null. Raises `ModelError` for another type."""
@@ -40,7 +100,7 @@ class Options:
                     f"{self.where}: {name} is {self.data.get(name)!r}; this architecture is only known with {value!r}"
                 )
 
-    def equal(self, name: str, value: Any, other: Any) -> None:
-        """Raise `ModelError` unless two values agree, such as a width that two configs state."""
+    def equal(self, name: str, value: Any, other: Any, of: str) -> None:
+        """Raise `ModelError` unless two values agree; `of` names the second, such as "the decoder's width"."""
         if value != other:
-            raise ModelError(f"{self.where}: {name} is {value!r}, the other parts have {other!r}")
+            raise ModelError(f"{self.where}: {name} is {value!r}, {of} is {other!r}: they must agree")

@@ -6,7 +6,7 @@ from typing import Any
 
 from unclip.checkpoints.keymap import Row, Table, renamed, row, stacked, with_leading, within
 from unclip.errors import ModelError
-from unclip.formats.key_maps.options import Options
+from unclip.formats.key_maps.options import Options, Reference, only
 from unclip.formats.key_maps.scheduler import process_config
 from unclip.networks.prior_diffusion import DiffusionPriorConfig
 
@@ -35,6 +35,22 @@ ROWS: list[Row] = [
 ]
 PRIOR = Table(within("", "prior/", ROWS))
 
+TRANSFORMER = Reference(
+    name="PriorTransformer",
+    honoured=frozenset(
+        {"num_attention_heads", "attention_head_dim", "num_layers", "embedding_dim", "num_embeddings"}
+        | {"additional_embeddings", "time_embed_dim", "embedding_proj_dim", "clip_embed_dim"}
+    ),
+    fixed={
+        "time_embed_act_fn": only("silu"),
+        "norm_in_type": only(None),
+        "embedding_proj_norm_type": only(None),
+        "encoder_hid_proj_type": only("linear"),
+        "added_emb_type": only("prd"),
+    },
+    inert=frozenset({"dropout"}),
+)
+
 
 def prior_config(data: Mapping[str, Any], scheduler: Mapping[str, Any], where: str) -> DiffusionPriorConfig:
     """Config from a `PriorTransformer` and its scheduler: Karlo's, and those of Kandinsky 2.1 and 2.2."""
@@ -53,17 +69,14 @@ def transformer_config(data: Mapping[str, Any], where: str, *, additional: int) 
     width = heads * options.take("attention_head_dim", int, 64)
     embedding = options.take("embedding_dim", int, 768)
     options.require(_class_name="PriorTransformer")
-    options.equal("additional_embeddings", options.take("additional_embeddings", int, 4), additional)
-    options.demand(
-        added_emb_type="prd",
-        encoder_hid_proj_type="linear",
-        norm_in_type=None,
-        embedding_proj_norm_type=None,
-        time_embed_act_fn="silu",
-    )
-    options.equal("time_embed_dim", options.take("time_embed_dim", int, width), width)
+    options.check(TRANSFORMER)
+    count = options.take("additional_embeddings", int, 4)
+    of = "the number of tokens beside the caption in this kind of prior"
+    options.equal("additional_embeddings", count, additional, of)
+    of = "num_attention_heads * attention_head_dim"
+    options.equal("time_embed_dim", options.take("time_embed_dim", int, width), width, of)
     for name in ("embedding_proj_dim", "clip_embed_dim"):
-        options.equal(name, options.take(name, int, embedding), embedding)
+        options.equal(name, options.take(name, int, embedding), embedding, "its embedding_dim")
     return DiffusionPriorConfig(
         embedding=embedding,
         context=options.take("num_embeddings", int, 77),

@@ -5,7 +5,13 @@ from typing import Any, Literal
 
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.errors import ModelError
-from unclip.formats.key_maps.options import Options
+from unclip.formats.key_maps.options import Options, Reference, only
+
+SCHEDULER = Reference(
+    name="UnCLIPScheduler",
+    honoured=frozenset({"num_train_timesteps", "variance_type", "clip_sample_range", "prediction_type"}),
+    fixed={"clip_sample": only(True), "beta_schedule": only("squaredcos_cap_v2")},
+)
 
 
 def process_config(
@@ -14,16 +20,19 @@ def process_config(
     """Process of an `UnCLIPScheduler`, whose estimates must be clamped to `clip_range`; None accepts any range."""
     options = Options(scheduler, where)
     options.require(_class_name="UnCLIPScheduler")
-    options.demand(beta_schedule="squaredcos_cap_v2", clip_sample=True)
+    options.check(SCHEDULER)
     if clip_range is not None:
-        options.equal("clip_sample_range", options.take("clip_sample_range", float, 1.0), clip_range)
+        limit = options.take("clip_sample_range", float, 1.0)
+        options.equal("clip_sample_range", limit, clip_range, "the range of a picture's values")
     predictions: dict[str, Literal["eps", "x0"]] = {"epsilon": "eps", "sample": "x0"}
     prediction = options.take("prediction_type", str, "epsilon")
     variance = options.take("variance_type", str, "fixed_small_log")
-    if prediction not in predictions or variance not in ("fixed_small_log", "learned_range"):
-        raise ModelError(
-            f"{where}: prediction_type {prediction!r} or variance_type {variance!r} is not known"
-        )
+    for name, value, known in (
+        ("prediction_type", prediction, tuple(predictions)),
+        ("variance_type", variance, ("fixed_small_log", "learned_range")),
+    ):
+        if value not in known:
+            raise ModelError(f"{where}: {name} is {value!r}, not one of {', '.join(known)}")
     return ProcessConfig(
         parametrization=predictions[prediction],
         schedule="cosine",

@@ -5,7 +5,7 @@ from typing import Any
 
 from unclip.checkpoints.keymap import Row, Table, renamed, row, stacked, within
 from unclip.errors import ModelError
-from unclip.formats.key_maps.options import Options
+from unclip.formats.key_maps.options import Options, Reference, only
 from unclip.networks.unet import UnetConfig
 
 _RESBLOCK = renamed(
@@ -42,6 +42,67 @@ ROWS: list[Row] = [
 ]
 TABLE = Table(ROWS)
 
+_HONOURED = frozenset(
+    {"sample_size", "in_channels", "out_channels", "down_block_types", "up_block_types", "block_out_channels"}
+    | {"layers_per_block", "norm_num_groups", "attention_head_dim", "resnet_time_scale_shift"}
+)
+_FIXED = {
+    "act_fn": only("silu"),
+    "center_input_sample": only(False),
+    "flip_sin_to_cos": only(True),
+    "freq_shift": only(0),
+    "mid_block_scale_factor": only(1),
+    "norm_eps": only(1e-5),
+    "time_embedding_type": only("positional"),
+    "time_embedding_dim": only(None),
+    "downsample_padding": only(1),
+    "num_class_embeds": only(None),
+}
+CONDITIONAL = Reference(
+    name="UNet2DConditionModel",
+    honoured=_HONOURED | {"cross_attention_dim"},
+    fixed=_FIXED
+    | {
+        "class_embed_type": only("identity", default=None),
+        "mid_block_type": only("UNetMidBlock2DSimpleCrossAttn", default="UNetMidBlock2DCrossAttn"),
+        "only_cross_attention": only(False),
+        "mid_block_only_cross_attention": only(None, False),
+        "cross_attention_norm": only(None),
+        "addition_embed_type": only(None),
+        "addition_time_embed_dim": only(None),
+        "encoder_hid_dim": only(None),
+        "encoder_hid_dim_type": only(None),
+        "projection_class_embeddings_input_dim": only(None),
+        "class_embeddings_concat": only(False),
+        "num_attention_heads": only(None),
+        "attention_type": only("default"),
+        "resnet_skip_time_act": only(False),
+        "resnet_out_scale_factor": only(1.0),
+        "time_embedding_act_fn": only(None),
+        "timestep_post_act": only(None),
+        "time_cond_proj_dim": only(None),
+        "conv_in_kernel": only(3),
+        "conv_out_kernel": only(3),
+        "reverse_transformer_layers_per_block": only(None),
+    },
+    # The last five are for attention blocks other than Karlo's.
+    inert=frozenset({"dropout", "addition_embed_type_num_heads", "transformer_layers_per_block"})
+    | {"dual_cross_attention", "use_linear_projection", "upcast_attention"},
+)
+PLAIN = Reference(
+    name="UNet2DModel",
+    honoured=_HONOURED,
+    fixed=_FIXED
+    | {
+        "mid_block_type": only("UNetMidBlock2D"),
+        "add_attention": only(False, default=True),
+        "class_embed_type": only(None),
+        "attn_norm_num_groups": only(None),
+    },
+    # How other blocks than Karlo's change size, and the length of a table of labels.
+    inert=frozenset({"dropout", "downsample_type", "upsample_type", "num_train_timesteps"}),
+)
+
 _PLAIN = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D")
 _ATTENDING = ("SimpleCrossAttnDownBlock2D", "SimpleCrossAttnUpBlock2D")
 
@@ -50,24 +111,7 @@ def read_config(data: Mapping[str, Any], where: str) -> UnetConfig:
     """Config from `config.json` of a diffusers U-Net. Raises `ModelError` for an architecture other than GLIDE's."""
     options = Options(data, where)
     conditional = _class(options) == "UNet2DConditionModel"
-    options.demand(
-        act_fn="silu",
-        center_input_sample=False,
-        flip_sin_to_cos=True,
-        freq_shift=0,
-        mid_block_scale_factor=1,
-        norm_eps=1e-5,
-        time_embedding_type="positional",
-        attn_norm_num_groups=None,
-        downsample_padding=1,
-        time_embedding_dim=None,
-    )
-    if conditional:
-        options.require(class_embed_type="identity")
-        options.demand(only_cross_attention=False, addition_embed_type=None, encoder_hid_dim_type=None)
-    else:
-        options.require(add_attention=False)
-        options.demand(class_embed_type=None)
+    options.check(CONDITIONAL if conditional else PLAIN)
     widths = options.take("block_out_channels", list)
     if any(width % widths[0] for width in widths):
         raise ModelError(f"{where}: block_out_channels {widths} are not multiples of the first")
@@ -107,6 +151,4 @@ def _attention_levels(options: Options, conditional: bool) -> tuple[int, ...]:
     levels = tuple(level for level, kind in enumerate(down) if kind == _ATTENDING[0])
     if len(up) != len(down) or levels != tuple(n for n, kind in enumerate(up) if kind == _ATTENDING[1]):
         raise ModelError(f"{options.where}: up_block_types do not mirror down_block_types")
-    if conditional and options.take("mid_block_type", str) != "UNetMidBlock2DSimpleCrossAttn":
-        raise ModelError(f"{options.where}: mid_block_type must be UNetMidBlock2DSimpleCrossAttn")
     return levels
