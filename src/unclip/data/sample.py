@@ -61,13 +61,14 @@ class TooManyBadSamples(ValueError):
 class BadSamples:
     """Counts and names bad samples; stops the run when their share passes `limit`.
 
-    limit: the share of all samples that may be bad, in [0, 1]; at least one is allowed unless it is 0.
+    limit: the share of all samples that may be bad, in [0, 1]; at least one is allowed unless it is 0. option: the setting
+    that errors name as the way to allow more.
     """
 
-    def __init__(self, limit: float = 0.01):
+    def __init__(self, limit: float = 0.01, *, option: str | None = None):
         if not 0 <= limit <= 1:
             raise ValueError(f"the share of bad samples allowed must lie in [0, 1], not {limit}")
-        self.limit = limit
+        self.limit, self.option = limit, option
         self.reasons: dict[str, str] = {}
 
     def __len__(self) -> int:
@@ -82,6 +83,11 @@ class BadSamples:
         if len(self) > math.ceil(self.limit * total):
             raise TooManyBadSamples(
                 f"{len(self)} of {total} samples are bad, more than the {self.limit:.2%} allowed; {self.summary()}"
+                + (
+                    f": repair them, or allow more with `{self.option}={math.ceil(100 * len(self) / total) / 100:g}`"
+                    if self.option
+                    else ""
+                )
             )
 
     def summary(self, most: int = 5) -> str:

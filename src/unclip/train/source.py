@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from torch import Tensor
 
 from unclip.data.dataset import Dataset, open_dataset
-from unclip.data.decoded_cache import DecodedCache
+from unclip.data.decoded_cache import Content, DecodedCache
 from unclip.data.order import Order
 from unclip.data.sample import BadSample, BadSamples, digest_of
 from unclip.datasets import derived
@@ -43,7 +43,7 @@ class Source:
             )
         self.device, self.shift = device, data.shift
         cache = Path(data.cache or Path(config.out).parent / "cache")
-        bad = BadSamples()
+        bad = BadSamples(data.bad_share, option="--set data.bad_share")
         dataset, shared = open_part(data, part, bad)
         if size is not None:
             check_resolution(dataset, size)
@@ -64,6 +64,10 @@ class Source:
     def fingerprint(self) -> str:
         """Hex digest of the pictures, their order and size, for the names of caches."""
         return digest_of([self._content, self.decoded.size, *(one.key for one in self.decoded.samples)])[:24]
+
+    def contents(self) -> dict[str, Content]:
+        """Key -> digests of each picture and its text, in their order: what a run began with."""
+        return self.decoded.contents()
 
     def pictures_between(self, start: int, stop: int) -> Float[Tensor, "b 3 s s"]:
         """Pictures `start` to `stop` in the data set's own order, for passes over all of it."""
