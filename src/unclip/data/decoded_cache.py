@@ -112,8 +112,8 @@ class DecodedCache:
     def contents(self) -> dict[str, Content]:
         """Key -> digests of each sample, in order: what tells whether the data are those of another time."""
         return {
-            sample.key: Content(_digest(_text_of(sample)), self.digests[row])
-            for sample, row in zip(self.samples, self.rows.tolist(), strict=True)
+            sample.key: Content(_digest(_text_of(sample)), self.digests[int(row)])
+            for sample, row in zip(self.samples, self.rows, strict=True)
         }
 
     def info(self, index: int) -> Sample:

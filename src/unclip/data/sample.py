@@ -1,7 +1,9 @@
 """Interface of data sets: captioned samples, pictures read on demand, and a limit on bad samples."""
 
 import hashlib
+import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -70,6 +72,8 @@ class BadSamples:
             raise ValueError(f"the share of bad samples allowed must lie in [0, 1], not {limit}")
         self.limit, self.option = limit, option
         self.reasons: dict[str, str] = {}
+        self.notes: dict[str, str] = {}
+        """Files that are passed over and do not count as bad samples."""
 
     def __len__(self) -> int:
         return len(self.reasons)
@@ -77,6 +81,10 @@ class BadSamples:
     def record(self, key: str, reason: str) -> None:
         """Note one bad sample."""
         self.reasons[key] = reason
+
+    def note(self, key: str, reason: str) -> None:
+        """Note a file that is not used though no sample is lost by it, such as a second picture of one."""
+        self.notes[key] = reason
 
     def check(self, total: int) -> None:
         """Raise TooManyBadSamples if more than the allowed share of `total` samples is bad."""
@@ -92,9 +100,26 @@ class BadSamples:
 
     def summary(self, most: int = 5) -> str:
         """'3 bad samples: a (reason); b (reason); ...', naming at most `most`."""
-        shown = "; ".join(f"{key} ({reason})" for key, reason in list(self.reasons.items())[:most])
-        more = f"; and {len(self) - most} more" if len(self) > most else ""
-        return f"{len(self)} bad sample{'s' * (len(self) != 1)}" + (f": {shown}{more}" if shown else "")
+        return _counted(self.reasons, "bad sample", most)
+
+    def report(self, most: int = 5) -> str:
+        """The summary, and the files that were not used; "" where there is neither."""
+        parts = [self.summary(most)] if len(self) else []
+        return ". ".join([*parts, _counted(self.notes, "unused file", most)] if self.notes else parts)
+
+
+def _counted(reasons: Mapping[str, str], what: str, most: int) -> str:
+    named = "; ".join(f"{key} ({reason})" for key, reason in list(reasons.items())[:most])
+    more = f"; and {len(reasons) - most} more" if len(reasons) > most else ""
+    return f"{len(reasons)} {what}{'s' * (len(reasons) != 1)}" + (f": {named}{more}" if named else "")
+
+
+def shown(name: str) -> str:
+    """A file's name as text: bytes that are not UTF-8 become escapes such as `\\xff`, which can be printed and stored."""
+    try:
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "backslashreplace").decode()
 
 
 def captions_in(record: Mapping[str, Any]) -> tuple[str, ...]:
@@ -111,6 +136,14 @@ def captions_in(record: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(text.strip() for text in found if text.strip())
 
 
+def read_json(text: str) -> Any:
+    """JSON of a user's file. Raises ValueError, also where it is nested too deep to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("its JSON is nested too deep") from None
+
+
 def weight_in(record: Mapping[str, Any]) -> float:
     """The weight of a metadata record, 1 where there is none. Raises ValueError outside of (0, 1]."""
     weight = record.get("weight")
@@ -124,5 +157,5 @@ def digest_of(parts: Sequence[object]) -> str:
     """A hex digest of the printed parts, for fingerprints."""
     state = hashlib.sha256()
     for part in parts:
-        state.update(f"{part}\x1f".encode())
+        state.update(f"{part}\x1f".encode("utf-8", "surrogatepass"))
     return state.hexdigest()

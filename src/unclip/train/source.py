@@ -49,8 +49,9 @@ class Source:
             check_resolution(dataset, size)
         self._content = dataset.fingerprint
         self.decoded = DecodedCache.load(dataset, size or data.size, cache=cache, bad=bad)
-        if len(bad):
-            warnings.warn(f"{data.path}: skipped {bad.summary()}", SkippedSamples, stacklevel=2)
+        # What both halves of the same data have is said once.
+        if bad.report() and not (shared and part == "validation"):
+            warnings.warn(f"{data.path}: skipped {bad.report()}", SkippedSamples, stacklevel=2)
         if shared:
             held_out = chosen_by_key([sample.key for sample in self.decoded.samples], data.held_out)
             self.decoded = _rows(self.decoded, held_out if part == "validation" else ~held_out)
