@@ -154,3 +154,12 @@ def test_the_share_of_bad_samples_is_an_option(small, pictures):
     for share in ("-0.1", "1.5"):
         with pytest.raises(ValueError, match=r"data\.bad_share is"):
             small("clip", f"data.bad_share={share}")
+
+
+def test_metadata_of_any_type_have_factors(small, pictures):
+    for number in range(20):
+        record = {"caption": "x", "label": 5, "kind": [number % 2], "weight": 1}
+        (pictures / f"{number:02}.json").write_text(json.dumps(record))
+    factors = 'data.factors={"kind": {"[1]": 0.5}, "everyday": {"false": 0.25}}'
+    source = Source(small("clip", f"data.path={pictures}", factors), "train", CPU)
+    assert set(source.order.weights.tolist()) == {0.125, 0.25}

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -133,7 +134,10 @@ def captions_in(record: Mapping[str, Any]) -> tuple[str, ...]:
             for name in ("caption", "text", "prompt", "captions")
             if isinstance(record.get(name), str)
         ][:1]
-    return tuple(text.strip() for text in found if text.strip())
+    captions = tuple(text.strip() for text in found if text.strip())
+    if any("\ud800" <= letter <= "\udfff" for text in captions for letter in text):
+        raise ValueError("its caption holds half a character (a surrogate on its own): save it as UTF-8")
+    return captions
 
 
 def read_json(text: str) -> Any:
@@ -147,9 +151,14 @@ def read_json(text: str) -> Any:
 def weight_in(record: Mapping[str, Any]) -> float:
     """The weight of a metadata record, 1 where there is none. Raises ValueError outside of (0, 1]."""
     weight = record.get("weight")
-    value = 1.0 if weight is None or weight == "" else float(weight)
+    if weight is None or weight == "":
+        return 1.0
+    try:
+        value = math.nan if isinstance(weight, bool) else float(weight)
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
     if not 0 < value <= 1:
-        raise ValueError(f"weight {weight!r} is not in (0, 1]")
+        raise ValueError(f"weight {reprlib.repr(weight)} is not in (0, 1]")
     return value
 
 

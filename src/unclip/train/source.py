@@ -5,10 +5,9 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor
 from unclip.data.dataset import Dataset, open_dataset
 from unclip.data.decoded_cache import Content, DecodedCache
 from unclip.data.order import Order
-from unclip.data.sample import BadSample, BadSamples, digest_of
+from unclip.data.sample import BadSample, BadSamples, Sample, digest_of
 from unclip.datasets import derived
 from unclip.images import from_uint8
 from unclip.rng import Noise, derive
@@ -188,16 +187,22 @@ def _in_device_memory(decoded: DecodedCache, device: torch.device) -> UInt8[Tens
 def weights_of(decoded: DecodedCache, data: DataConfig) -> Float64[np.ndarray, " n"]:
     """The samples' weights, times the factors of their metadata (`DataConfig.factors`)."""
     factors = [
-        math.prod(values.get(_value(sample.meta, name), 1.0) for name, values in data.factors.items())
+        math.prod(values.get(_value(sample, name), 1.0) for name, values in data.factors.items())
         for sample in decoded.samples
     ]
     return decoded.weights * np.array(factors)
 
 
-def _value(meta: Mapping[str, Any], name: str) -> str:
-    """A field of a sample's metadata as text: "true" and "false" for booleans, "" without one."""
-    value = derived(meta, name)
-    return value if isinstance(value, str) else "" if value is None else json.dumps(value)
+def _value(sample: Sample, name: str) -> str:
+    """A field of a sample's metadata as text: "true" and "false" for booleans, "" without one.
+
+    Raises ValueError naming the sample, where the metadata have another type than the field is computed from.
+    """
+    try:
+        value = derived(sample.meta, name)
+        return value if isinstance(value, str) else "" if value is None else json.dumps(value, default=str)
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        raise ValueError(f"{sample.key}: its metadata do not tell {name!r} ({error})") from error
 
 
 def shifted(pixels: UInt8[Tensor, "b 3 s s"], offsets: Int64[Tensor, "b 2"]) -> UInt8[Tensor, "b 3 s s"]:
