@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from unclip.data.decode_all import decode_all
+from unclip.data.decode_all import ROOM, decode_all
 from unclip.data.sample import BadSample, BadSamples, Dataset, Sample
+from unclip.disk import disk_full, is_full
 from unclip.images import write_atomically
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class DecodedCache:
             found = {"format": 1, "bad": decode_all(dataset, size, array, workers)}
         if len(found.get("pictures", ())) != len(dataset):
             found["pictures"] = [_digest(picture.tobytes()) for picture in np.load(array, mmap_mode="r")]
-            write_atomically(record, json.dumps(found).encode(), force=True)
+            _write_record(record, array, json.dumps(found).encode())
         reasons = found["bad"]
         samples, rows = [], []
         for index, key in enumerate(dataset.keys()):
@@ -136,6 +137,17 @@ class DecodedCache:
         places = zip(rows, corners.tolist(), strict=True)
         found = [self.data[row, :, top : top + side, left : left + side] for row, (top, left) in places]
         return torch.from_numpy(np.stack(found))
+
+
+def _write_record(record: Path, array: Path, data: bytes) -> None:
+    try:
+        write_atomically(record, data, force=True)
+    except OSError as error:
+        # Without its record the array is of no use and only takes room.
+        array.unlink(missing_ok=True)
+        if is_full(error):
+            raise disk_full(record, len(data), what="the decoded pictures' record", remedy=ROOM) from error
+        raise
 
 
 def _digest(data: bytes) -> str:
