@@ -16,6 +16,7 @@ from unclip import disk
 from unclip.data.dataset import open_dataset
 from unclip.data.decoded_cache import DecodedCache
 from unclip.disk import DiskFull, is_full, reserve
+from unclip.images import write_atomically
 from unclip.train.ema import Ema
 from unclip.train.state import TrainingState
 
@@ -87,6 +88,15 @@ def test_other_errors_are_left_alone(tmp_path, monkeypatch):
     assert not isinstance(raised.value, DiskFull)
 
 
+def test_a_written_file_without_room_is_named(tmp_path):
+    with (
+        no_file_above(8192),
+        pytest.raises(DiskFull, match=r"it needs 10,000 bytes.*make room.*picture\.png"),
+    ):
+        write_atomically(tmp_path / "picture.png", bytes(10_000))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("can_reserve", [True, False])
 def test_a_cache_without_room(pictures, tmp_path, monkeypatch, can_reserve):
     if not can_reserve:
@@ -101,7 +111,7 @@ def test_a_cache_without_room(pictures, tmp_path, monkeypatch, can_reserve):
 
 def test_a_disk_that_is_full_before_the_record(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "posix_fallocate", refuse(errno.ENOSPC))
-    with pytest.raises(DiskFull, match=r"decoded pictures.*0\.\d MiB.*data\.cache"):
+    with pytest.raises(DiskFull, match=r"decoded pictures: it needs 896 bytes.*data\.cache.*-8\.npy'$"):
         DecodedCache.load(open_dataset(pictures), 8, tmp_path / "cache")
     monkeypatch.undo()
 

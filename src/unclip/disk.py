@@ -14,15 +14,18 @@ class DiskFull(OSError):
     """A disk, or a quota, has no room left; the message names the file, what it needs, and the remedy."""
 
 
-def reserve(file: Path, size: int, *, what: str, remedy: str) -> None:
-    """Give `file` its `size` bytes on the disk; what is in it stays. Raises `DiskFull` saying `what` has no room."""
+def reserve(file: Path, size: int, *, what: str, remedy: str, name: Path | None = None) -> None:
+    """Give `file` its `size` bytes on the disk; what is in it stays. Raises `DiskFull` saying `what` has no room.
+
+    name: what errors call the file, if it has a temporary name.
+    """
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         _allocate(descriptor, size)
     except OSError as error:
         if not is_full(error):
             raise
-        raise disk_full(file, size, what=what, remedy=remedy) from error
+        raise disk_full(name or file, size, what=what, remedy=remedy) from error
     finally:
         os.close(descriptor)
 
@@ -39,14 +42,18 @@ def is_full(error: BaseException) -> bool:
 def disk_full(file: Path, size: int, *, what: str, remedy: str) -> DiskFull:
     """The error for a file that needs `size` bytes."""
     try:
-        free = f"{shutil.disk_usage(file.parent).free / 2**20:.1f} MiB are free there, or a quota allows less"
+        free = f"{_amount(shutil.disk_usage(file.parent).free)} are free there, or a quota allows less"
     except OSError:
         free = "there is less there"
     return DiskFull(
         errno.ENOSPC,
-        f"there is no room for {what}: it needs {size / 2**20:.1f} MiB, and {free}: {remedy}",
+        f"there is no room for {what}: it needs {_amount(size)}, and {free}: {remedy}",
         str(file),
     )
+
+
+def _amount(size: int) -> str:
+    return f"{size:,} bytes" if size < 1 << 20 else f"{size / 2**20:,.1f} MiB"
 
 
 def _allocate(descriptor: int, size: int) -> None:

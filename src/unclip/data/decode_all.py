@@ -25,7 +25,7 @@ def decode_all(dataset: Dataset, size: int, array: Path, workers: int | None) ->
         )
         del memory
         # Without its room a memory-mapped file ends the process where the disk is full.
-        reserve(partial, partial.stat().st_size, what="the decoded pictures", remedy=ROOM)
+        reserve(partial, partial.stat().st_size, name=array, what="the decoded pictures", remedy=ROOM)
         starts = range(0, len(dataset), _CHUNK)
         reasons: dict[str, str] = {}
         with _mapper(count, dataset, size, partial) as each:

@@ -113,7 +113,13 @@ class TrainingState:
         contents, numbers = self._contents()
         # Whether there is room is known before the first of the files is written.
         room = fresh / "room"
-        reserve(room, self._size(), what="the checkpoint", remedy=ROOM)
+        reserve(
+            room,
+            self._size(),
+            name=fresh.with_name(f"samples-{self.samples:012d}"),
+            what="the checkpoint",
+            remedy=ROOM,
+        )
         room.unlink()
         for name, content in contents.items():
             save_file(
