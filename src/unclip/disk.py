@@ -66,4 +66,7 @@ def _allocate(descriptor: int, size: int) -> None:
         start = 0
         while start < size:
             count = min(_CHUNK, size - start)
-            start += os.pwrite(descriptor, os.pread(descriptor, count, start).ljust(count, b"\0"), start)
+            os.lseek(descriptor, start, os.SEEK_SET)
+            content = os.read(descriptor, count).ljust(count, b"\0")
+            os.lseek(descriptor, start, os.SEEK_SET)
+            start += os.write(descriptor, content)

@@ -108,7 +108,8 @@ class RunFolder:
                 raise DataChanged(
                     f"{self.path} holds a run that began with other data: {'; '.join(changes)}. Bring back the data that "
                     "it began with, begin a new run with its weights (another --out, and --set init=MODEL), or let it "
-                    "go on with the changed data by --set data.changed=allow"
+                    "go on with the changed data by --set data.changed=allow (with `train all`: "
+                    f"{self.path.name}.data.changed=allow)"
                 )
             if changes:
                 logger.warning("%s goes on with changed data: %s", self.path, "; ".join(changes))
