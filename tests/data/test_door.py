@@ -145,6 +145,16 @@ def test_damage_in_the_middle_loses_what_is_damaged_only(tmp_path, filling, with
     assert shard.info(8).captions == ("grey 9",)
 
 
+def test_members_that_were_moved_by_damage_are_named(tmp_path):
+    path = indexed(tmp_path)
+    path.with_suffix(".idx").unlink()
+    data = path.read_bytes()
+    path.write_bytes(data[: 4 * 2048] + bytes(1000) + data[4 * 2048 + 100 :])
+    bad = BadSamples(1.0)
+    assert len(ShardDataset([path], bad)) == 4
+    assert "is damaged from byte 8192 on" in bad.reasons["x-train-00000.tar"]
+
+
 def test_an_index_of_another_tar_of_the_same_size(tmp_path):
     path = indexed(tmp_path, 4)
     size = path.stat().st_size

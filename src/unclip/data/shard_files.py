@@ -227,7 +227,7 @@ def _members(path: Path, bad: BadSamples) -> Iterator[tarfile.TarInfo]:
                     raise ValueError(
                         f"{shown(str(path))} is no tar file, or its beginning is damaged: write it again"
                     )
-                if not ended:
+                if not ended or _holds_more(file):
                     bad.record(
                         shown(path.name),
                         f"is damaged from byte {stopped} on: the samples in the last {size - stopped} bytes are lost",
@@ -238,6 +238,11 @@ def _members(path: Path, bad: BadSamples) -> Iterator[tarfile.TarInfo]:
                 f"is damaged: the samples in {following - stopped} bytes are lost",
             )
             start = following
+
+
+def _holds_more(file: BinaryIO) -> bool:
+    """Whether anything but zeros follows, as after damage that moved the members from their places."""
+    return any(any(chunk) for chunk in iter(lambda: file.read(1 << 16), b""))
 
 
 def _next_header(file: BinaryIO, start: int, size: int) -> int | None:
