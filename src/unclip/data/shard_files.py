@@ -227,7 +227,7 @@ def _members(path: Path, bad: BadSamples) -> Iterator[tarfile.TarInfo]:
                     raise ValueError(
                         f"{shown(str(path))} is no tar file, or its beginning is damaged: write it again"
                     )
-                if not ended or _holds_more(file):
+                if not ended or size % BLOCK or _holds_more(file):
                     bad.record(
                         shown(path.name),
                         f"is damaged from byte {stopped} on: the samples in the last {size - stopped} bytes are lost",
