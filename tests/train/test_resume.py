@@ -15,7 +15,7 @@ from unclip.train.interrupt import Interrupted, stop_requests
 from unclip.train.loop import train
 from unclip.train.run_folder import RunFolder
 
-# Which fsync each process does not survive: the config's; those of the first checkpoint's files, manifest, folder and
+# Which fsync each process does not survive: the config's; those of the tokenizer and the data's record; those of the first checkpoint's files, manifest, folder and
 # rename; those of the second; then one between the next two.
 MOMENTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 15)
 

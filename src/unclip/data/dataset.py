@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+from unclip.data.decode import EXTENSIONS
 from unclip.data.folder import FolderDataset
-from unclip.data.sample import BadSample, BadSamples, Dataset, Sample, TooManyBadSamples
+from unclip.data.sample import BadSample, BadSamples, Dataset, Sample, TooManyBadSamples, shown
 from unclip.data.shapes import Shapes
+from unclip.data.shard_files import compressed, is_compressed
 from unclip.data.shards import ShardDataset
 
 __all__ = ["BadSample", "BadSamples", "Dataset", "Sample", "TooManyBadSamples", "open_dataset"]
@@ -14,20 +16,36 @@ def open_dataset(path: str | Path, split: str | None = None, bad: BadSamples | N
     """Open a folder of pictures, a folder of tar shards, one tar, or `shapes` (the procedural set).
 
     split: of a folder of shards named `NAME-SPLIT-NUMBER.tar`, take this split only; all shards where it is None. Raises
-    FileNotFoundError for nothing there, ValueError for a split that does not exist (naming those that do).
+    FileNotFoundError for nothing there, ValueError for a split that does not exist (naming those that do) and for
+    compressed shards.
     """
     if str(path) == "shapes":
         return Shapes(seed=1 if split == "val" else 0)
     path = Path(path)
-    if path.is_file() and path.suffix == ".tar":
+    if path.is_file() and is_compressed(path):
+        raise compressed(path)
+    if path.is_file() and path.suffix.lower() == ".tar":
         return ShardDataset([path], bad)
     if not path.is_dir():
         raise FileNotFoundError(f"{path} is neither a folder, nor a .tar file, nor the word `shapes`")
-    tars = sorted(path.glob("*.tar"))
+    bad = bad if bad is not None else BadSamples()
+    here = sorted(path.iterdir())
+    tars = [one for one in here if one.suffix.lower() == ".tar"]
+    packed = [one for one in here if is_compressed(one)]
     if not tars:
         if split is not None:
             raise ValueError(f"{path} holds no tar shards, so it has no split {split!r}")
-        return FolderDataset(path, bad)
+        for one in packed:
+            bad.note(shown(one.name), "is a compressed tar, beside pictures in the folder")
+        folder = FolderDataset(path, bad)
+        if packed and len(folder) == 0:
+            raise compressed(packed[0])
+        return folder
+    if packed:
+        raise compressed(packed[0])
+    for one in here:
+        if one.suffix[1:].lower() in EXTENSIONS:
+            bad.note(shown(one.name), "is beside tar shards, which are read instead")
     if split is not None:
         splits = sorted({_split_of(tar) for tar in tars})
         tars = [tar for tar in tars if _split_of(tar) == split]

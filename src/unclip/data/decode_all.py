@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from unclip.data.sample import BadSample, Dataset
+from unclip.disk import reserve
 
 _CHUNK = 256
+ROOM = "make room, or keep them on another disk (--set data.cache=FOLDER)"
 
 
 def decode_all(dataset: Dataset, size: int, array: Path, workers: int | None) -> dict[str, str]:
@@ -22,6 +24,8 @@ def decode_all(dataset: Dataset, size: int, array: Path, workers: int | None) ->
             partial, mode="w+", dtype=np.uint8, shape=(len(dataset), 3, size, size)
         )
         del memory
+        # Without its room a memory-mapped file ends the process where the disk is full.
+        reserve(partial, partial.stat().st_size, name=array, what="the decoded pictures", remedy=ROOM)
         starts = range(0, len(dataset), _CHUNK)
         reasons: dict[str, str] = {}
         with _mapper(count, dataset, size, partial) as each:

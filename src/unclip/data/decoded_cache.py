@@ -1,34 +1,46 @@
 """Cache of a decoded data set: every picture once, as uint8, in a memory-mapped file that later runs reuse."""
 
+import hashlib
 import json
 import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from unclip.data.decode_all import decode_all
+from unclip.data.decode_all import ROOM, decode_all
 from unclip.data.sample import BadSample, BadSamples, Dataset, Sample
+from unclip.disk import disk_full, is_full
 from unclip.images import write_atomically
 
 logger = logging.getLogger(__name__)
+
+
+class Content(NamedTuple):
+    """Short hex digests of a sample: of its captions, weight and metadata, and of its decoded picture."""
+
+    text: str
+    picture: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedCache:
     """Pictures, captions and weights of the good samples of a data set, at one size.
 
-    data: uint8 (m, 3, s, s), memory-mapped; rows: for each sample its row of `data`; samples: their text.
+    data: uint8 (m, 3, s, s), memory-mapped; rows: for each sample its row of `data`; samples: their text;
+    digests: of the picture in each row of `data`.
     """
 
     data: UInt8[np.ndarray, "m 3 s s"]
     rows: Int[np.ndarray, " n"]
     samples: Sequence[Sample]
+    digests: Sequence[str]
     bad: BadSamples
 
     @staticmethod
@@ -56,11 +68,14 @@ class DecodedCache:
             folder / f"{dataset.fingerprint[:24]}-{size}.npy",
             folder / f"{dataset.fingerprint[:24]}-{size}.json",
         )
-        reasons = _cached(array, record, (len(dataset), 3, size, size))
-        if reasons is None:
+        found = _cached(array, record, (len(dataset), 3, size, size))
+        if found is None:
             logger.info("decoding %d pictures at %d px into %s", len(dataset), size, array)
-            reasons = decode_all(dataset, size, array, workers)
-            write_atomically(record, json.dumps({"format": 1, "bad": reasons}).encode(), force=True)
+            found = {"format": 1, "bad": decode_all(dataset, size, array, workers)}
+        if len(found.get("pictures", ())) != len(dataset):
+            found["pictures"] = [_digest(picture.tobytes()) for picture in np.load(array, mmap_mode="r")]
+            _write_record(record, array, json.dumps(found).encode())
+        reasons = found["bad"]
         samples, rows = [], []
         for index, key in enumerate(dataset.keys()):
             if key in reasons:
@@ -75,7 +90,11 @@ class DecodedCache:
         if len(bad):
             logger.debug("skipped %s", bad.summary())
         return DecodedCache(
-            data=np.load(array, mmap_mode="r"), rows=np.array(rows, dtype=np.int64), samples=samples, bad=bad
+            data=np.load(array, mmap_mode="r"),
+            rows=np.array(rows, dtype=np.int64),
+            samples=samples,
+            digests=found["pictures"],
+            bad=bad,
         )
 
     def __len__(self) -> int:
@@ -90,6 +109,13 @@ class DecodedCache:
     def weights(self) -> Float[np.ndarray, " n"]:
         """The samples' weights."""
         return np.array([sample.weight for sample in self.samples])
+
+    def contents(self) -> dict[str, Content]:
+        """Key -> digests of each sample, in order: what tells whether the data are those of another time."""
+        return {
+            sample.key: Content(_digest(_text_of(sample)), self.digests[int(row)])
+            for sample, row in zip(self.samples, self.rows, strict=True)
+        }
 
     def info(self, index: int) -> Sample:
         """The text of a sample."""
@@ -113,11 +139,31 @@ class DecodedCache:
         return torch.from_numpy(np.stack(found))
 
 
-def _cached(array: Path, record: Path, shape: tuple[int, ...]) -> dict[str, str] | None:
-    """The bad samples noted beside a complete cache, or None where there is none of this shape."""
+def _write_record(record: Path, array: Path, data: bytes) -> None:
+    try:
+        write_atomically(record, data, force=True)
+    except OSError as error:
+        # Without its record the array is of no use and only takes room.
+        array.unlink(missing_ok=True)
+        if is_full(error):
+            raise disk_full(record, len(data), what="the decoded pictures' record", remedy=ROOM) from error
+        raise
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=6).hexdigest()
+
+
+def _text_of(sample: Sample) -> bytes:
+    meta = {str(name): value for name, value in sample.meta.items()}
+    return json.dumps([sample.captions, sample.weight, meta], sort_keys=True, default=str).encode()
+
+
+def _cached(array: Path, record: Path, shape: tuple[int, ...]) -> dict[str, Any] | None:
+    """What is noted beside a complete cache, or None where there is none of this shape."""
     try:
         found = json.loads(record.read_bytes())
         stored = np.load(array, mmap_mode="r")
     except (OSError, ValueError):
         return None
-    return found["bad"] if found.get("format") == 1 and stored.shape == shape else None
+    return found if found.get("format") == 1 and stored.shape == shape else None

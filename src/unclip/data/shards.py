@@ -15,10 +15,20 @@ from pathlib import Path
 import numpy as np
 
 from unclip.data.decode import EXTENSIONS, MAX_BYTES, decode
-from unclip.data.sample import BadSample, BadSamples, Sample, captions_in, digest_of, weight_in
+from unclip.data.sample import (
+    BadSample,
+    BadSamples,
+    Sample,
+    captions_in,
+    digest_of,
+    read_json,
+    shown,
+    weight_in,
+)
+from unclip.data.shard_files import BLOCK, check_is_tar, read_index, scan
 from unclip.images import write_atomically
-
-BLOCK = tarfile.BLOCKSIZE
+from unclip.text_files import decode as decode_text
+from unclip.text_files import split_lines
 
 
 def tar_member(name: str, data: bytes) -> bytes:
@@ -95,8 +105,10 @@ class ShardDataset:
     """Samples of tar shards with random access.
 
     Indexes written by :class:`ShardWriter` are used where they fit their tar file; other tars are scanned once. Only
-    regular members are read, only by offset, and nothing is ever extracted to disk. A truncated tar gives the samples
-    before the cut; the rest is counted in `bad`. Keys are `tar-name/sample`, as sample names repeat between shards.
+    regular members are read, only by offset, and nothing is ever extracted to disk. What a truncated or damaged tar has lost
+    is counted in `bad`, by name where an index tells it. Names end at their first dot, as in webdataset; pictures whose
+    names end otherwise, have no sample of their own, or come twice, are counted and named too. Raises ValueError for a
+    compressed tar and for a file that is none. Keys are `tar-name/sample`, as sample names repeat between shards.
     """
 
     def __init__(self, paths: Sequence[str | Path], bad: BadSamples | None = None):
@@ -108,10 +120,12 @@ class ShardDataset:
         before = len(self.bad)
         parts: list[object] = []
         for number, path in enumerate(self.paths):
-            samples = _read_index(path)
+            check_is_tar(path)
+            samples = read_index(path, self.bad)
             if samples is None:
-                samples = _scan(path, self.bad)
-            parts += [path.name, path.stat().st_size, len(samples)]
+                samples = scan(path, self.bad)
+            status = path.stat()
+            parts += [path.name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, len(samples)]
             parts += [f"{key}:{sorted(members.items())}" for key, members in samples]
             self._add(number, path, samples)
         self.bad.check(len(self) + len(self.bad) - before)
@@ -120,7 +134,7 @@ class ShardDataset:
     def _add(self, number: int, path: Path, samples: list[tuple[str, dict[str, tuple[int, int]]]]) -> None:
         size = path.stat().st_size
         for key, members in samples:
-            name = f"{path.stem}/{key}"
+            name = f"{shown(path.stem)}/{key}"
             if any(offset + length > size for offset, length in members.values()):
                 self.bad.record(name, f"cut off: {path.name} is truncated")
             elif not any(extension in EXTENSIONS for extension in members):
@@ -132,7 +146,7 @@ class ShardDataset:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of names, sizes and layout of the shards (their content is not read)."""
+        """Digest of names, sizes, times and layout of the shards (their content is not read)."""
         return self._fingerprint
 
     def __len__(self) -> int:
@@ -143,7 +157,7 @@ class ShardDataset:
         return [self._key(entry) for entry in self._entries]
 
     def _key(self, entry: _Entry) -> str:
-        return f"{self.paths[entry.shard].stem}/{entry.key}"
+        return f"{shown(self.paths[entry.shard].stem)}/{entry.key}"
 
     def info(self, index: int) -> Sample:
         """Captions, weight and metadata. Raises BadSample for unreadable text or none."""
@@ -152,13 +166,13 @@ class ShardDataset:
         try:
             record: dict = {}
             if "json" in entry.members:
-                record = json.loads(self._read(entry, "json"))
+                record = read_json(decode_text(self._read(entry, "json"), "its .json"))
                 if not isinstance(record, dict):
                     raise ValueError("its JSON is not an object")
             captions = captions_in(record)
             if not captions and "txt" in entry.members:
-                text = self._read(entry, "txt").decode("utf-8")
-                captions = tuple(line.strip() for line in text.splitlines() if line.strip())
+                text = decode_text(self._read(entry, "txt"), "its .txt")
+                captions = captions_in({"captions": split_lines(text)})
             if not captions:
                 raise ValueError("has no caption")
             return Sample(key, captions, weight_in(record), record)
@@ -200,35 +214,3 @@ class ShardDataset:
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_files": {}}
-
-
-def _read_index(path: Path) -> list[tuple[str, dict[str, tuple[int, int]]]] | None:
-    """The samples of the index beside a tar, or None where there is none, or it belongs to another tar."""
-    index = path.with_suffix(".idx")
-    try:
-        record = json.loads(index.read_bytes())
-        if record["format"] != 1 or record["size"] < path.stat().st_size:
-            return None
-        return [
-            (str(sample["key"]), {str(k): (int(v[0]), int(v[1])) for k, v in sample["members"].items()})
-            for sample in record["samples"]
-        ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
-        return None
-
-
-def _scan(path: Path, bad: BadSamples) -> list[tuple[str, dict[str, tuple[int, int]]]]:
-    """Find the samples of a tar by reading its headers; what lies behind damage is counted as one bad sample."""
-    samples: dict[str, dict[str, tuple[int, int]]] = {}
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                base, _, extension = member.name.rpartition("/")[2].partition(".")
-                # Links, devices and folders are not samples; hidden files belong to other tools.
-                if member.isreg() and base and extension.lower() in (*EXTENSIONS, "json", "txt"):
-                    folder = member.name.rpartition("/")[0]
-                    key = f"{folder}/{base}" if folder else base
-                    samples.setdefault(key, {})[extension.lower()] = (member.offset_data, member.size)
-    except (tarfile.TarError, EOFError) as error:
-        bad.record(path.name, f"damaged tar: {error}")
-    return list(samples.items())

@@ -16,6 +16,7 @@ from typing import IO, Any, Literal
 import numpy as np
 from PIL import Image
 
+from unclip.disk import disk_full, is_full
 from unclip.images.errors import PictureError
 from unclip.images.headers import header_size
 from unclip.images.modes import from_array, normalise
@@ -175,17 +176,22 @@ def grid(pictures: Sequence[Image.Image], columns: int | None = None, gap: int =
 def write_atomically(path: str | os.PathLike[str], data: bytes, *, force: bool = False) -> Path:
     """Write a file whole or not at all, making its folder. An existing file is kept unless `force`.
 
-    Raises `FileExistsError`, also when another process made the file meanwhile.
+    Raises `FileExistsError`, also when another process made the file meanwhile, and `DiskFull`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # A short name of its own: that of the file may be as long as the file system allows.
     temporary = path.with_name(f".{secrets.token_hex(6)}.part")
     try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            if is_full(error):
+                raise disk_full(path, len(data), what="the file", remedy="make room") from error
+            raise
         if force:
             os.replace(temporary, path)
         else:

@@ -10,6 +10,7 @@ from jaxtyping import Int64
 
 from unclip.checkpoints.manifest import Space
 from unclip.rng import Noise
+from unclip.train.source import Source
 
 B = TypeVar("B")
 B_co = TypeVar("B_co", covariant=True)
@@ -30,6 +31,16 @@ class Batches(Protocol[B_co]):
     @property
     def space(self) -> Space | None:
         """The embedding space of the CLIP that the network learns from; a CLIP has its own."""
+        ...
+
+    @property
+    def train(self) -> Source:
+        """The pictures that are learned."""
+        ...
+
+    @property
+    def held_out(self) -> Source:
+        """The pictures that are validated on."""
         ...
 
     def batch(self, numbers: Int64[np.ndarray, " b"], noise: Noise) -> B_co:

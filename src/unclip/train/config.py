@@ -40,6 +40,11 @@ class DataConfig:
     `{"kind": {"pair": 0.4}}` shows samples whose `kind` is "pair" less often. Fields that a data set computes from its
     metadata count as well (`unclip.datasets.DERIVED`), such as `everyday` of the artwork set: "true" or "false".
     """
+    bad_share: float = 0.01
+    """Share of bad samples (unreadable, without a caption) from which on a run stops; one is passed over in any case."""
+    changed: Literal["refuse", "allow"] = "refuse"
+    """Whether a begun run goes on with other pictures or captions than those it began with. "allow": it does, with its
+    first tokenizer; its weights are then no function of its config and data."""
     shift: int = 0
     """Augmentation of the pictures that CLIP sees: moved by up to so many pixels, the edge filled with white."""
 
@@ -47,6 +52,8 @@ class DataConfig:
         """Raise ValueError for a share or a factor out of range; factors of 1 are left out."""
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out is {self.held_out}; it is a share between 0 and 1, such as 0.05")
+        if not 0 <= self.bad_share <= 1:
+            raise ValueError(f"data.bad_share is {self.bad_share}; it is a share from 0 to 1, such as 0.05")
         kept: dict[str, dict[str, float]] = {}
         for name, values in self.factors.items():
             for value, factor in values.items():

@@ -40,8 +40,8 @@ def train(config: TrainConfig, *, device: str | None = None, loggers: Sequence[M
 
     An interruption does not change the weights: they are bitwise those of an uninterrupted run on the same device with
     as many threads (on CUDA, as far as its kernels add up in a fixed order). `RunFolder` describes the files in
-    `config.out`; measurements go to `loggers` as well. Raises `NonFiniteLoss`, `BatchError`, `Interrupted`, and
-    ValueError where the folder holds a run of another config.
+    `config.out`; measurements go to `loggers` as well. Raises `NonFiniteLoss`, `BatchError`, `Interrupted`,
+    `DataChanged`, and ValueError where the folder holds a run of another config.
     """
     chosen = training_device(device)
     config = with_precision(config, chosen)
@@ -64,6 +64,12 @@ class Run:
             raise ValueError("the run's precision is not chosen yet: call `with_precision` first")
         self.config, self.device, self.folder = config, device, folder
         self.task, self.batches = built
+        folder.keep_data(
+            {"train": self.batches.train.contents(), "validation": self.batches.held_out.contents()},
+            tokenizer=self.batches.tokenizer_json if config.stage == "clip" else None,
+            clip=getattr(getattr(self.batches, "clip", None), "hash", None),
+            allow=config.data.changed == "allow",
+        )
         if config.init:
             take_weights(self.task.network, config.init, config.stage)
         optimizers = build_optimizers(self.task.named_parameters(), config.optimizer, fused=True)

@@ -1,9 +1,13 @@
-"""Folder of a run: config.json, metrics.jsonl, previews/, checkpoints/, and model/ when it has finished."""
+"""Folder of a run: config.json, data.json, metrics.jsonl, previews/, checkpoints/, and model/ when it has finished.
+
+data.json notes the data that the run began with, tokenizer.json the tokenizer of a CLIP.
+"""
 
 import json
+import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +21,8 @@ from unclip.nn.precision import choose
 from unclip.train.config import TrainConfig, read_config
 from unclip.train.metrics import FolderLogger, MetricsLogger, build_loggers, is_within
 
+logger = logging.getLogger(__name__)
+
 C = TypeVar("C", bound=TrainConfig)
 
 # A run may be resumed with other values of these: no weight depends on them (but see `_binding`).
@@ -29,6 +35,11 @@ _FREE = {
     "prefetch",
     "loggers",
 }
+_FREE_OF_DATA = {"cache", "bad_share", "changed"}
+
+
+class DataChanged(ValueError):
+    """The data are not those that the run began with; the message names what changed."""
 
 
 def with_precision(config: C, device: torch.device) -> C:
@@ -72,6 +83,40 @@ class RunFolder:
             self.path / "config.json", json.dumps(to_dict(config), indent=2).encode(), force=True
         )
 
+    def keep_data(
+        self,
+        parts: Mapping[str, Mapping[str, Sequence[str]]],
+        *,
+        tokenizer: str | None = None,
+        clip: str | None = None,
+        allow: bool = False,
+    ) -> None:
+        """Note the data that a run begins with; for a run that has begun, check that they are the same.
+
+        parts: "train" and "validation" -> key -> digests of text and picture. Raises `DataChanged` unless `allow`.
+        """
+        file = self.path / "data.json"
+        record = {
+            "format": 1,
+            "clip": clip,
+            **{part: {key: list(content) for key, content in found.items()} for part, found in parts.items()},
+        }
+        if has_begun(self.path) and file.exists():
+            old = json.loads(file.read_text(encoding="utf-8"))
+            changes = _changes(old, record)
+            if changes and not allow:
+                raise DataChanged(
+                    f"{self.path} holds a run that began with other data: {'; '.join(changes)}. Bring back the data that "
+                    "it began with, begin a new run with its weights (another --out, and --set init=MODEL), or let it "
+                    "go on with the changed data by --set data.changed=allow (with `train all`: "
+                    f"{self.path.name}.data.changed=allow)"
+                )
+            if changes:
+                logger.warning("%s goes on with changed data: %s", self.path, "; ".join(changes))
+        if tokenizer is not None:
+            _write_if_other(self.path / TOKENIZER, tokenizer)
+        _write_if_other(file, json.dumps(record))
+
     @property
     def model(self) -> Path:
         """Where the finished model goes."""
@@ -113,6 +158,20 @@ class RunFolder:
             logger.close()
 
 
+TOKENIZER = "tokenizer.json"
+
+
+def has_begun(out: Path) -> bool:
+    """Whether the run in this folder has a checkpoint to go on from."""
+    return any((out / "checkpoints").glob("samples-*"))
+
+
+def kept_tokenizer(out: str) -> str | None:
+    """The tokenizer that a begun run in this folder was begun with, as JSON text."""
+    file = Path(out) / TOKENIZER
+    return file.read_text(encoding="utf-8") if out and has_begun(Path(out)) and file.exists() else None
+
+
 def time_spent(path: Path) -> float:
     """Seconds that the run in this folder has taken, by its last whole line of metrics; 0 without one."""
     file = path / "metrics.jsonl"
@@ -140,4 +199,44 @@ def _binding(config: dict[str, Any]) -> dict[str, Any]:
     # What is kept as best depends on when it was looked for.
     free = _FREE - {"validate_every"} if config.get("keep") == "best" else _FREE
     kept = {key: value for key, value in config.items() if key not in free}
-    return {**kept, "data": {key: value for key, value in config["data"].items() if key != "cache"}}
+    return {**kept, "data": {key: value for key, value in config["data"].items() if key not in _FREE_OF_DATA}}
+
+
+def _write_if_other(file: Path, text: str) -> None:
+    if not file.exists() or file.read_bytes() != text.encode():
+        write_atomically(file, text.encode(), force=True)
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two records of data, in words."""
+    added, removed, texts, pictures = [], [], [], []
+    parts = ("train", "validation")
+    for part in parts:
+        before, after = old[part], new[part]
+        added += [key for key in after if key not in before]
+        removed += [key for key in before if key not in after]
+        both = [key for key in before if key in after]
+        texts += [key for key in both if before[key][0] != after[key][0]]
+        pictures += [key for key in both if before[key][1] != after[key][1]]
+    moved = [key for key in removed if key in set(added)]
+    named = {
+        "added": [key for key in added if key not in set(moved)],
+        "removed, or cannot be read now": [key for key in removed if key not in set(moved)],
+        "moved between what is learned and what is held out": moved,
+        "given other captions, weights or metadata": texts,
+        "given other pixels": pictures,
+    }
+    found = [
+        f"{len(keys)} picture{'s' * (len(keys) != 1)} {'were' if len(keys) != 1 else 'was'} {what} ({_some(keys)})"
+        for what, keys in named.items()
+        if keys
+    ]
+    if not found and any(list(old[part]) != list(new[part]) for part in parts):
+        found.append("the order of the pictures is another")
+    if old["clip"] != new["clip"]:
+        found.append("the CLIP that it learns from is another")
+    return found
+
+
+def _some(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")

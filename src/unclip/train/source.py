@@ -5,10 +5,9 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,9 +16,9 @@ from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from torch import Tensor
 
 from unclip.data.dataset import Dataset, open_dataset
-from unclip.data.decoded_cache import DecodedCache
+from unclip.data.decoded_cache import Content, DecodedCache
 from unclip.data.order import Order
-from unclip.data.sample import BadSample, BadSamples, digest_of
+from unclip.data.sample import BadSample, BadSamples, Sample, digest_of
 from unclip.datasets import derived
 from unclip.images import from_uint8
 from unclip.rng import Noise, derive
@@ -45,14 +44,15 @@ class Source:
             )
         self.device, self.shift = device, data.shift
         cache = Path(data.cache or Path(config.out).parent / "cache")
-        bad = BadSamples()
+        bad = BadSamples(data.bad_share, option="--set data.bad_share")
         dataset, shared = open_part(data, part, bad)
         if size is not None:
             check_resolution(dataset, size)
         self._content = dataset.fingerprint
         self.decoded = _loaded(dataset, size or data.size, cache, bad, device)
-        if len(bad):
-            warnings.warn(f"{data.path}: skipped {bad.summary()}", SkippedSamples, stacklevel=2)
+        # What both halves of the same data have is said once.
+        if bad.report() and not (shared and part == "validation"):
+            warnings.warn(f"{data.path}: skipped {bad.report()}", SkippedSamples, stacklevel=2)
         if shared:
             held_out = chosen_by_key([sample.key for sample in self.decoded.samples], data.held_out)
             self.decoded = _rows(self.decoded, held_out if part == "validation" else ~held_out)
@@ -67,6 +67,10 @@ class Source:
     def fingerprint(self) -> str:
         """Hex digest of the pictures, their order and size, for the names of caches."""
         return digest_of([self._content, self.decoded.size, *(one.key for one in self.decoded.samples)])[:24]
+
+    def contents(self) -> dict[str, Content]:
+        """Key -> digests of each picture and its text, in their order: what a run began with."""
+        return self.decoded.contents()
 
     def pictures_between(self, start: int, stop: int) -> Float[Tensor, "b 3 s s"]:
         """Pictures `start` to `stop` in the data set's own order, for passes over all of it."""
@@ -245,16 +249,22 @@ def squares_at(
 def weights_of(decoded: DecodedCache, data: DataConfig) -> Float64[np.ndarray, " n"]:
     """The samples' weights, times the factors of their metadata (`DataConfig.factors`)."""
     factors = [
-        math.prod(values.get(_value(sample.meta, name), 1.0) for name, values in data.factors.items())
+        math.prod(values.get(_value(sample, name), 1.0) for name, values in data.factors.items())
         for sample in decoded.samples
     ]
     return decoded.weights * np.array(factors)
 
 
-def _value(meta: Mapping[str, Any], name: str) -> str:
-    """A field of a sample's metadata as text: "true" and "false" for booleans, "" without one."""
-    value = derived(meta, name)
-    return value if isinstance(value, str) else "" if value is None else json.dumps(value)
+def _value(sample: Sample, name: str) -> str:
+    """A field of a sample's metadata as text: "true" and "false" for booleans, "" without one.
+
+    Raises ValueError naming the sample, where the metadata have another type than the field is computed from.
+    """
+    try:
+        value = derived(sample.meta, name)
+        return value if isinstance(value, str) else "" if value is None else json.dumps(value, default=str)
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        raise ValueError(f"{sample.key}: its metadata do not tell {name!r} ({error})") from error
 
 
 def shifted(

@@ -18,11 +18,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from unclip.disk import DiskFull, disk_full, is_full, reserve
 from unclip.train.ema import Ema, copy_of
 
 MANIFEST = "manifest.json"
 PARTS = ("model", "ema", "optimizers")
 BEST = "best"
+ROOM = "make room, and the same command goes on from the last checkpoint"
 
 
 class DamagedCheckpoint(UserWarning):
@@ -61,7 +63,13 @@ class TrainingState:
             shutil.rmtree(leftover)
         fresh = folder / f".writing-{os.getpid()}"
         fresh.mkdir()
-        self._write(fresh)
+        try:
+            self._write(fresh)
+        except BaseException as error:
+            shutil.rmtree(fresh, ignore_errors=True)
+            if is_full(error) and not isinstance(error, DiskFull):
+                raise disk_full(target, self._size(), what="the checkpoint", remedy=ROOM) from error
+            raise
         if target.exists():
             shutil.rmtree(target)
         fresh.rename(target)
@@ -86,12 +94,33 @@ class TrainingState:
             )
         return None
 
-    def _write(self, fresh: Path) -> None:
+    def _contents(self) -> tuple[dict[str, dict[str, Tensor]], list[dict[str, Any]]]:
+        """The tensors of each file, and the optimisers' numbers."""
         tensors, numbers = _flatten([optimizer.state_dict() for optimizer in self.optimizers])
         whole = (self.model.state_dict(), self.ema.state_dict(), tensors)
         contents: dict[str, dict[str, Tensor]] = dict(zip(PARTS, whole, strict=True))
         if self.best is not None:
             contents[BEST] = self.best.average
+        return contents, numbers
+
+    def _size(self) -> int:
+        """About the bytes of a checkpoint: its tensors, and their names and places."""
+        contents, _ = self._contents()
+        tensors = [tensor for content in contents.values() for tensor in content.values()]
+        return sum(tensor.nbytes for tensor in tensors) + 512 * len(tensors) + 4096
+
+    def _write(self, fresh: Path) -> None:
+        contents, numbers = self._contents()
+        # Whether there is room is known before the first of the files is written.
+        room = fresh / "room"
+        reserve(
+            room,
+            self._size(),
+            name=fresh.with_name(f"samples-{self.samples:012d}"),
+            what="the checkpoint",
+            remedy=ROOM,
+        )
+        room.unlink()
         for name, content in contents.items():
             save_file(
                 {key: value.contiguous() for key, value in content.items()}, fresh / f"{name}.safetensors"

@@ -16,6 +16,7 @@ from unclip.networks.clip import Clip, ClipConfig
 from unclip.rng import Noise
 from unclip.tokenizers.clip import ClipTokenizer
 from unclip.train.config import TrainConfig
+from unclip.train.run_folder import kept_tokenizer
 from unclip.train.source import Source, evenly_spaced
 from unclip.train.task import Built, Losses, Task, compiled
 
@@ -41,7 +42,10 @@ class PairBatch:
 
 
 class PairBatches:
-    """Pictures and captions; the tokenizer is learned from the training captions, or taken over with `init`."""
+    """Pictures and captions; the tokenizer is learned from the training captions, or taken over with `init`.
+
+    A begun run keeps the tokenizer that it began with.
+    """
 
     space = None
 
@@ -49,9 +53,12 @@ class PairBatches:
         self.device = device
         self.train = Source(config, "train", device)
         self.held_out = Source(config, "validation", device)
+        kept = kept_tokenizer(config.out)
+        if kept is None and config.init:
+            kept = (Path(config.init) / "tokenizer.json").read_text(encoding="utf-8")
         self.tokenizer = (
-            ClipTokenizer.from_json((Path(config.init) / "tokenizer.json").read_text(encoding="utf-8"))
-            if config.init
+            ClipTokenizer.from_json(kept)
+            if kept is not None
             else ClipTokenizer.train(
                 self.train.all_captions(), vocabulary=config.vocabulary, context=config.model.text.context
             )

@@ -1,0 +1,146 @@
+"""A full disk is an error that names the file, the need and the remedy, and leaves nothing behind."""
+
+import contextlib
+import errno
+import json
+import os
+import resource
+import signal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unclip import disk
+from unclip.data.dataset import open_dataset
+from unclip.data.decoded_cache import DecodedCache
+from unclip.disk import DiskFull, is_full, reserve
+from unclip.images import write_atomically
+from unclip.train.ema import Ema
+from unclip.train.state import TrainingState
+
+
+@contextlib.contextmanager
+def no_file_above(size):
+    """Files cannot grow above `size`, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def refuse(code):
+    def fallocate(descriptor, offset, length):
+        raise OSError(code, os.strerror(code))
+
+    return fallocate
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(4):
+        Image.fromarray(np.full((8, 8, 3), number, dtype=np.uint8)).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text("grey")
+    return folder
+
+
+@pytest.fixture
+def state():
+    model = torch.nn.Linear(64, 64)
+    return TrainingState(model, Ema(model, 0.9), [torch.optim.SGD(model.parameters(), lr=0.1)])
+
+
+def test_reserved_files_keep_what_is_in_them(tmp_path, monkeypatch):
+    for number, code in enumerate((None, errno.EOPNOTSUPP, errno.EINVAL)):
+        file = tmp_path / str(number)
+        file.write_bytes(b"begun")
+        if code is not None:
+            monkeypatch.setattr(os, "posix_fallocate", refuse(code))
+        reserve(file, 10_000, what="it", remedy="make room")
+        assert file.read_bytes() == b"begun".ljust(10_000, b"\0")
+    monkeypatch.delattr(os, "posix_fallocate")
+    reserve(tmp_path / "other", 10_000, what="it", remedy="make room")
+    assert (tmp_path / "other").stat().st_size == 10_000
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_has_words(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(os, "posix_fallocate", refuse(code))
+    with pytest.raises(
+        DiskFull, match=r"no room for it: it needs 3\.0 MiB, and .* free.*: make room.*file"
+    ) as raised:
+        reserve(tmp_path / "file", 3 << 20, what="it", remedy="make room")
+    assert raised.value.filename == str(tmp_path / "file")
+    assert is_full(raised.value)
+
+
+def test_other_errors_are_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "posix_fallocate", refuse(errno.EIO))
+    with pytest.raises(OSError, match="Input/output") as raised:
+        reserve(tmp_path / "file", 10, what="it", remedy="make room")
+    assert not isinstance(raised.value, DiskFull)
+
+
+def test_a_written_file_without_room_is_named(tmp_path):
+    with (
+        no_file_above(8192),
+        pytest.raises(DiskFull, match=r"it needs 10,000 bytes.*make room.*picture\.png"),
+    ):
+        write_atomically(tmp_path / "picture.png", bytes(10_000))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("can_reserve", [True, False])
+def test_a_cache_without_room(pictures, tmp_path, monkeypatch, can_reserve):
+    if not can_reserve:
+        monkeypatch.setattr(os, "posix_fallocate", refuse(errno.EOPNOTSUPP))
+    cache = tmp_path / "cache"
+    with no_file_above(1 << 16), pytest.raises(OSError) as raised:  # noqa: PT011
+        DecodedCache.load(open_dataset(pictures), 256, cache)
+    assert is_full(raised.value)
+    assert list(cache.iterdir()) == []
+    assert len(DecodedCache.load(open_dataset(pictures), 256, cache)) == 4
+
+
+def test_a_disk_that_is_full_before_the_record(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "posix_fallocate", refuse(errno.ENOSPC))
+    with pytest.raises(DiskFull, match=r"decoded pictures: it needs 896 bytes.*data\.cache.*-8\.npy'$"):
+        DecodedCache.load(open_dataset(pictures), 8, tmp_path / "cache")
+    monkeypatch.undo()
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskFull, match="the decoded pictures' record"):
+        DecodedCache.load(open_dataset(pictures), 8, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_checkpoint_without_room_leaves_the_last_one(state, tmp_path, monkeypatch):
+    folder = tmp_path / "checkpoints"
+    good = state.save(folder, keep=2)
+    state.samples = 8
+    with (
+        no_file_above(8192),
+        pytest.raises(DiskFull, match=r"the checkpoint.*goes on from the last checkpoint"),
+    ):
+        state.save(folder, keep=2)
+    # Room for the reservation, but not for what is written then.
+    monkeypatch.setattr("unclip.train.state.reserve", lambda file, *rest, **named: file.touch())
+    with no_file_above(8192), pytest.raises(DiskFull, match="the checkpoint"):
+        state.save(folder, keep=2)
+    assert list(folder.iterdir()) == [good]
+    assert state.load_newest(folder) == good
+    state.samples = 8
+    monkeypatch.undo()
+    assert state.save(folder, keep=2).name == "samples-000000000008"
+    assert json.loads((folder / "samples-000000000008" / "manifest.json").read_text())["samples"] == 8
+    assert disk.DiskFull is DiskFull
