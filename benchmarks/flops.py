@@ -101,7 +101,8 @@ def main() -> None:
         f"{'stage':21}{'parameters':>12}{'GFLOP/sample':>14}{'recipe':>10}{'PFLOP':>8}{'share':>8}{'samples':>13}\n"
     )
     for name, share in recipes.CHAINS[arguments.recipe].items():
-        config = recipes.get("judge", "clip") if name == "judge" else recipes.get(arguments.recipe, name)
+        beside = recipes.beside(arguments.recipe)
+        config = beside[name]() if name in beside else recipes.get(arguments.recipe, name)
         found = cost(config, clip)
         if found is None:
             continue

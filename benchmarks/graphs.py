@@ -1,4 +1,4 @@
-"""CUDA graphs around networks: all kernels of a call launched as one, for inputs whose shapes were seen before."""
+"""CUDA graphs of network calls: all kernels of a call are launched as one, for input shapes that were recorded."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -13,9 +13,9 @@ WARM_UP = 2
 class Graphed:
     """A function of tensors on a CUDA device, recorded at the first call with each set of shapes and replayed after that.
 
-    Arguments and answers may be nested in dataclasses, dicts, lists and tuples; what is no tensor has to be hashable,
-    and is part of what a recording is found by. For inference alone, and for arguments that are not changed in place.
-    Functions that are not called at the same time may share a `pool` of memory (`torch.cuda.graph_pool_handle()`).
+    Arguments and results may be nested in dataclasses, dicts, lists and tuples; values other than tensors must be hashable
+    and are part of a recording's key. For inference only, and for arguments that are not changed in place. Functions that
+    are not called at the same time may share a `pool` of memory (`torch.cuda.graph_pool_handle()`).
     """
 
     def __init__(self, function: Callable[..., Any], pool: Any = None):
@@ -32,7 +32,7 @@ class Graphed:
     def _record(self, arguments: Any, tensors: list[Tensor]) -> "_Recording":
         inputs = [tensor.clone() for tensor in tensors]
         given, named = rebuild(arguments, iter(inputs))
-        # Weights that autocast has rounded would be remembered within the recording's memory.
+        # Autocast would cache rounded weights in the recording's memory.
         cached = torch.is_autocast_cache_enabled()
         torch.set_autocast_cache_enabled(False)
         try:
@@ -68,7 +68,7 @@ class _Recording:
 
 
 def describe(value: Any, tensors: list[Tensor]) -> Any:
-    """What nested arguments look like, hashable; the tensors in them are added to `tensors`."""
+    """Hashable structure of nested arguments; their tensors are appended to `tensors`."""
     if isinstance(value, Tensor):
         tensors.append(value)
         return "tensor", tuple(value.shape), value.dtype, value.stride()
@@ -83,7 +83,7 @@ def describe(value: Any, tensors: list[Tensor]) -> Any:
 
 
 def rebuild(value: Any, tensors: Iterator[Tensor]) -> Any:
-    """The same nested arguments with other tensors, in the order in which `describe` finds them."""
+    """The same nested arguments with other tensors, in the order of `describe`."""
     if isinstance(value, Tensor):
         return next(tensors)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -115,7 +115,7 @@ def build(target: Path) -> Path:
 
 def command_line() -> str:
     """The page of the command line, from its parser."""
-    os.environ["COLUMNS"] = "100"
+    os.environ["COLUMNS"] = "84"
     from unclip.cli.main import build_parser
 
     parser = build_parser()
@@ -174,7 +174,8 @@ def _escaped(text: str) -> str:
 def source_tree() -> str:
     """The page of the source tree, a line per file."""
     spec = importlib.util.spec_from_file_location("tree", DOCS / "tree.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     listed = "\n".join(module.tree(PACKAGE))
@@ -251,7 +252,8 @@ def _math(latex: str, display: Any) -> str:
     from latex2mathml.converter import convert
 
     made = convert(latex.strip(), display=display)
-    return f"\n{made}\n" if display == "block" else made
+    # In a span, as Markdown takes an element of its own at the start of a line for a block.
+    return f"\n{made}\n" if display == "block" else f"<span>{made}</span>"
 
 
 def _link(found: re.Match[str], page: Path, pages: Path) -> str:

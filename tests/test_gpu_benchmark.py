@@ -32,14 +32,14 @@ def gpu() -> Iterator[ModuleType]:
 
 def result(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """A JSON with these rows."""
-    told = {"device": "a card", "torch": "2.11.0", "date": "2026-11-27", "dtype": "bfloat16"}
-    return {**told, "matrix": 8192, "peak": 100.0, "rows": rows}
+    header = {"device": "a card", "torch": "2.11.0", "date": "2026-11-27", "dtype": "bfloat16"}
+    return {**header, "matrix": 8192, "peak": 100.0, "rows": rows}
 
 
 FOUND = {"first": 2.0, "seconds": 0.5, "runs": 3, "teraflop": 4.0}
 
 
-def test_rows_are_told_apart_and_the_most_important_come_first(gpu):
+def test_rows_differ_and_the_most_important_come_first(gpu):
     rows = gpu.plan(tiny=False, cuda=True)
     keys = [(row.part, row.what, row.how, row.batch) for row in rows]
     assert len(set(keys)) == len(keys)
@@ -99,14 +99,14 @@ def test_the_tables(gpu):
     picture = gpu.finished(gpu.Row("karlo", "unclip", "eager", 16), {**FOUND, **memory}, 1000.0)
     trained = gpu.finished(gpu.Row("training", "prior", "compiled", 0), {**FOUND, "batch": 256}, 10_000.0)
     skipped = {"part": "training", "what": "clip", "how": "eager", "batch": 0}
-    skipped |= {"status": "skipped", "why": "wants 6 s, 2 were left"}
+    skipped |= {"status": "skipped", "why": "needs 6 s, 2 were left"}
     text = gpu.table(json.loads(json.dumps(result([picture, trained, skipped]))))
     assert text.startswith(
         "a card, torch 2.11.0, 2026-11-27. A product of 8192 x 8192 matrices in bfloat16: 100 "
     )
     assert "\n| karlo | unclip | eager | 16 | 0.0312 | 32.00 | 4 | 12.8% | 2,000 | 3,000 | 2.0 |\n" in text
     assert "\n| prior | compiled | 256 | 512 | 4000.00 | 20.5% |  |  | 2.0 |\n" in text
-    assert text.endswith("\n\n- training, clip, eager: skipped, wants 6 s, 2 were left")
+    assert text.endswith("\n\n- training, clip, eager: skipped, needs 6 s, 2 were left")
     widths = {line.count("|") for line in text.splitlines() if line.startswith("|") and "karlo" in line}
     assert widths == {text.split("\n\n")[1].splitlines()[1].count("|")}
 
@@ -148,7 +148,7 @@ class Pair(NamedTuple):
     second: int
 
 
-def test_nested_arguments_are_told_apart_by_their_shapes(gpu):
+def test_nested_arguments_differ_by_their_shapes(gpu):
     from graphs import describe, rebuild
 
     from unclip.networks.prior_diffusion import PriorCondition

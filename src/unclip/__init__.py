@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unclip.errors import Cancelled, ModelError, RequestError, Unsupported
+    from unclip.errors import Cancelled, ModelError, NonFinite, RequestError, Unsupported
     from unclip.generate.image import Image, Images
     from unclip.generate.model import Model, load
     from unclip.generate.operations import (
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 # Loaded when first used: `import unclip` must not wait for torch.
 _HOMES = {
-    "unclip.errors": ("Cancelled", "ModelError", "RequestError", "Unsupported"),
+    "unclip.errors": ("Cancelled", "ModelError", "NonFinite", "RequestError", "Unsupported"),
     "unclip.generate.image": ("Image", "Images"),
     "unclip.generate.model": ("Model", "load"),
     "unclip.generate.operations": (
@@ -67,6 +67,7 @@ __all__ = [
     "Interpolate",
     "Model",
     "ModelError",
+    "NonFinite",
     "Outpaint",
     "PictureError",
     "PriorSampling",

@@ -15,6 +15,11 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 T = TypeVar("T")
 
+MAX_SHOWN = 120
+"""Characters of a value in a message."""
+MAX_ARRAY = 100_000
+"""Elements of a numpy or torch array that stands for a list."""
+
 
 class ConfigError(ValueError):
     """A configuration that does not fit its dataclass; the message names the key and the remedy."""
@@ -89,23 +94,38 @@ def parameters(cls: type) -> dict[str, Param]:
 def check(config: Any, error: type[ValueError] = ConfigError) -> None:
     """Check a frozen dataclass against its annotations: types, ranges and choices. For use in `__post_init__`.
 
-    An int in a float field becomes a float, a list in a tuple field a tuple. Raises `error` naming field and remedy.
+    An int in a float field becomes a float, a list in a tuple field a tuple, numbers and one-dimensional arrays of numpy
+    and torch Python's own. Raises `error` naming field and remedy.
     """
     cls = type(config)
-    ranges = _cached_parameters(cls)
-    for name, hint in _cached_hints(cls).items():
+    for name in _cached_hints(cls):
         value = getattr(config, name)
-        try:
-            read = _read(hint, value, name)
-        except ConfigError as wrong:
-            raise error(str(wrong)) from None
+        read = read_field(cls, name, value, error=error)
         if read is not value:
             object.__setattr__(config, name, read)
-        if name not in ranges or read is None:
-            continue
-        for item in read if isinstance(read, tuple) else (read,):
-            if (problem := ranges[name].problem(item)) is not None:
-                raise error(f"{name} is {item!r}: {problem}")
+
+
+def read_field(
+    cls: type, name: str, value: Any, where: str = "", *, error: type[ValueError] = ConfigError
+) -> Any:
+    """A value for a field of a dataclass, checked like `check`; errors call it `where`, by default `name`."""
+    where = where or name
+    read = read_value(_cached_hints(cls)[name], value, where, error=error)
+    param = _cached_parameters(cls).get(name)
+    if param is None or read is None:
+        return read
+    for item in read if isinstance(read, tuple) else (read,):
+        if (problem := param.problem(item)) is not None:
+            raise error(f"{where} is {shown(item)}: {problem}")
+    return read
+
+
+def read_value(hint: Any, value: Any, where: str, *, error: type[ValueError] = ConfigError) -> Any:
+    """A value of a type, such as `int | None`, made of Python's own numbers and tuples. Raises `error`, naming `where`."""
+    try:
+        return _read(hint, value, where)
+    except ConfigError as wrong:
+        raise error(str(wrong)) from None
 
 
 @functools.cache
@@ -148,12 +168,12 @@ def from_dict(cls: type[T], data: Any, where: str = "", *, error: type[ValueErro
             raise error(str(wrong)) from None
     where = where or cls.__name__
     if not isinstance(data, Mapping):
-        raise ConfigError(f"{where}: expected an object with keys, got {data!r}")
-    hints = typing.get_type_hints(cls)
+        raise ConfigError(f"{where}: expected an object with keys, got {shown(data)}")
+    hints = _cached_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
-    unknown = sorted(set(data) - set(fields))
+    unknown = sorted((key for key in data if key not in fields), key=str)
     if unknown:
-        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; it has {', '.join(fields)}")
+        raise ConfigError(f"{where}: unknown key {shown(unknown[0])}; it has {', '.join(fields)}")
     missing = [name for name, field in fields.items() if name not in data and _required(field)]
     if missing:
         raise ConfigError(f"{where}: the key {missing[0]!r} is missing")
@@ -198,11 +218,12 @@ def _read(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
+    value = _plain(value)
     if origin in (Union, types.UnionType):
         return _read_union(arguments, value, where)
     if origin is Literal:
-        if value not in arguments:
-            raise ConfigError(f"{where}: {value!r} is not one of {', '.join(map(repr, arguments))}")
+        if not isinstance(value, str | int | None) or value not in arguments:
+            raise ConfigError(f"{where}: {shown(value)} is not one of {', '.join(map(repr, arguments))}")
         return value
     if dataclasses.is_dataclass(hint):
         if isinstance(value, typing.cast(type, hint)):
@@ -212,13 +233,36 @@ def _read(hint: Any, value: Any, where: str) -> Any:
         return _read_tuple(arguments, value, where)
     if origin is dict:
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{where}: expected an object, got {value!r}")
+            raise ConfigError(f"{where}: expected an object, got {shown(value)}")
+        if wrong := [key for key in value if not isinstance(key, arguments[0])]:
+            raise ConfigError(f"{where}: the key {shown(wrong[0])} is not of type {arguments[0].__name__}")
         return {key: _read(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigError(f"{where}: {shown(value)} is too large for a float") from None
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ConfigError(f"{where}: expected {hint.__name__}, got {value!r}")
+        raise ConfigError(f"{where}: expected {hint.__name__}, got {shown(value)}")
     return value
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of numpy and torch as Python's own, and their arrays of one dimension as lists; the rest as it is."""
+    if type(value).__module__.partition(".")[0] not in ("numpy", "torch") or not hasattr(value, "tolist"):
+        return value
+    shape = tuple(getattr(value, "shape", ()))
+    return value.tolist() if len(shape) < 2 and math.prod(shape) <= MAX_ARRAY else value
+
+
+def shown(value: Any) -> str:
+    """A value for a message: its `repr`, cut where it is long, or its type where it has none."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        # Integers of thousands of digits, and lists nested as deep.
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
 
 
 def _read_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
@@ -230,17 +274,18 @@ def _read_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
         return value
     if kinds and isinstance(value, Mapping):
         kind = value.get("kind")
-        if kind in kinds:
+        if isinstance(kind, str) and kind in kinds:
             return from_dict(typing.cast(type, kinds[kind]), value, where)
         if len(candidates) > 1:
-            raise ConfigError(f"{where}.kind: {kind!r} is not one of {', '.join(map(repr, kinds))}")
+            raise ConfigError(f"{where}.kind: {shown(kind)} is not one of {', '.join(map(repr, kinds))}")
     failures = []
     for candidate in candidates:
         try:
             return _read(candidate, value, where)
         except ConfigError as error:
             failures.append(str(error))
-    raise ConfigError(failures[0])
+    # Of a list, what is wrong with its items, not that it is one.
+    raise ConfigError(failures[-1] if isinstance(_plain(value), list | tuple) else failures[0])
 
 
 def _kind_of(cls: Any) -> tuple[str, ...]:
@@ -249,7 +294,7 @@ def _kind_of(cls: Any) -> tuple[str, ...]:
 
 def _read_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise ConfigError(f"{where}: expected a list, got {value!r}")
+        raise ConfigError(f"{where}: expected a list, got {shown(value)}")
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         return tuple(_read(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     if len(value) != len(arguments):

@@ -1,4 +1,5 @@
-"""Exception types that callers tell apart: a bad request, a model that lacks a part, a damaged model, a cancelled call.
+"""Exception types that callers tell apart: a bad request, a model that lacks a part, a damaged model, numbers
+that are not finite, a cancelled call.
 
 All but `Cancelled` are `ValueError`s. Every message names the value that was wrong and what to do instead.
 """
@@ -14,6 +15,10 @@ class Unsupported(ValueError):
 
 class ModelError(ValueError):
     """A model folder that cannot be used; the message names the file and the remedy."""
+
+
+class NonFinite(ModelError, ArithmeticError):
+    """A network gave NaN or infinite numbers, which are no picture; the message names the part and the stage."""
 
 
 class Cancelled(Exception):

@@ -38,7 +38,13 @@ def unclip(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(tiny_folder: Path) -> Path:
+    """A model folder with random weights, for commands that draw; pictures of 16 and 32 pixels."""
+    return tiny_folder
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder made as a user makes one: four stages of the tiny recipe (cut short) and `unclip bundle`."""
     root = tmp_path_factory.mktemp("chain")
     for stage in ("clip", "prior", "decoder", "upsampler"):

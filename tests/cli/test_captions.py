@@ -1,4 +1,4 @@
-"""`unclip captions` and `unclip probe`, and strips of `unclip reconstruct`, on a real, barely trained model."""
+"""`unclip captions` and `unclip probe`, and strips of `unclip reconstruct`, on a tiny model with random weights."""
 
 import io
 import json
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from unclip.images import open_picture, read_recipe
+from unclip.images import open_picture, read_provenance
 
-CAPTIONS = ("a red circle", "a blue square", "a green ring")
+CAPTIONS = ("a red apple", "a blue cat", "flat style")
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def original(model, tmp_path_factory) -> Path:
     from unclip.cli.main import main
 
     path = tmp_path_factory.mktemp("original") / "apple.png"
-    command = ["generate", "a red circle", "-m", str(model), "-o", str(path), "--seed", "3", "--size", "16"]
+    command = ["generate", "a red apple", "-m", str(model), "-o", str(path), "--seed", "3", "--size", "16"]
     assert main(command) == 0
     return path
 
@@ -87,6 +87,6 @@ def test_a_strip_of_components_can_be_redone(unclip, model, original, tmp_path):
     outcome = unclip("reconstruct", original, "--dimensions", "1,2", "--basis", others, *options)
     assert outcome == (0, f"{strip}\n", "")
     assert open_picture(strip).size == (32, 16)
-    assert read_recipe(strip)["dimensions"] == [1, 2]
+    assert read_provenance(strip)["request"]["dimensions"] == [1, 2]
     outcome = unclip("redo", strip, "--source", original, "--source", others, "-m", model, "-o", again)
     assert outcome == (0, f"{again}\n", "unclip: every pixel is the same\n")

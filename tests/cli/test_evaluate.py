@@ -5,14 +5,14 @@ import json
 import pytest
 
 
-def test_report(unclip, model, tmp_path):
+def test_report(unclip, chain, tmp_path):
     out = tmp_path / "report.json"
     common = (
         "evaluate",
         "--recipe",
         "tiny",
         "-m",
-        model,
+        chain,
         "--pictures",
         tmp_path / "pictures",
         "--cache",
@@ -50,9 +50,9 @@ def test_report(unclip, model, tmp_path):
         (("--recipe", "artwork", "--data", "nowhere"), 1, "nowhere"),
     ],
 )
-def test_bad_input(unclip, model, tmp_path, monkeypatch, argv, code, message):
+def test_bad_input(unclip, chain, tmp_path, monkeypatch, argv, code, message):
     monkeypatch.chdir(tmp_path)
-    outcome = unclip("evaluate", "-m", model, *argv)
+    outcome = unclip("evaluate", "-m", chain, *argv)
     assert (outcome.code, outcome.out) == (code, "")
     assert message in outcome.err
     assert "Traceback" not in outcome.err

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from unclip.generate.picture import Picture
+
+from unclip.generate.image import Image as Result
 
 KINDS = {
     "text.png": "text.png is not a PNG, JPEG or WebP picture",
@@ -23,13 +24,17 @@ PLACES = {
     "vary": ("vary", "BAD"),
     "interpolate from": ("interpolate", "BAD", "OK"),
     "interpolate to": ("interpolate", "OK", "BAD"),
+    "text-diff": ("text-diff", "BAD", "a cat"),
     "diff": ("diff", "BAD", "a cat"),
+    "redraw": ("redraw", "BAD", "a cat"),
     "edit": ("edit", "BAD", "a cat", "--box", "0,0,4,4"),
     "edit's mask": ("edit", "OK", "a cat", "--mask", "BAD"),
     "outpaint": ("outpaint", "BAD", "--left", "8"),
     "upscale": ("upscale", "BAD"),
     "reconstruct": ("reconstruct", "BAD"),
     "reconstruct's basis": ("reconstruct", "OK", "--dimensions", "1", "--basis", "basis"),
+    "components": ("components", "BAD", "1"),
+    "components' basis": ("components", "OK", "1", "--basis", "basis"),
     "captions": ("captions", "BAD", "a cat"),
     "probe": ("probe", "BAD", "cat", "a cat", "a dog"),
     "generate's start": ("generate", "a cat", "--init", "BAD"),
@@ -38,19 +43,22 @@ PLACES = {
     "show": ("show", "BAD"),
 }
 
+BASES = ("reconstruct's basis", "components' basis")
+
 # What draws, each with few steps, and the file that it writes to.
 WRITERS = {
     "vary": ("vary", "ok.png", "-n", "1"),
     "interpolate": ("interpolate", "ok.png", "ok.png", "-n", "2"),
     "interpolate animated": ("interpolate", "ok.png", "ok.png", "-n", "2", "-o", "there.webp"),
-    "diff": ("diff", "ok.png", "a blue square", "-n", "2"),
-    "edit": ("edit", "ok.png", "a blue square", "--box", "0,0,4,4"),
+    "diff": ("diff", "ok.png", "a blue cat", "-n", "2"),
+    "edit": ("edit", "ok.png", "a blue cat", "--box", "0,0,4,4"),
     "outpaint": ("outpaint", "ok.png", "--left", "8"),
     "upscale": ("upscale", "ok.png"),
     "reconstruct": ("reconstruct", "ok.png"),
+    "redraw": ("redraw", "ok.png", "a blue cat"),
     "probe": ("probe", "ok.png", "cat", "a cat", "a dog", "-n", "1"),
-    "generate": ("generate", "a blue square"),
-    "generate from a picture": ("generate", "a blue square", "--init", "ok.png"),
+    "generate": ("generate", "a blue cat"),
+    "generate from a picture": ("generate", "a blue cat", "--init", "ok.png"),
     "grid": ("vary", "ok.png", "-n", "2", "-o", "others/", "--grid", "there.png"),
 }
 
@@ -62,7 +70,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     picture = Image.new("RGB", (32, 32), "green")
     picture.paste("red", (8, 8, 20, 20))
     picture.save("ok.png")
-    Picture(image=picture, recipe={"recipe": 1, "operation": "vary", "model": "none"}).save("made.png")
+    request = {"kind": "vary", "n": 1, "seed": 1, "size": 16}
+    provenance = {"provenance": 2, "request": request, "sources": ["0" * 64], "model": "none", "digest": "0"}
+    Result(image=picture, provenance=provenance).save("made.png")
     Path("text.png").write_text("no picture")
     Path("cut.png").write_bytes(Path("ok.png").read_bytes()[:60])
     header = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
@@ -79,17 +89,17 @@ def files(folder: Path) -> dict[Path, bytes]:
 @pytest.mark.parametrize(
     ("place", "kind"),
     # A folder has no absent files.
-    [case for case in product(PLACES, KINDS) if case != ("reconstruct's basis", "absent.png")],
+    [case for case in product(PLACES, KINDS) if case[0] not in BASES or case[1] != "absent.png"],
 )
 def test_a_bad_picture_is_named_before_any_model_is_loaded(unclip, folder, place, kind):
     """There is no model of the name given: who loads one first complains of that."""
-    if place == "reconstruct's basis":
+    if place in BASES:
         (folder / "basis").mkdir()
         for name in ("ok.png", kind):
             (folder / "basis" / name).write_bytes((folder / name).read_bytes())
     told = KINDS[kind]
     if (place, kind) == ("show", "moving.webp"):
-        told = "moving.webp carries no recipe"
+        told = "moving.webp carries no provenance"
     before = files(folder)
     words = [{"BAD": kind, "OK": "ok.png"}.get(word, word) for word in PLACES[place]]
     model = () if words[0] == "show" else ("-m", folder / "no-model")
@@ -104,7 +114,7 @@ def test_a_bad_picture_is_named_before_any_model_is_loaded(unclip, folder, place
     ("mask", "told"),
     [
         (Image.new("L", (8, 8), 255), "the mask is 8x8 and the picture 32x32"),
-        (Image.new("L", (32, 32)), "the mask leaves nothing to draw"),
+        (Image.new("L", (32, 32)), "the mask is empty"),
         (None, "the picture has no transparent pixels"),
     ],
 )
@@ -114,7 +124,7 @@ def test_a_mask_that_does_not_fit_is_told_before_any_model_is_loaded(unclip, fol
         mask.save("mask.png")
         words += ["--mask", "mask.png"]
     code, out, err = unclip(*words)
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert told in err
 
 

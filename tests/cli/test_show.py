@@ -6,26 +6,30 @@ from PIL import Image
 
 from unclip.images import save_picture
 
-RECIPE = {"prompt": "a rød rocket", "seed": 7, "steps": [20, 27]}
+PROVENANCE = {"model": "rød", "request": {"seed": 7, "sampling": {"random": "unclip"}}, "size": [20, 27]}
 
 
-def test_prints_the_recipe(unclip, tmp_path):
-    path = save_picture(Image.new("RGB", (8, 8)), tmp_path / "a.png", recipe=RECIPE)
-    assert unclip("show", path) == (0, "prompt: a rød rocket\nseed: 7\nsteps: [20, 27]\n", "")
+def test_prints_the_provenance(unclip, tmp_path):
+    path = save_picture(Image.new("RGB", (8, 8)), tmp_path / "a.png", provenance=PROVENANCE)
+    assert unclip("show", path) == (
+        0,
+        "model: rød\nrequest.seed: 7\nrequest.sampling.random: unclip\nsize: [20, 27]\n",
+        "",
+    )
 
 
 def test_prints_json(unclip, tmp_path):
-    path = save_picture(Image.new("RGB", (8, 8)), tmp_path / "a.png", recipe=RECIPE)
+    path = save_picture(Image.new("RGB", (8, 8)), tmp_path / "a.png", provenance=PROVENANCE)
     code, out, err = unclip("show", path, "--json")
     assert (code, err) == (0, "")
-    assert json.loads(out) == RECIPE
+    assert json.loads(out) == PROVENANCE
 
 
-def test_picture_without_recipe(unclip, tmp_path):
+def test_picture_without_provenance(unclip, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
     code, out, err = unclip("show", tmp_path / "plain.png")
     assert (code, out) == (1, "")
-    assert "carries no recipe" in err
+    assert "carries no provenance" in err
 
 
 def test_missing_file(unclip, tmp_path):

@@ -70,9 +70,9 @@ def test_bad_input(unclip, tmp_path, monkeypatch, argv, code, told):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_run_says_what_saved_it_and_by_which_signal(
-    unclip, model, tmp_path, monkeypatch, number, code
+    unclip, chain, tmp_path, monkeypatch, number, code
 ):
-    write, cache = RunFolder.write_metrics, model.parent / "cache"
+    write, cache = RunFolder.write_metrics, chain.parent / "cache"
 
     def ask_to_stop(self: RunFolder, samples: int, **values: float) -> None:
         write(self, samples, **values)
@@ -82,11 +82,11 @@ def test_a_stopped_run_says_what_saved_it_and_by_which_signal(
     settings = ("--set", "batch=4", "--set", f'data.cache="{cache}"')
     outcome = unclip("train", "upsampler", "--recipe", "tiny", "--out", tmp_path / "run", *settings)
     assert (outcome.code, outcome.out) == (code, "")
-    assert "saved after 4 samples; the same command goes on" in outcome.err
+    assert "saved after 4 samples; the same command resumes" in outcome.err
 
 
-def test_a_finished_run_is_not_trained_again(unclip, model):
-    run = model.parent / "clip"
+def test_a_finished_run_is_not_trained_again(unclip, chain):
+    run = chain.parent / "clip"
     before = (run / "model" / "model.json").stat().st_mtime_ns
     command = ("train", "clip", "--recipe", "tiny", "--out", run, "--set", "samples=32")
     assert unclip(*command) == (0, f"{run / 'model'}\n", "")
@@ -167,11 +167,11 @@ ASKED = ("count=6", "choices=4", "retrieval_count=12", "upsampled=2")
 
 
 def test_a_budget_is_shared_goes_on_after_a_stop_and_ends_with_a_measured_model(
-    unclip, model, tmp_path, monkeypatch, clock
+    unclip, chain, tmp_path, monkeypatch, clock
 ):
     """The whole chain as for the bundled model, its judge included: stopped in the decoder, then finished."""
     monkeypatch.setitem(recipes.CHAINS, "tiny", {**recipes.CHAINS["tiny"], "judge": 0.2})
-    cache = json.dumps(str(model.parent / "cache"))
+    cache = json.dumps(str(chain.parent / "cache"))
     stages = [*STAGES, "judge"]
     settings = [f"{stage}.{one}" for stage in stages for one in ("batch=8", f"data.cache={cache}")]
     settings += [f"judge.{one}" for one in JUDGE] + [f"evaluation.{one}" for one in ASKED]
@@ -188,7 +188,7 @@ def test_a_budget_is_shared_goes_on_after_a_stop_and_ends_with_a_measured_model(
         patch.setattr(RunFolder, "write_metrics", ask_to_stop)
         code, out, err = unclip(*command)
     assert (code, out) == (143, "")
-    assert "saved after 8 samples; the same command goes on" in err
+    assert "saved after 8 samples; the same command resumes" in err
     assert [
         line.partition(":")[2].split(":")[0].strip()
         for line in err.splitlines()
@@ -233,22 +233,22 @@ def test_what_is_no_time(unclip, text):
     assert "25m" in err
 
 
-def test_bundle_joins_the_stages(model):
-    manifest = read_manifest(model)
+def test_bundle_joins_the_stages(chain):
+    manifest = read_manifest(chain)
     assert sorted(manifest.parts) == ["clip", "decoder", "prior", "upsampler"]
     assert {part.storage for part in manifest.parts.values()} == {"int8"}
     assert manifest.tokenizer is not None
     assert manifest.defaults.decoder.steps == 2
 
 
-def test_pack_is_the_name_of_bundle_in_0_1(unclip, model, tmp_path):
-    runs = model.parent
+def test_pack_is_the_name_of_bundle_in_0_1(unclip, chain, tmp_path):
+    runs = chain.parent
     code, out, _ = unclip("pack", runs / "clip", "-o", tmp_path / "out")
     assert (code, out) == (0, f"{tmp_path / 'out'}\n")
 
 
-def test_bundle_refuses_what_does_not_fit(unclip, model, tmp_path):
-    runs = model.parent
+def test_bundle_refuses_what_does_not_fit(unclip, chain, tmp_path):
+    runs = chain.parent
     code, _, err = unclip("bundle", runs / "clip", runs / "clip", "-o", tmp_path / "out")
     assert code == 2
     assert "both" in err
@@ -267,14 +267,14 @@ def test_bundle_refuses_what_does_not_fit(unclip, model, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_models_describes_a_folder(unclip, model):
-    code, out, err = unclip("models", "show", model, "--json")
+def test_models_describes_a_folder(unclip, chain):
+    code, out, err = unclip("models", "show", chain, "--json")
     assert (code, err) == (0, "")
     description = json.loads(out)
     assert description["name"] == "tiny"
-    assert description["folder"] == str(model)
+    assert description["folder"] == str(chain)
     assert set(description["parts"]) == {"clip", "prior", "decoder", "upsampler"}
-    code, out, _ = unclip("models", "show", model)
+    code, out, _ = unclip("models", "show", chain)
     assert code == 0
     assert description["digest"] in out
 

@@ -1,4 +1,4 @@
-"""`unclip vary`, `interpolate`, `diff` and `reconstruct` on a real, barely trained model, and `redo` of what they made."""
+"""`unclip vary`, `interpolate`, `diff` and `reconstruct` on a tiny model with random weights, and `redo` of what they made."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from unclip.images import open_picture, read_recipe
+from unclip.images import open_picture, read_provenance
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def original(model, tmp_path_factory) -> Path:
     from unclip.cli.main import main
 
     path = tmp_path_factory.mktemp("original") / "apple.png"
-    assert main(["generate", "a red circle", "-m", str(model), "-o", str(path), "--seed", "3"]) == 0
+    assert main(["generate", "a red apple", "-m", str(model), "-o", str(path), "--seed", "3"]) == 0
     return path
 
 
@@ -24,7 +24,7 @@ def test_vary(unclip, model, original, tmp_path):
     assert (code, err) == (0, "")
     first, second = map(Path, out.split())
     assert first.name == "apple-vary-5.png"
-    assert read_recipe(first)["operation"] == "vary"
+    assert read_provenance(first)["request"]["kind"] == "vary"
     assert open_picture(first).tobytes() != open_picture(second).tobytes()
     again = tmp_path / "again.png"
     code, out, err = unclip("redo", second, "--source", original, "-m", model, "-o", again)
@@ -36,14 +36,16 @@ def test_vary_around_its_own_noise(unclip, model, original, tmp_path):
     code, out, _ = unclip("vary", original, "-n", 1, "--eta", 0.5, *options)
     assert code == 0
     (made,) = json.loads(out)
-    assert (made["eta"], made["sampler"], made["steps"]) == (0.5, "euler", 2)
+    request = made["request"]
+    assert request["eta"] == 0.5
+    assert request["sampling"]["decoder"] == {"steps": 2, "sampler": "ddim", "guidance": 1.0}
 
 
 def test_reconstruct(unclip, model, original, tmp_path):
     path = tmp_path / "a.png"
     code, out, err = unclip("reconstruct", original, "-m", model, "-o", path, "--steps", 2, "--seed", 1)
     assert (code, out) == (0, f"{path}\n")
-    assert f"{read_recipe(path)['psnr']} dB" in err
+    assert f"{read_provenance(path)['results']['psnr']} dB" in err
 
 
 def test_reconstruct_from_components(unclip, model, original, tmp_path):
@@ -54,7 +56,12 @@ def test_reconstruct_from_components(unclip, model, original, tmp_path):
     assert (code, err) == (0, "")
     first, second = map(Path, out.split())
     assert [first.name, second.name] == ["apple-1.png", "apple-4.png"]
-    assert [read_recipe(path)["dimensions"] for path in (first, second)] == [1, 4]
+    assert [read_provenance(path)["request"]["dimensions"] for path in (first, second)] == [[1], [4]]
+    same = ("-m", model, "--seed", 1, "--size", 16, "-o", f"{tmp_path}/new/", "--basis", others)
+    code, out, err = unclip("components", original, "1,4", *same)
+    assert (code, err) == (0, "")
+    for path, old in zip(map(Path, out.split()), (first, second), strict=True):
+        assert open_picture(path).tobytes() == open_picture(old).tobytes()
 
 
 @pytest.mark.parametrize(
@@ -64,7 +71,7 @@ def test_reconstruct_from_components(unclip, model, original, tmp_path):
         (("--dimensions", "1,x"), 2, "'x' is not a whole number"),
         (("--dimensions", "1", "--basis", "nowhere"), 2, "no such folder"),
         (("--dimensions", "1", "--basis", "."), 2, "it holds 0 pictures"),
-        (("--dimensions", "1"), 1, "has no prior_autoregressive"),
+        (("--dimensions", "1"), 1, "has no autoregressive prior, which components needs"),
     ],
 )
 def test_bad_components(unclip, model, original, tmp_path, monkeypatch, argv, code, told):
@@ -76,11 +83,11 @@ def test_bad_components(unclip, model, original, tmp_path, monkeypatch, argv, co
 
 def test_interpolate_as_a_strip_that_can_be_redone(unclip, model, original, tmp_path):
     other, strip, again = tmp_path / "other.png", tmp_path / "strip.png", tmp_path / "again.png"
-    unclip("generate", "a blue square", "-m", model, "-o", other, "--seed", 4)
+    unclip("generate", "a blue cat", "-m", model, "-o", other, "--seed", 4)
     options = ("-m", model, "-n", 3, "--steps", 2, "--size", 16, "--seed", 1)
     assert unclip("interpolate", original, other, *options, "-o", strip) == (0, f"{strip}\n", "")
     assert open_picture(strip).size == (3 * 16, 16)
-    assert read_recipe(strip)["theta"] == [0, 0.5, 1]
+    assert read_provenance(strip)["request"]["thetas"] == [0, 0.5, 1]
     code, _, err = unclip("redo", strip, "--source", original, "--source", other, "-m", model, "-o", again)
     assert (code, err) == (0, "unclip: every pixel is the same\n")
 
@@ -99,21 +106,28 @@ def test_interpolate_one_by_one_and_animated(unclip, model, original, tmp_path):
 def test_diff(unclip, model, original, tmp_path):
     strip = tmp_path / "a.png"
     options = ("-m", model, "-n", 2, "--steps", 2, "--size", 16, "--seed", 1, "--maximum", 0.4, "-o", strip)
-    code, out, _ = unclip("diff", original, "a blue circle", "--source", "a red circle", *options, "--json")
+    code, out, _ = unclip("diff", original, "two green cars", "--source", "a red apple", *options, "--json")
     assert code == 0
     (made,) = json.loads(out)
-    assert (made["prompt"], made["baseline"], made["theta"]) == ("a blue circle", "a red circle", [0, 0.4])
-    assert read_recipe(strip)["operation"] == "text_diff"
+    request = made["request"]
+    assert (request["target"], request["baseline"]) == ("two green cars", "a red apple")
+    assert (request["kind"], request["thetas"]) == ("text_diff", [0, 0.4])
+    assert read_provenance(strip)["request"] == request
+    again = unclip(
+        "text-diff", original, "two green cars", "--baseline", "a red apple", *options, "--json", "--force"
+    )
+    assert json.loads(again.out)[0]["request"] == request
 
 
 @pytest.mark.parametrize(
     ("argv", "code", "told"),
     [
-        (("a cat", "--maximum", 2), 2, "0 to 1"),
-        ((" ",), 2, "target is empty"),
-        (("a cat", "-n", 1), 2, "2 or more"),
+        (("a cat", "--maximum", 2), 2, "maximum is 2.0: give a number from 0 to 1"),
+        ((" ",), 2, "target caption is empty: say what to draw"),
+        (("a cat", "-n", 1), 2, "frames is 1: give a number from 2"),
+        (("a cat", "--thetas", "0,2"), 2, "thetas is 2.0: give a number from 0 to 1"),
         (("a cat", "-o", "a.jpg"), 2, "PNG"),
-        (("a cat", "--source", "a cat"), 1, "the same to CLIP"),
+        (("a cat", "--source", "a cat"), 2, "the same to CLIP"),
     ],
 )
 def test_bad_diffs(unclip, model, original, tmp_path, monkeypatch, argv, code, told):
@@ -126,10 +140,14 @@ def test_bad_diffs(unclip, model, original, tmp_path, monkeypatch, argv, code, t
 @pytest.mark.parametrize(
     ("argv", "code", "told"),
     [
-        (("--eta", 2), 2, "0 to 1"),
-        (("--eta", 0.5, "--sampler", "dpmpp_2m"), 2, "euler"),
+        (("--eta", 2), 2, "eta is 2.0: give a number from 0 to 1"),
+        (
+            ("--eta", 0.5, "--sampler", "dpmpp_2m"),
+            2,
+            "'dpmpp_2m' cannot be inverted: leave it out, or give 'ddim'",
+        ),
         (("--prior-steps", 3), 2, "--prior-steps"),
-        (("-n", 0), 2, "at least 1"),
+        (("-n", 0), 2, "n is 0: give a number from 1"),
     ],
 )
 def test_bad_options(unclip, model, original, tmp_path, argv, code, told):

@@ -142,7 +142,7 @@ def test_broken_jsonl_names_the_line(tmp_path):
 
 
 def test_no_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is no folder"):
+    with pytest.raises(FileNotFoundError, match="is not a folder"):
         FolderDataset(tmp_path / "none")
     with pytest.raises(ValueError, match="no split 'train'"):
         open_dataset(tmp_path, split="train")

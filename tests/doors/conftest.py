@@ -62,3 +62,9 @@ def small_folder(tiny, tmp_path_factory) -> Path:
 def small(small_folder) -> Model:
     """The model, on the CPU."""
     return Model.load(small_folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def make_parts() -> Any:
+    """`make_parts(tiny)`: the model's parts and tokenizer, new ones each time."""
+    return small_parts

@@ -310,8 +310,15 @@ def test_bfloat16_draws_nearly_the_same(tiny_folder, tiny_model):
     difference = (torch.tensor(list(a.image.tobytes())) - torch.tensor(list(b.image.tobytes()))).abs().float()
     assert 0 < difference.mean() < 12
     assert a.provenance["dtype"] == "bfloat16"
-    with pytest.raises(ValueError, match=r"float16 is not one of float32, bfloat16"):
+    with pytest.raises(ValueError, match=r"dtype float16 is not one of auto, float32, bfloat16"):
         Model.load(tiny_folder, dtype="float16")
+
+
+def test_dtype_auto_is_the_measured_one_and_recorded(tiny_folder, monkeypatch):
+    for found, dtype in (("bf16", "bfloat16"), ("fp32", "float32")):
+        monkeypatch.setattr("unclip.generate.parts.fastest", lambda device, found=found: found)
+        (made,) = Model.load(tiny_folder, device="cpu", dtype="auto").generate(PROMPT, seed=2, size=16)
+        assert made.provenance["dtype"] == dtype
 
 
 def test_parts_are_loaded_when_needed(tiny_folder):

@@ -298,10 +298,10 @@ ADOBE = np.array([[0.60974, 0.31111, 0.01947], [0.20528, 0.62567, 0.06087], [0.1
 SRGB = np.array([[0.43607, 0.22249, 0.01392], [0.38515, 0.71687, 0.09708], [0.14307, 0.06061, 0.71410]])
 
 
-def adobe_to_srgb(colour: tuple[int, ...]) -> np.ndarray:
-    """Colours of sRGB, by the definitions of both spaces alone."""
+def in_srgb(colour: tuple[int, ...], primaries: np.ndarray = ADOBE) -> np.ndarray:
+    """Colours of sRGB, by the definitions of both spaces alone; the other has Adobe RGB's gamma."""
     linear = (np.asarray(colour) / 255) ** (563 / 256)
-    light = np.clip(linear @ ADOBE @ np.linalg.inv(SRGB), 0, 1)
+    light = np.clip(linear @ primaries @ np.linalg.inv(SRGB), 0, 1)
     return 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
 
 
@@ -329,7 +329,7 @@ def test_a_profile_is_converted_to_srgb(colour, form):
             image, form, icc_profile=profile, **({"lossless": True} if form == "WEBP" else {"quality": 100})
         )
     opened = open_picture(given)
-    assert np.abs(np.asarray(opened.getpixel((4, 4)))[:3] - adobe_to_srgb(colour)).max() <= (
+    assert np.abs(np.asarray(opened.getpixel((4, 4)))[:3] - in_srgb(colour)).max() <= (
         3 if form == "JPEG" else 1.5
     )
     assert opened.mode == ("RGBA" if form in ("RGBA", "LA") else "RGB")
@@ -429,6 +429,20 @@ def test_our_own_text_that_is_too_large_is_damaged_not_absent():
         read_provenance(encoded(Image.fromarray(noise()), pnginfo=text))
 
 
+@pytest.mark.parametrize("depth", [12, 40, 900, 5000, 100_000])
+@pytest.mark.parametrize("kind", ["list", "object"])
+def test_provenance_that_is_nested_deep_is_damaged(depth, kind):
+    opened, closed = ("[", "]") if kind == "list" else ('{"a":', "}")
+    text = PngImagePlugin.PngInfo()
+    text.add_text("unclip", f'{{"a": {opened * depth}1{closed * depth}}}')
+    data = encoded(Image.fromarray(noise()), pnginfo=text)
+    if depth == 12:
+        assert list(read_provenance(data)) == ["a"]
+    else:
+        with pytest.raises(PictureError, match="damaged provenance"):
+            read_provenance(data)
+
+
 def test_a_file_that_ends_in_its_chunks_is_damaged(tmp_path):
     data = with_chunks(
         encoded(Image.fromarray(noise())), chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(4 << 20)))
@@ -457,19 +471,12 @@ def test_the_files_that_showed_the_faults_are_read():
     with Image.open(FAULTS / "wide_gamut.png") as image:
         before = np.asarray(image.convert("RGB"))
     after = np.asarray(open_picture(FAULTS / "wide_gamut.png"))
-    # Display P3: its red of (230, 40, 30) is beyond sRGB, its green of (60, 170, 60) is not.
+    # Its colours are beyond sRGB: what sRGB lacks is cut off.
     assert before[3, 3].tolist() == [230, 40, 30]
-    assert np.abs(after[3, 3] - p3_to_srgb((230, 40, 30))).max() <= 1.5
+    assert np.abs(after[3, 3] - in_srgb((230, 40, 30), P3)).max() <= 1.5
     green = np.argwhere((before == (60, 170, 60)).all(-1))[0]
-    assert np.abs(after[tuple(green)] - p3_to_srgb((60, 170, 60))).max() <= 1.5
+    assert np.abs(after[tuple(green)] - in_srgb((60, 170, 60), P3)).max() <= 1.5
 
 
 P3 = np.array([[0.51512, 0.24120, -0.00105], [0.29198, 0.69225, 0.04189], [0.15710, 0.06657, 0.78407]])
-
-
-def p3_to_srgb(colour: tuple[int, ...]) -> np.ndarray:
-    """Colours of sRGB for those of Display P3, which has other primaries and the same curve."""
-    x = np.asarray(colour) / 255
-    linear = np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
-    light = np.clip(linear @ P3 @ np.linalg.inv(SRGB), 0, 1)
-    return 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+"""Primaries of Display P3 adapted to D50."""

@@ -64,8 +64,13 @@ def with_needs(names: Iterable[str]) -> list[str]:
     return [name for name in NAMES if name in wanted]
 
 
-def record(package: Path, folder: Path, names: Sequence[str] = NAMES) -> dict[str, Record]:
-    """Run commands with the package at the root `package` in one new process; what they make stays in `folder`."""
+def record(
+    package: Path, folder: Path, names: Sequence[str] = NAMES, *, bundled: Path | None = None
+) -> dict[str, Record]:
+    """Run commands with the package at the root `package` in one new process; what they make stays in `folder`.
+
+    `bundled` is the folder of bundled models to use in place of the package's own.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     environment = {
         **os.environ,
@@ -75,6 +80,7 @@ def record(package: Path, folder: Path, names: Sequence[str] = NAMES) -> dict[st
         "HF_HUB_OFFLINE": "1",
         "CUDA_VISIBLE_DEVICES": "",
         "PYTHONDONTWRITEBYTECODE": "1",
+        **({} if bundled is None else {"PINNED_BUNDLED": str(bundled)}),
     }
     child = [sys.executable, str(Path(__file__).resolve()), "--child", "--package", str(package.resolve())]
     subprocess.run([*child, "--only", *names], cwd=folder, env=environment, check=True)
@@ -87,6 +93,12 @@ def run_all(package: Path, names: Sequence[str]) -> None:
     write_inputs(Path("inputs"))
 
     import unclip
+    from unclip.checkpoints import hub
+
+    if pinned := os.environ.get("PINNED_BUNDLED"):
+        # Other weights are bundled since: what is compared is the code.
+        models = {folder.name: folder for folder in sorted(Path(pinned).iterdir()) if folder.is_dir()}
+        hub.bundled = lambda: models
     from unclip.cli.main import main
 
     assert Path(unclip.__path__[0]).parent == package, f"{unclip.__path__[0]} is not in {package}"
@@ -237,7 +249,8 @@ def compare(package: Path, cache: Path, names: Sequence[str]) -> dict[str, dict[
     """Run version 0.1, or take it from `cache`, and the package: for each name both records, and what differs."""
     old = old_side(cache, names)
     print(f"running {len(with_needs(names))} commands with {package} ...", file=sys.stderr)
-    new = record(package, cache / "new", with_needs(names))
+    models = cache / "package" / "src" / "unclip" / "bundled"
+    new = record(package, cache / "new", with_needs(names), bundled=models)
     return {
         name: {"old": old[name], "new": new[name], "differs": differences(cache, name, old[name], new[name])}
         for name in names

@@ -34,7 +34,7 @@ def test_artwork_asks_about_every_split_but_in_training_only_what_was_seen():
 
 
 def test_unknown_names_are_refused_with_those_there_are():
-    with pytest.raises(ValueError, match="artwork, tiny"):
+    with pytest.raises(ValueError, match="artwork, artwork_gpu, tiny"):
         judge.evaluation("photos")
     with pytest.raises(ValueError, match="'judge' has no stage 'decoder'; choose from clip"):
         recipes.get("judge", "decoder")

@@ -223,7 +223,7 @@ def test_numbers_that_make_no_run(small, name):
 
 
 def test_a_stage_needs_its_clip(small, tmp_path):
-    for clip, told in (("", "learns from a CLIP"), ("elsewhere", "no finished CLIP run")):
+    for clip, told in (("", "learns from a CLIP"), ("elsewhere", "neither a finished CLIP run nor a model folder")):
         config = small("prior", f"out={tmp_path / told}")
         with pytest.raises(ValueError, match=told):
             train(override(config, [f"clip={clip}"]), device="cpu")

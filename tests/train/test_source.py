@@ -50,9 +50,7 @@ def test_a_folder_without_splits_can_be_trained_on(small, pictures):
 def test_bad_pictures_are_counted_named_and_passed_over(small, pictures):
     (pictures / "03.png").write_bytes(b"broken")
     config = small("clip", f"data.path={pictures}", "samples=16")
-    with pytest.warns(
-        SkippedSamples, match=r"pictures: passed over 1 bad sample: 03\.png \(the picture is not"
-    ):
+    with pytest.warns(SkippedSamples, match=r"pictures: skipped 1 bad sample: 03\.png \(the picture is not"):
         learned = Source(config, "train", CPU)
     with pytest.warns(SkippedSamples, match=r"03\.png"):
         held_out = Source(config, "validation", CPU)

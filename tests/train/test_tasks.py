@@ -114,7 +114,7 @@ def test_the_decoder_is_told_how_its_pictures_were_moved(small, begin, monkeypat
     assert seen.value.args[0].tolist() == [[float(row), 1.0] for row in rows]
     del samples[rows[0]].meta["augment"]
     assert source.augmentations(rows[:1], 2).tolist() == [[0.0, 0.0]]
-    with pytest.raises(ValueError, match="tell 2 numbers of an augmentation, the decoder reads 5"):
+    with pytest.raises(ValueError, match="have 2 augmentation parameters, the decoder reads 5"):
         source.augmentations(rows, 5)
 
 

@@ -67,7 +67,7 @@ def test_pictures_have_the_colour_that_was_asked_for(runs, tmp_path):
     assert sum(right) >= 8
 
 
-def nearest_colour(picture: unclip.Picture) -> str:
+def nearest_colour(picture: unclip.Image) -> str:
     """The colour word for what is drawn: the median of the pixels that are farther from white than from the other end."""
     pixels = np.asarray(picture.image, dtype=np.float64).reshape(-1, 3)
     distance = np.linalg.norm(pixels - 255, axis=1)

@@ -61,8 +61,9 @@ They stay in the `model.json` of existing folders, and so in their digest.
 
 
 RETIRED_WEIGHTS: dict[str, str] = {
-    # Karlo's decoder, as version 0.1 converted it, held a copy of CLIP's text tower.
-    "decoder": r"caption\.tower\..*",
+    # Karlo's decoder, as version 0.1 converted it, held a copy of CLIP's text tower; a decoder that learned the
+    # uncertainty of its loss held that network, which only training needs.
+    "decoder": r"caption\.tower\..*|uncertainty\..*",
 }
 """For each kind, a pattern of weights of earlier versions that are ignored when read."""
 

@@ -47,20 +47,19 @@ def run(arguments: argparse.Namespace) -> None:
         defaults = assigned(arguments.set)
     except ValueError as error:
         raise UsageError(f"--set: {error}") from None
-    with console.logs():
-        try:
-            folder = bundle(
-                arguments.sources,
-                arguments.out,
-                arguments.name or arguments.out.name,
-                defaults=defaults,
-                description=arguments.description,
-                licence=arguments.licence,
-                storage=arguments.storage,
-                force=arguments.force,
-            )
-        except BundleError as error:
-            raise UsageError(str(error)) from None
+    try:
+        folder = bundle(
+            arguments.sources,
+            arguments.out,
+            arguments.name or arguments.out.name,
+            defaults=defaults,
+            description=arguments.description,
+            licence=arguments.licence,
+            storage=arguments.storage,
+            force=arguments.force,
+        )
+    except BundleError as error:
+        raise UsageError(str(error)) from None
     if arguments.json:
         console.result_json({**describe(folder), "folder": str(arguments.out)})
     else:

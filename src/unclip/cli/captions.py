@@ -1,7 +1,6 @@
 """`unclip captions`: captions ranked by CLIP's similarity to a picture."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,8 +56,7 @@ def read_captions(arguments: argparse.Namespace) -> list[str]:
     if not all(caption.strip() for caption in given):
         raise UsageError("a caption is empty; say what the picture may show")
     if arguments.file is not None:
-        text = sys.stdin.read() if arguments.file == "-" else Path(arguments.file).read_text(encoding="utf-8")
-        given += [line.strip() for line in text.splitlines() if line.strip()]
+        given += options.read_lines(arguments.file)
     if not given:
         raise UsageError("there is nothing to choose from; give captions, or --captions FILE")
     return list(dict.fromkeys(given))

@@ -1,6 +1,7 @@
 """`unclip data`: build the data sets that the recipes train on."""
 
 import argparse
+import logging
 from pathlib import Path
 
 from unclip.cli import console, options
@@ -44,15 +45,16 @@ def run_artwork(arguments: argparse.Namespace) -> None:
     from unclip.config import to_dict
     from unclip.datasets.artwork import build as artwork
 
-    with console.logs(quiet=arguments.quiet):
-        built = artwork.build(
-            arguments.out,
-            packages=arguments.packages,
-            size=arguments.size,
-            limit=arguments.limit,
-            workers=arguments.workers,
-            seed=arguments.seed,
-        )
+    if arguments.quiet:
+        logging.getLogger("unclip").setLevel(logging.WARNING)
+    built = artwork.build(
+        arguments.out,
+        packages=arguments.packages,
+        size=arguments.size,
+        limit=arguments.limit,
+        workers=arguments.workers,
+        seed=arguments.seed,
+    )
     if arguments.json:
         console.result_json(to_dict(built) | {"folder": str(built.folder)})
         return

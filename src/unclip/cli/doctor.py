@@ -1,4 +1,4 @@
-"""`unclip doctor`: what this machine can do and whether the bundled models are whole; made for bug reports."""
+"""`unclip doctor`: versions, hardware, speed and integrity of the bundled models, for bug reports."""
 
 import argparse
 import os
@@ -12,7 +12,9 @@ PACKAGES = ("unclip", "torch", "numpy", "pillow", "safetensors", "tokenizers", "
 
 
 def add(verbs) -> None:
-    parser = options.verb(verbs, "doctor", "tell what this machine can do and whether all is in place")
+    parser = options.verb(
+        verbs, "doctor", "show versions, hardware, speed and the state of the bundled models"
+    )
     options.add_json(parser)
     parser.set_defaults(run=run)
 
@@ -34,7 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def examine() -> dict[str, dict[str, Any]]:
-    """The report, by section; takes about two seconds, most of it the measured speeds."""
+    """The report, by section; takes about two seconds, mostly for measuring speeds."""
     return {"versions": versions(), "machine": machine(), "speed": speeds(), "models": models()}
 
 
@@ -78,12 +80,12 @@ def speeds() -> dict[str, str]:
     """Measured rates of a 1024 x 1024 matrix product on the CPU by number format, and the choice of `precision=auto`."""
     import torch
 
-    from unclip.nn.precision import choose
+    from unclip.nn.precision import WORTHWHILE, speedup
 
     rates = {
         str(dtype).removeprefix("torch."): _rate(dtype, 0.5) for dtype in (torch.float32, torch.bfloat16)
     }
-    return rates | {"precision auto": choose("auto", "cpu")}
+    return rates | {"precision auto": "bf16" if speedup() > WORTHWHILE else "fp32"}
 
 
 def _rate(dtype: Any, seconds: float) -> str:

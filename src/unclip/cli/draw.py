@@ -86,7 +86,7 @@ def add(verbs: Any, verb: Verb, *, stub: bool = False) -> None:
         )
     options.add_running(parser)
     group = parser.add_argument_group("sampling (the defaults are the model's)")
-    add_sampling(group, prior="prompt" in request.__dataclass_fields__)
+    add_sampling(group, request.stages)
     parser.set_defaults(run=lambda arguments: run(verb, arguments))
 
 
@@ -125,7 +125,7 @@ def run(verb: Verb, arguments: argparse.Namespace) -> None:
             for picture in model.run(
                 replace(request, seed=picture_seed(seed, index)),
                 [one.image for one in given],
-                on_progress=reporter(progress),
+                on_progress=reporter(progress, index, len(job.requests)),
             )
         )
         if joined:
@@ -138,11 +138,12 @@ def run(verb: Verb, arguments: argparse.Namespace) -> None:
         console.result_json(made)
 
 
-def reporter(progress: console.Progress) -> "Callable[[Progress], None]":
-    """Callback that shows which picture and stage is at work."""
+def reporter(progress: console.Progress, done: int = 0, requests: int = 1) -> "Callable[[Progress], None]":
+    """Callback that shows which picture and stage is at work, after `done` of so many equal `requests`."""
 
     def report(event: "Progress") -> None:
-        which = f"picture {event.first + 1} of {event.pictures}, " if event.pictures > 1 else ""
-        progress.update(event.fraction, which + event.stage)
+        picture, pictures = done * event.pictures + event.first + 1, requests * event.pictures
+        which = f"picture {picture} of {pictures}, " if pictures > 1 else ""
+        progress.update((done + event.fraction) / requests, which + event.stage)
 
     return report

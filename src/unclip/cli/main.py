@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 import sys
 import traceback
 import warnings
@@ -96,6 +95,7 @@ class _GroupedParser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1 (failure), 2 (usage), 130 (Ctrl-C), 143 (SIGTERM)."""
+    console.prepare()
     given = sys.argv[1:] if argv is None else argv
     completing = any(word.startswith("--completion") for word in given)
     words = [word for word in given if not word.startswith("-")]
@@ -113,16 +113,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 warnings.simplefilter("default", UserWarning)
                 warnings.showwarning = _show_warning
             arguments.run(arguments)
-        sys.stdout.flush()
-        return 0
+        return EXIT_FAILURE if console.take_lost() else 0
     except KeyboardInterrupt as interrupt:
         console.tell(f"interrupted: {interrupt}" if str(interrupt) else "interrupted")
         # A training run that saved itself says which signal it was; shells expect 128 + that.
         return 128 + getattr(interrupt, "signal", SIGINT)
-    except BrokenPipeError:
-        # The reader of our output went away (`unclip models | head`), which is not an error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILURE
     except Exception as error:
         if arguments.debug:
             traceback.print_exc()

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from unclip.cli.console import UsageError
+
 
 def verb(
     verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, help: str, **more
@@ -35,11 +37,16 @@ def real(text: str) -> float:
     return value
 
 
-def listed(parse: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
-    """Parser of values separated by commas."""
+def listed(parse: Callable[[str], Any], count: int | None = None) -> Callable[[str], tuple[Any, ...]]:
+    """Parser of values separated by commas, of any number or `count` of them."""
 
     def parse_all(text: str) -> tuple[Any, ...]:
-        return tuple(parse(part) for part in text.split(","))
+        parts = text.split(",")
+        if count not in (None, len(parts)):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} has {len(parts)} values: give {count}, separated by commas"
+            )
+        return tuple(parse(part) for part in parts)
 
     return parse_all
 
@@ -177,11 +184,38 @@ def seed(text: str) -> int:
     return value
 
 
+def check_name(path: Path) -> None:
+    """Raise `UsageError` for a file name that is too long for the file system of its folder."""
+    folder = next((parent for parent in path.absolute().parents if os.path.isdir(parent)), Path("/"))
+    try:
+        most = os.pathconf(folder, "PC_NAME_MAX")
+    except (OSError, AttributeError, ValueError):
+        most = 255
+    length = len(os.fsencode(path.name))
+    if length > most:
+        raise UsageError(
+            f"{path.name[:32]}...{path.suffix}: the name takes {length} bytes, the file system allows {most}; give a "
+            "shorter -o"
+        )
+
+
+def read_lines(file: str) -> list[str]:
+    """The lines of a text file that are not blank, `-` for stdin. Raises `UsageError` for a file that is no text."""
+    from unclip.text_files import TextError, read_lines
+
+    try:
+        return read_lines(file)
+    except TextError as error:
+        raise UsageError(str(error)) from None
+
+
 def writable(path: Path, *, force: bool) -> Path:
     """`path`, with its folder made, once it is sure that the file may be written.
 
-    Raises `OSError` where it exists and `force` is not given, and where its folder cannot be made or written to.
+    Raises `UsageError` for a name that is too long for the file system, `OSError` where it exists and `force` is not
+    given, and where its folder cannot be made or written to.
     """
+    check_name(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file in it")
     if path.exists() and not force:

@@ -1,6 +1,7 @@
 """Where pictures go: names of files, checks before the first picture is drawn, and how results are saved and printed."""
 
 import argparse
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -93,7 +94,7 @@ def name_outputs(output: str | None, stems: Sequence[str]) -> list[Path]:
 
 def is_folder(output: str | None) -> bool:
     """Whether `-o` names a folder: one that exists, or a name that ends in a separator."""
-    return output is not None and (output.endswith(("/", "\\")) or Path(output).is_dir())
+    return output is not None and (output.endswith(("/", "\\")) or os.path.isdir(output))
 
 
 def require_png(path: Path) -> None:

@@ -38,7 +38,9 @@ def add(verbs, *, stub: bool = False) -> None:
     if not stub:
         from unclip.cli.request_options import add_sampling
 
-        add_sampling(parser.add_argument_group("sampling (the defaults are the model's)"), prior=False)
+        add_sampling(
+            parser.add_argument_group("sampling (the defaults are the model's)"), ("decoder", "upsamplers")
+        )
     parser.set_defaults(run=run)
 
 

@@ -2,10 +2,14 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from unclip.cli import console, options, outputs
 from unclip.cli.console import UsageError
 from unclip.cli.draw import reporter
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
 
 
 def add(verbs) -> None:
@@ -51,11 +55,11 @@ def run(arguments: argparse.Namespace) -> None:
     sources = [read_source(path).image for paths in given for path in paths]
     try:
         model = load(
-            arguments.model or replay.model,
+            arguments.model or replay.base,
             arguments.device or replay.device,
             arguments.dtype or replay.dtype,
             offload=arguments.offload,
-            parts=dict(arguments.part),
+            parts={**replay.parts, **dict(arguments.part)},
         )
     except FileNotFoundError as error:
         if arguments.model is not None:
@@ -71,12 +75,46 @@ def run(arguments: argparse.Namespace) -> None:
             any_weights=arguments.any_weights,
         )
     after.save(path, force=arguments.force)
-    identical = before.image.size == after.image.size and before.image.tobytes() == after.image.tobytes()
-    console.tell("every pixel is the same" if identical else "the pixels differ")
+    apart = difference(before.image, after.image)
+    identical = apart is not None and apart.most == 0
+    console.tell(describe(apart))
     if arguments.json:
-        console.result_json({"path": str(path), "identical": identical, **after.provenance})
+        measured = {} if apart is None else {"difference": apart._asdict()}
+        console.result_json({"path": str(path), "identical": identical, **measured, **after.provenance})
     else:
         console.result(str(path))
+
+
+class Difference(NamedTuple):
+    """How far two pictures are apart: the largest difference of a value, of 255, and the share of values that differ."""
+
+    most: int
+    share: float
+
+
+def difference(before: "PillowImage", after: "PillowImage") -> Difference | None:
+    """How far two pictures are apart; None where they differ in size."""
+    import numpy as np
+
+    if before.size != after.size:
+        return None
+    mode = before.mode if before.mode == after.mode else "RGBA"
+    old, new = (np.asarray(image.convert(mode), dtype=np.int16) for image in (before, after))
+    apart = np.abs(old - new)
+    return Difference(int(apart.max()), float((apart > 0).mean()))
+
+
+def describe(apart: Difference | None) -> str:
+    """The difference of the new picture from the old one in words."""
+    if apart is None:
+        return "the picture has another size"
+    if apart.most == 0:
+        return "every pixel is the same"
+    share = f"{apart.share:.2%}" if apart.share >= 0.0001 else f"{apart.share:.4%}"
+    return (
+        f"the pixels differ by at most {apart.most} of 255, {share} of the values do: sums are rounded in another way with "
+        "another number of threads (OMP_NUM_THREADS), device or version of torch"
+    )
 
 
 def name_output(output: str | None, picture: Path) -> Path:

@@ -3,7 +3,7 @@
 import argparse
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -36,14 +36,15 @@ def add_fields(parser: argparse.ArgumentParser, request: type[Request], position
             hints[field.name],
             param,
             dest=field.name,
-            help=param.help + ("" if default is None else f" (default: {default})"),
+            help=param.help,
+            default=default,
         )
 
 
-def add_sampling(group: argparse._ArgumentGroup, *, prior: bool) -> None:
-    """Add the options of the sampling settings under their short names; those of the prior where it takes part."""
+def add_sampling(group: argparse._ArgumentGroup, stages: Sequence[str]) -> None:
+    """Add the options of the sampling settings of some stages (`Request.stages`) under their short names."""
     for name, hint, param in _settings():
-        if name.startswith(("prior", "candidates")) and not prior:
+        if settings.FLAT_NAMES[name][0] not in (*stages, "random", "fast"):
             continue
         stage = STAGES.get(name.partition("_")[0], "decoder")
         of_stage = f" of the {stage}" if name.endswith(("steps", "sampler")) else ""
@@ -80,8 +81,9 @@ def _add(
     *,
     dest: str,
     help: str,
+    default: Any = None,
 ) -> None:
-    inner = _without_none(hint)
+    inner, ending = _without_none(hint), "" if default is None else f" (default: {default})"
     names: tuple[str, ...] = param.choices or (get_args(inner) if get_origin(inner) is Literal else ())
     if inner is bool:
         parser.add_argument(*flags, dest=dest, action="store_true", default=None, help=help)
@@ -91,11 +93,13 @@ def _add(
             dest=dest,
             choices=(*names, *param.aliases),
             metavar="NAME",
-            help=f"{help}: {', '.join(names)}",
+            help=f"{help} ({', '.join(names)}){ending}",
         )
     else:
         parse, metavar = _parser_of(inner)
-        parser.add_argument(*flags, dest=dest, type=parse, metavar=param.metavar or metavar, help=help)
+        parser.add_argument(
+            *flags, dest=dest, type=parse, metavar=param.metavar or metavar, help=help + ending
+        )
 
 
 def _without_none(hint: Any) -> Any:
@@ -107,8 +111,9 @@ def _without_none(hint: Any) -> Any:
 
 def _parser_of(hint: Any) -> tuple[Callable[[str], Any], str]:
     if get_origin(hint) is tuple:
-        item = get_args(hint)[0]
-        return options.listed(options.whole if item is int else options.real), "X,X,..."
+        item, *others = get_args(hint)
+        count = None if others == [Ellipsis] else 1 + len(others)
+        return options.listed(options.whole if item is int else options.real, count), "X,X,..."
     if hint is int:
         return options.whole, "N"
     return (options.real, "X") if hint is float else (str, "TEXT")

@@ -1,4 +1,4 @@
-"""`unclip train`: run one stage's training, or all, or go on with it."""
+"""`unclip train`: train one stage of a recipe, or all; the same command resumes."""
 
 import argparse
 import json
@@ -13,8 +13,8 @@ def add(verbs) -> None:
     parser = options.verb(
         verbs,
         "train",
-        "train one stage by a recipe, or all; the same command again goes on where it was stopped",
-        epilog="The priors and the decoder read the CLIP that was trained before: --clip is its --out.\n"
+        "train one stage of a recipe, or all stages; the same command resumes a stopped run",
+        epilog="The priors and the decoder need a trained CLIP: --clip is the --out of its run.\n"
         "all: every stage and a judge in folders of --out, then model/ (bundled) and report.json (measured).",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -22,17 +22,18 @@ def add(verbs) -> None:
         "stage", choices=(*STAGES, "all"), metavar="STAGE", help=f"{', '.join(STAGES)}, or all"
     )
     parser.add_argument(
-        "--recipe", default="artwork", metavar="NAME", help="which settings (default: artwork)"
+        "--recipe", default="artwork", metavar="NAME", help="training recipe (default: artwork)"
     )
     parser.add_argument(
         "--data", metavar="FOLDER", help="pictures with captions, such as `unclip data` makes"
     )
+    parser.add_argument("-o", "--out", type=Path, metavar="FOLDER", help="folder of the run")
+    parser.add_argument("--clip", type=Path, metavar="FOLDER", help="finished run of the CLIP stage")
     parser.add_argument(
-        "-o", "--out", type=Path, metavar="FOLDER", help="where the run keeps all that it writes"
-    )
-    parser.add_argument("--clip", type=Path, metavar="FOLDER", help="the finished run of the CLIP stage")
-    parser.add_argument(
-        "--seed", type=options.seed, metavar="N", help="of weights, order and noise (default: the recipe's)"
+        "--seed",
+        type=options.seed,
+        metavar="N",
+        help="seed of weights, order and noise (default: the recipe's)",
     )
     parser.add_argument(
         "--set",
@@ -45,12 +46,10 @@ def add(verbs) -> None:
         "--budget",
         type=options.duration,
         metavar="TIME",
-        help="train so long, such as 25m, instead of the recipe's samples; keeps the best average",
+        help="training time, such as 25m, instead of the recipe's samples; keeps the best average",
     )
     parser.add_argument("--no-evaluate", action="store_true", help="with all: do not measure the model")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print all settings as JSON, and train nothing"
-    )
+    parser.add_argument("--dry-run", action="store_true", help="print all settings as JSON without training")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 (default: the best there is)")
     options.add_json(parser)
     parser.set_defaults(run=run)
@@ -94,11 +93,10 @@ def run(arguments: argparse.Namespace) -> None:
     from unclip.train.loop import train
 
     device = None if arguments.device is None else str(read_device(arguments.device))
-    with console.logs():
-        if arguments.budget is None:
-            folder = train(config, device=device)
-        else:
-            folder = train_within(config, arguments.budget, device=device)
+    if arguments.budget is None:
+        folder = train(config, device=device)
+    else:
+        folder = train_within(config, arguments.budget, device=device)
     if arguments.json:
         console.result_json({"model": str(folder)})
     else:

@@ -1,7 +1,6 @@
 """Table of the verbs that draw, each with its request, its arguments and the names of its results. Imports no torch."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +46,7 @@ def _prompt_options(parser: argparse.ArgumentParser) -> None:
         "--strength",
         type=options.real,
         metavar="X",
-        help="how much of --init is redrawn: near 0 keeps it, 1 hardly its colours (default: 0.7)",
+        help="share of the noise levels that is redrawn of --init: near 0 keeps it, 1 hardly keeps its colours (default: 0.7)",
     )
 
 
@@ -166,6 +165,12 @@ def _upscale(arguments: argparse.Namespace) -> Job:
     return Job(requests=[(request, [arguments.picture])], stems=stems)
 
 
+def _steps_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--steps", type=options.whole, metavar="N", help="sampler steps of every upsampler that takes part"
+    )
+
+
 def _reconstruct(arguments: argparse.Namespace) -> Job:
     from unclip.generate.operations import Reconstruct
 
@@ -266,7 +271,7 @@ EDIT = (
     Verb(
         name="text-diff",
         aliases=("diff",),
-        help="edit an image along the difference of two captions",
+        help="edit a picture along the difference of two captions",
         kind="text_diff",
         job=_text_diff,
         positional=(PICTURE, ("target", "TARGET", "caption that the picture is turned to, in quotes")),
@@ -306,6 +311,7 @@ EDIT = (
         pictures=("picture",),
         output="a .png file, or a folder (default: here, named after the picture and its new size)",
         grid=False,
+        extra=_steps_option,
     ),
 )
 INSPECT = (
@@ -340,12 +346,8 @@ def read_prompts(prompt: str | None, file: str | None) -> list[str]:
     """Prompts: the one given, or the lines of a file that are not blank. Raises `UsageError` for none, or both."""
     if (prompt is None) == (file is None):
         raise UsageError("say what to draw: either PROMPT or --prompts FILE")
-    if file is None:
-        lines = [prompt or ""]
-    else:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-        lines = text.splitlines()
-    prompts = [line.strip() for line in lines if line.strip()]
+    lines = [(prompt or "").strip()] if file is None else options.read_lines(file)
+    prompts = [line for line in lines if line]
     if not prompts:
         raise UsageError(
             "the prompt is empty; say what to draw" if file is None else f"{file} holds no prompt"

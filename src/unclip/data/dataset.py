@@ -1,4 +1,4 @@
-"""The reading side of data sets: one interface, and `open_dataset`, which finds out what a path holds."""
+"""Data sets by path: `open_dataset` recognises folders, tar shards and the procedural shapes."""
 
 from pathlib import Path
 

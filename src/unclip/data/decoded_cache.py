@@ -1,4 +1,4 @@
-"""A decoded data set in memory: every picture once, as uint8 in a memory-mapped file that later runs find again."""
+"""Cache of a decoded data set: every picture once, as uint8, in a memory-mapped file that later runs reuse."""
 
 import json
 import logging

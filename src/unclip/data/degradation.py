@@ -54,7 +54,7 @@ class DegradationConfig:
             raise ValueError(f"seam_patch is {self.seam_patch}; a square with seams has at least 2 pixels")
         if not 0 <= self.bsr_strength <= 1.4:
             # JPEG has no quality below 1.
-            raise ValueError(f"bsr_strength is {self.bsr_strength}; give 0 (no harm done) to 1.4")
+            raise ValueError(f"bsr_strength is {self.bsr_strength}; give 0 (no degradation) to 1.4")
 
 
 class Crops(NamedTuple):
@@ -70,7 +70,7 @@ def choose_crops(noise: Noise, side: int, *, size: int, factor: int) -> Crops:
 
     They start at multiples of the enlargement `factor`, to which the small pixels' borders belong.
     """
-    first = (noise.fork("crop").uniform(2).cpu() * ((side - size) // factor + 1)).long() * factor
+    first = (noise.fork("crop").uniform(2) * ((side - size) // factor + 1)).long() * factor
     window = min(side, size + 2 * MARGIN * factor)
     corner = (first - MARGIN * factor).clamp(0, side - window)
     return Crops(corner, first - corner, window)
@@ -79,9 +79,13 @@ def choose_crops(noise: Noise, side: int, *, size: int, factor: int) -> Crops:
 def cut(
     pictures: Float[Tensor, "b c h w"], offset: Int[Tensor, "b 2"], size: int
 ) -> Float[Tensor, "b c s s"]:
-    """The square of `size` pixels at its own offset (down, right) of each picture."""
-    boxes = [(slice(top, top + size), slice(left, left + size)) for top, left in offset.tolist()]
-    return torch.stack([one[:, rows, columns] for one, (rows, columns) in zip(pictures, boxes)])
+    """The square of `size` pixels at its own offset (down, right) of each picture; the host waits for no device."""
+    device = pictures.device
+    steps = torch.arange(size, device=device)
+    down, right = (offset.to(device)[:, axis, None] + steps for axis in range(2))
+    which = torch.arange(len(pictures), device=device)[:, None, None, None]
+    channels = torch.arange(pictures.shape[1], device=device)[:, None, None]
+    return pictures[which, channels, down[:, None, :, None], right[:, None, None, :]]
 
 
 def degrade(
@@ -134,11 +138,15 @@ def seams(like: Float[Tensor, "b c h w"], noise: Noise, patch: int) -> Float[Ten
     begin somewhere else, as crops do.
     """
     count, channels, *sides = like.shape
-    begins = noise.fork("begin").integers(patch, 2).cpu()
-    places = [torch.arange(side) + begin[:, None] for side, begin in zip(sides, begins.unbind(1))]
+    begins = noise.fork("begin").integers(patch, 2).to(like.device)
+    places = [
+        torch.arange(side, device=like.device) + begin[:, None]
+        for side, begin in zip(sides, begins.unbind(1))
+    ]
     planes = noise.fork("planes").normal(*(side // patch + 2 for side in sides), 3 * channels).to(like)
     down, right = (place // patch for place in places)
-    squares = planes[torch.arange(count)[:, None, None], down[:, :, None], right[:, None, :]]
+    which = torch.arange(count, device=like.device)
+    squares = planes[which[:, None, None], down[:, :, None], right[:, None, :]]
     offset, slope_down, slope_right = rearrange(squares, "b h w (k c) -> k b c h w", k=3)
     # Of mean square 1 over a square.
     ramps = [(place % patch - (patch - 1) / 2) / ((patch**2 - 1) / 12) ** 0.5 for place in places]
@@ -166,12 +174,12 @@ class _Step(NamedTuple):
 def bsr(
     picture: Float[Tensor, "c h w"], factor: int, noise: Noise, strength: float = 1.0
 ) -> Float[Tensor, "c h_low w_low"]:
-    """A picture in [-1, 1] made smaller by `factor` and worse, by one stream of `noise`.
+    """A picture in [-1, 1] reduced by `factor` and degraded by BSR, with one stream of `noise`.
 
     Two blurs, the reduction in size, noise of two kinds and JPEG follow each other in a random order, so that some of
-    them befall the large picture and some the small one. `strength` scales the blurs' widths, the noise and what JPEG
-    loses; 1 has the ranges of Zhang et al. for an enlargement by 4. In place of their camera's whole pipeline stands
-    its shot noise.
+    them apply to the large picture and some to the small one. `strength` scales the blurs' widths, the noise and what JPEG
+    loses; 1 has the ranges of Zhang et al. for an enlargement by 4. Their camera pipeline is
+    reduced to its shot noise.
     """
     size = (picture.shape[-2] // factor, picture.shape[-1] // factor)
     for index in noise.fork("order").uniform(len(_DEGRADATIONS))[0].argsort().tolist():

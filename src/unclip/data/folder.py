@@ -26,7 +26,7 @@ class FolderDataset:
     def __init__(self, folder: str | Path, bad: BadSamples | None = None):
         self.folder = Path(folder)
         if not self.folder.is_dir():
-            raise FileNotFoundError(f"{self.folder} is no folder")
+            raise FileNotFoundError(f"{self.folder} is not a folder")
         self.bad = bad if bad is not None else BadSamples()
         self._samples: list[tuple[Sample, Path]] = []
         table = next((self.folder / name for name in TABLES if (self.folder / name).is_file()), None)

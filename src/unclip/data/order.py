@@ -36,6 +36,7 @@ class Order:
         # Multiples of 2^-20 add to whole numbers without rounding, so that weight 1 means exactly once an epoch.
         self._offsets = (_bits(derive(seed, "offsets"), count) >> np.uint64(44)).astype(np.float64) / 2**20
         self._epoch: tuple[int, np.ndarray] | None = None
+        self._starts: dict[int, int] = {}
 
     def epoch_start(self, epoch: int) -> int:
         """The number of the first sample of an epoch."""
@@ -49,6 +50,22 @@ class Order:
             low, high = (middle, high) if self.epoch_start(middle) <= number else (low, middle - 1)
         return low
 
+    def _first(self, epoch: int) -> int:
+        """`epoch_start`, remembered for the last few epochs: batches ask for the same ones again and again."""
+        if epoch not in self._starts:
+            if len(self._starts) > 8:
+                self._starts.clear()
+            self._starts[epoch] = self.epoch_start(epoch)
+        return self._starts[epoch]
+
+    def _epoch_near(self, number: int) -> int:
+        """`epoch_of`, tried first where the last batch was."""
+        if self._epoch is not None:
+            for epoch in (self._epoch[0], self._epoch[0] + 1):
+                if self._first(epoch) <= number < self._first(epoch + 1):
+                    return epoch
+        return self.epoch_of(number)
+
     def epoch(self, epoch: int) -> Int[np.ndarray, " n"]:
         """The items of an epoch in their order."""
         if self._epoch is None or self._epoch[0] != epoch:
@@ -61,13 +78,13 @@ class Order:
         return self._epoch[1]
 
     def indices(self, start: int, stop: int) -> Int[np.ndarray, " n"]:
-        """The items that sample numbers start, ..., stop - 1 stand for, as int64."""
+        """The items of sample numbers start, ..., stop - 1, as int64."""
         if not 0 <= start <= stop:
             raise ValueError(f"sample numbers must satisfy 0 <= start <= stop, not {start}, {stop}")
         parts = [np.empty(0, dtype=np.int64)]
-        epoch = self.epoch_of(start)
+        epoch = self._epoch_near(start)
         while start < stop:
-            first = self.epoch_start(epoch)
+            first = self._first(epoch)
             items = self.epoch(epoch)[start - first : stop - first]
             parts.append(items)
             start += len(items)

@@ -1,4 +1,4 @@
-"""What a data set is: samples with captions, pictures read on demand, and a policy for the bad ones."""
+"""Interface of data sets: captioned samples, pictures read on demand, and a limit on bad samples."""
 
 import hashlib
 import math

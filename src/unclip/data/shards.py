@@ -224,7 +224,7 @@ def _scan(path: Path, bad: BadSamples) -> list[tuple[str, dict[str, tuple[int, i
         with tarfile.open(path, "r:") as tar:
             for member in tar:
                 base, _, extension = member.name.rpartition("/")[2].partition(".")
-                # Links, devices and folders are no samples; hidden files are other tools' notes.
+                # Links, devices and folders are not samples; hidden files belong to other tools.
                 if member.isreg() and base and extension.lower() in (*EXTENSIONS, "json", "txt"):
                     folder = member.name.rpartition("/")[0]
                     key = f"{folder}/{base}" if folder else base

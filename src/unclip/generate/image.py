@@ -1,7 +1,7 @@
 """Results: a picture with its provenance, and lists of them, which show themselves in notebooks."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from jaxtyping import Float
 from PIL import Image as PillowImage
 from torch import Tensor
 
+from unclip.config import read_value, shown
+from unclip.errors import RequestError
 from unclip.images.files import grid, open_picture
 from unclip.images.metadata import COMPOSITE, GENERATED, encode_png, read_provenance, save_picture
 
@@ -30,10 +32,9 @@ class Image:
 
     @property
     def seed(self) -> int:
-        """Seed that makes this picture alone."""
-        found = self.provenance.get("request", self.provenance).get("seed")
-        assert isinstance(found, int)
-        return found
+        """Seed that makes this picture alone. Raises `RequestError` where the provenance of an opened file has none."""
+        found = _mapping(self.provenance.get("request", self.provenance)).get("seed")
+        return read_value(int, found, "seed", error=RequestError)
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -87,33 +88,46 @@ class Images(list[Image]):
 
 def readable(provenance: Mapping[str, Any]) -> str:
     """Provenance as lines of text: prompt, negative prompt, then `Name: value` pairs."""
-    request = dict(provenance.get("request") or {})
-    sampling: dict[str, Any] = request.pop("sampling", {})
+    request = _mapping(provenance.get("request"))
+    sampling = _mapping(request.pop("sampling", None))
     flat: dict[str, Any] = {}
     prompt, negative = request.pop("prompt", None), request.pop("negative", None)
-    decoder = dict(sampling.get("decoder") or {})
+    decoder = _mapping(sampling.get("decoder"))
     flat["Steps"] = decoder.pop("steps", None)
     flat["Sampler"] = decoder.pop("sampler", None)
     flat["CFG scale"] = decoder.pop("guidance", None)
     flat["Seed"] = request.pop("seed", None)
-    flat["Size"] = "x".join(str(side) for side in provenance.get("size") or ()) or None
+    flat["Size"] = "x".join(_text(side) for side in _list(provenance.get("size"))) or None
     flat["Model hash"] = provenance.get("digest")
     flat["Model"] = provenance.get("model")
     flat["Operation"] = request.pop("kind", None)
     request.pop("size", None)
     flat |= {_title(name): _value(value) for name, value in request.items()}
     flat |= {_title(name): _value(value) for name, value in decoder.items()}
-    flat |= {_title(f"prior {name}"): _value(value) for name, value in (sampling.get("prior") or {}).items()}
-    for index, entry in enumerate(sampling.get("upsamplers", []), start=1):
-        flat |= {_title(f"upsampler {index} {name}"): _value(value) for name, value in entry.items()}
-    flat |= {_title(name): _value(value) for name, value in (provenance.get("results") or {}).items()}
-    flat["Version"] = f"unclip {provenance.get('unclip')}"
-    lines = [str(prompt)] if prompt else []
+    flat |= {
+        _title(f"prior {name}"): _value(value) for name, value in _mapping(sampling.get("prior")).items()
+    }
+    for index, entry in enumerate(_list(sampling.get("upsamplers")), start=1):
+        flat |= {
+            _title(f"upsampler {index} {name}"): _value(value) for name, value in _mapping(entry).items()
+        }
+    flat |= {_title(name): _value(value) for name, value in _mapping(provenance.get("results")).items()}
+    flat["Version"] = f"unclip {_text(provenance.get('unclip'))}"
+    lines = [_text(prompt)] if prompt else []
     if negative:
-        lines.append(f"Negative prompt: {negative}")
+        lines.append(f"Negative prompt: {_text(negative)}")
     return "\n".join(
-        [*lines, ", ".join(f"{name}: {value}" for name, value in flat.items() if value is not None)]
+        [*lines, ", ".join(f"{name}: {_text(value)}" for name, value in flat.items() if value is not None)]
     )
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    """A copy of a JSON object; empty for anything else, which provenance of others may hold."""
+    return {str(name): item for name, item in value.items()} if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()
 
 
 def _title(name: str) -> str:
@@ -121,4 +135,12 @@ def _title(name: str) -> str:
 
 
 def _value(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return " ".join(map(_text, value)) if isinstance(value, list | tuple) else _text(value)
+
+
+def _text(value: Any) -> str:
+    try:
+        return str(value)
+    except (ValueError, RecursionError):
+        # Numbers of thousands of digits and lists nested as deep, in provenance of others.
+        return shown(value)

@@ -4,14 +4,14 @@ import inspect
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
-from PIL import Image as PillowImage
 from torch import Tensor, nn
 
+from unclip.config import read_field, read_value
 from unclip.errors import RequestError
 from unclip.generate.image import Image, Images
 from unclip.generate.operations import (
@@ -73,6 +73,11 @@ class Model:
 
     All raise `RequestError` for a request that no model can run, `Unsupported` where this model lacks a part,
     `PictureError` for an unusable picture, and `ModelError` for damaged weights. One call at a time per model.
+
+    `copy.deepcopy` and `pickle` give a model that opens the same files again and loads weights of its own; of networks in
+    memory, they copy the networks. Do not use a model in a process that was forked after it had drawn, as
+    `multiprocessing` does by default on Linux before Python 3.14: torch's threads are not forked with it, and the child
+    waits for them for ever. Use the start method "spawn", to which a model can be passed, or load it in the child.
     """
 
     def __init__(self, parts: Parts):
@@ -137,6 +142,7 @@ class Model:
 
         Raises before the first picture is drawn; an exception of `on_progress` ends the call.
         """
+        batch_size = read_value(int | None, batch_size, "batch_size", error=RequestError)
         resolved = self.check(request, len(sources))
         given = [source if isinstance(source, Source) else read_source(source) for source in sources]
         seed = choose_seed(request.seed)
@@ -163,7 +169,7 @@ class Model:
 
     def redo(
         self,
-        provenance: Mapping[str, Any],
+        provenance: Mapping[str, Any] | Any,
         *sources: PictureLike,
         on_progress: Callback | None = None,
         any_weights: bool = False,
@@ -181,14 +187,13 @@ class Model:
             )
         given = [read_source(source) for source in sources]
         check_originals(str(getattr(replay.request, "kind", "")), replay.sources, given)
-        made = list(self.run(replay.request, [one.image for one in given], on_progress=on_progress))
-        return strip(made) if replay.strip else made[0]
+        made = self.run(replay.request, [one.image for one in given], on_progress=on_progress)
+        return strip(list(made)) if replay.strip else next(made)
 
     @_documents(Generate)
     def generate(self, prompt: str | Sequence[str], **options: Any) -> Images:
         """Pictures of a caption, or of several: `n` of each."""
-        prompts = prompt if isinstance(prompt, str) else tuple(prompt)
-        return self._call(Generate, (), options, prompt=prompts)
+        return self._call(Generate, (), options, prompt=prompt)
 
     @_documents(Redraw)
     def redraw(self, picture: PictureLike, prompt: str, **options: Any) -> Images:
@@ -213,7 +218,7 @@ class Model:
     def edit(
         self,
         picture: PictureLike,
-        mask: PictureLike | tuple[int, int, int, int] | None,
+        mask: PictureLike | Sequence[int] | None,
         prompt: str,
         **options: Any,
     ) -> Images:
@@ -222,8 +227,9 @@ class Model:
         `mask` is a picture of the same size (white or transparent where to draw), a box (left, top, right, bottom), or
         None for the picture's own transparent pixels. Options are the fields of `unclip.Edit`.
         """
-        box = mask if isinstance(mask, tuple) else options.pop("box", None)
-        masks = () if mask is None or isinstance(mask, tuple) else (mask,)
+        is_box = isinstance(mask, list | tuple) or getattr(mask, "ndim", None) == 1
+        box = mask if is_box else options.pop("box", None)
+        masks: tuple[Any, ...] = () if mask is None or is_box else (mask,)
         return self._call(Edit, (picture, *masks), options, prompt=prompt, box=box)
 
     @_documents(Outpaint)
@@ -254,9 +260,7 @@ class Model:
         `unclip.Components`.
         """
         whose = "model" if basis is None else "given"
-        return self._call(
-            Components, (picture, *(basis or ())), options, dimensions=tuple(dimensions), basis=whose
-        )
+        return self._call(Components, (picture, *(basis or ())), options, dimensions=dimensions, basis=whose)
 
     def invert(self, picture: PictureLike, **options: Any) -> Inversion:
         """(z_i, x_T) of a picture: its CLIP embedding, and the noise from which DDIM decodes it again.
@@ -274,15 +278,16 @@ class Model:
     def embed_text(self, prompts: str | Sequence[str]) -> Float[Tensor, "b d"]:
         """CLIP text embeddings z_t, on the CPU."""
         self.parts.require("embed_text", ("text_encoder",))
-        session, listed = self._session(), [prompts] if isinstance(prompts, str) else list(prompts)
+        given = [prompts] if isinstance(prompts, str) else prompts
+        listed = read_value(tuple[str, ...], given, "prompts", error=RequestError)
+        session = self._session()
         session.warn_if_truncated(*listed)
         return session.embed_text(listed).cpu()
 
     def embed_image(self, images: PictureLike | Sequence[PictureLike]) -> Float[Tensor, "b d"]:
         """CLIP image embeddings z_i, on the CPU; pictures are cropped to their middle square and resized."""
         self.parts.require("embed_image", ("image_encoder",))
-        single = isinstance(images, Image | PillowImage.Image | str | os.PathLike | bytes)
-        listed: Sequence[PictureLike] = [images] if single else images  # pyright: ignore[reportAssignmentType]
+        listed = images if isinstance(images, list | tuple) else [images]
         return self._session().embed_images([read_source(one) for one in listed]).cpu()
 
     def nearest_captions(
@@ -330,6 +335,7 @@ def _prepared(
     """Request, `on_progress` and `batch_size` of a method's options."""
     given = _renamed(options)
     on_progress, batch_size = given.pop("on_progress", None), given.pop("batch_size", None)
+    batch_size = read_value(int | None, batch_size, "batch_size", error=RequestError)
     return build(kind, {**given, **own}), on_progress, batch_size
 
 
@@ -339,15 +345,22 @@ def build(kind: type[Request], options: Mapping[str, Any]) -> Request:
     Raises `RequestError` for a name that is neither, or a value out of range.
     """
     names = {field.name for field in fields(kind) if field.name != "kind"}
-    own = {name: value for name, value in options.items() if name in names and value is not None}
+    own = {
+        name: value if name == "sampling" else read_field(kind, name, value, error=RequestError)
+        for name, value in options.items()
+        if name in names and value is not None
+    }
     short = {name: value for name, value in options.items() if name not in names}
     if unknown := sorted(set(short) - set(FLAT_NAMES)):
         raise RequestError(
             f"{kind.__name__} has no option {unknown[0]!r}; it has {', '.join(sorted(names | set(FLAT_NAMES)))}"
         )
     whole = own.pop("sampling", Sampling())
-    if isinstance(whole, Mapping):
+    if not isinstance(whole, Sampling):
         whole = read_sampling(whole)
+    missing = [field.name for field in fields(kind) if field.default is MISSING and field.name not in own]
+    if missing:
+        raise RequestError(f"{kind.__name__} needs {missing[0]!r}: give it")
     return kind(**own, sampling=sampling(**short).merged(whole) if short else whole)
 
 

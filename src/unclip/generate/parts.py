@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from unclip.checkpoints.registry import role_of
-from unclip.errors import RequestError, Unsupported
+from unclip.errors import ModelError, RequestError, Unsupported
 from unclip.formats.opened import OpenPart, open_model
 from unclip.generate.offload import load_in_turns, returned_when_freed, without_weights
 from unclip.networks.clip import ClipConfig
-from unclip.networks.inference import prepack, settle, suits_channels_last
+from unclip.networks.inference import is_packed, prepack, settle, suits_channels_last
 from unclip.networks.unet import UnetConfig
 from unclip.nn.precision import fastest
 from unclip.stages.cascade import Link, sizes
@@ -62,13 +62,32 @@ class Parts:
         device: torch.device,
         dtype: torch.dtype,
         offload: bool = False,
+        mixed: Mapping[str, str] | None = None,
     ):
+        self.mixed = dict(mixed or {})
+        """Part -> name of the other model that it was taken from."""
         self.name, self.digest, self.defaults, self.licence = name, digest, defaults, licence
         self.device, self.dtype, self.offload = device, dtype, offload
         self._parts = dict(parts)
         self._read_tokenizer = tokenizer
         self._networks: dict[str, nn.Module] = {}
         self._lock = threading.RLock()
+        self._again: Callable[[], Parts] | None = None
+        self._in_hand = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles open the same files again, and load networks of their own; see `Parts.of` for others.
+
+        Raises `TypeError` where that cannot be.
+        """
+        if self._again is None or any(
+            is_packed(network) for network in self._networks.values() if self._in_hand
+        ):
+            raise TypeError(
+                f"{self.name!r} cannot be copied or pickled: its networks were given in memory and hold weights in the "
+                "layout of this processor; save it to a folder and open that"
+            )
+        return _call, (self._again,)
 
     @classmethod
     def open(
@@ -96,7 +115,7 @@ class Parts:
             load = functools.partial(source.load, device=target, dtype=inside)
             return Part(source.role, source.config, inside, load)
 
-        return cls(
+        made = cls(
             {name: part(source) for name, source in opened.parts.items()},
             opened.tokenizer,
             name=opened.name,
@@ -106,7 +125,18 @@ class Parts:
             device=target,
             dtype=chosen,
             offload=offload,
+            mixed={name: opened.parts[name].model for name in parts or ()},
         )
+        made._again = functools.partial(
+            _reopen,
+            _absolute(model),
+            opened.digest,
+            device=str(target),
+            dtype=str(chosen),
+            parts={name: _absolute(other) for name, other in (parts or {}).items()},
+            offload=offload,
+        )
+        return made
 
     @classmethod
     def of(
@@ -119,7 +149,10 @@ class Parts:
         defaults: Sampling | None = None,
         dtype: torch.dtype | str = torch.float32,
     ) -> "Parts":
-        """Parts made of networks in memory, as during training; they stay on their device, in evaluation mode."""
+        """Parts made of networks in memory, as during training; they stay on their device, in evaluation mode.
+
+        Copies and pickles hold the networks themselves.
+        """
         device = next(parameter for network in networks.values() for parameter in network.parameters()).device
         chosen = read_dtype(dtype, device)
 
@@ -128,7 +161,7 @@ class Parts:
             inside = chosen if _computes_in(config, chosen) else torch.float32
             return Part(role_of(config.kind), config, inside, functools.partial(nn.Module.eval, network))
 
-        return cls(
+        made = cls(
             {name: part(name, network) for name, network in networks.items()},
             lambda: tokenizer,
             name=name,
@@ -137,6 +170,11 @@ class Parts:
             device=device,
             dtype=chosen,
         )
+        made._in_hand = True
+        made._again = functools.partial(
+            cls.of, dict(networks), tokenizer, name=name, digest=digest, defaults=defaults, dtype=str(chosen)
+        )
+        return made
 
     @functools.cached_property
     def tokenizer(self) -> ClipTokenizer:
@@ -236,6 +274,25 @@ class Parts:
                 f"the model {self.name!r} has no {_WORDS.get(name, name)}: it has {', '.join(self._parts)}"
             )
         return self._parts[name]
+
+
+def _call(make: Callable[[], Parts]) -> Parts:
+    return make()
+
+
+def _reopen(model: str, digest: str, **options: Any) -> Parts:
+    """Parts of the same files as before. Raises `ModelError` where the model is another one now."""
+    parts = Parts.open(model, **options)
+    if parts.digest != digest:
+        raise ModelError(
+            f"{model} is another model than the one that was copied: its digest is {parts.digest}, not {digest}"
+        )
+    return parts
+
+
+def _absolute(model: str | os.PathLike[str]) -> str:
+    """A folder's path from the root, which holds in every process; names and hub ids as they are."""
+    return os.path.abspath(model) if os.path.isdir(model) else os.fspath(model)
 
 
 _WORDS = {

@@ -11,6 +11,7 @@ from PIL import ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from unclip.config import read_value
 from unclip.errors import RequestError
 from unclip.generate.image import Images
 from unclip.generate.session import Session
@@ -47,6 +48,8 @@ def nearest_captions(
 
     Raises `RequestError` for no captions, or an empty one.
     """
+    captions = read_value(tuple[str, ...], captions, "captions", error=RequestError)
+    k = read_value(int | None, k, "k", error=RequestError)
     if not captions or not all(caption.strip() for caption in captions):
         raise RequestError("there are no captions to choose from, or one of them is empty")
     given = isinstance(picture, Tensor)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from unclip import stages
 from unclip.config import Param
@@ -28,6 +28,8 @@ class Prompted(Request):
 
     prompt: Annotated[str, Param("what the whole result shows")]
     negative: Negative = None
+
+    stages: ClassVar[tuple[str, ...]] = ("prior", "decoder", "upsamplers")
 
     def __post_init__(self) -> None:
         """Raise `RequestError` for an empty prompt or a value out of range."""

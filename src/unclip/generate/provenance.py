@@ -26,8 +26,12 @@ def provenance_of(
     sources: Sequence[Source] = (),
     results: Mapping[str, Any] | None = None,
     warnings: Sequence[str] = (),
+    parts: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """JSON-able provenance of one picture of `size` (width, height). `results` are measurements, such as a PSNR."""
+    """JSON-able provenance of one picture of `size` (width, height). `results` are measurements, such as a PSNR.
+
+    `parts` names the models that parts were taken from, where they are mixed.
+    """
     recorded = compact(request)
     return {
         "provenance": FORMAT,
@@ -38,6 +42,7 @@ def provenance_of(
         **({"warnings": list(warnings)} if warnings else {}),
         **({"composite": True} if request.composite else {}),
         "model": model,
+        **({"parts": dict(parts)} if parts else {}),
         "digest": digest,
         "unclip": importlib.metadata.version("unclip"),
         "device": device,

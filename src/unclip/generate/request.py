@@ -21,9 +21,7 @@ MAX_SEED = 2**63 - 1
 Count = Annotated[int, Param("number of pictures", ge=1, le=MAX_PICTURES, metavar="N")]
 Size = Annotated[
     int | None,
-    Param(
-        "side of the picture in pixels; the size that the first upsampler makes if not given", ge=1, le=65_536
-    ),
+    Param("side of the picture in pixels; what the first upsampler makes if not given", ge=1, le=65_536),
 ]
 Negative = Annotated[str | None, Param("negative prompt: what guidance leads away from")]
 
@@ -57,12 +55,19 @@ class Request(ABC):
     sampling: Sampling = Sampling()
 
     sources: ClassVar[Sources] = Sources()
+    stages: ClassVar[tuple[str, ...]] = ("decoder", "upsamplers")
+    """Fields of `Sampling` that matter to the operation."""
     composite: ClassVar[bool] = False
     """Whether pixels of a given picture remain in the result, for the IPTC digital source type."""
 
     def __post_init__(self) -> None:
         """Raise `RequestError` for a value of another type or out of range."""
         check(self, RequestError)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            for text in value if isinstance(value, tuple) else (value,):
+                if isinstance(text, str):
+                    _check_characters(text, field.name)
 
     def resolve(self, defaults: Sampling) -> Sampling:
         """Sampling with every None taken from the model's `defaults`."""
@@ -99,6 +104,16 @@ def resolve_inversion(sampling: Sampling, defaults: Sampling) -> Sampling:
     return Sampling(
         prior=sampling.prior, decoder=sampling.decoder, upsamplers=sampling.upsamplers, random=sampling.random
     ).over(given)
+
+
+def _check_characters(text: str, name: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(
+            f"{name} holds {text[error.start]!r} at character {error.start + 1}, which is half of a pair and no text: "
+            "give text in UTF-8"
+        ) from None
 
 
 def check_prompt(text: str, what: str = "the prompt") -> str:

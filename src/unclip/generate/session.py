@@ -149,6 +149,7 @@ class Session(StageRunner):
                 )
                 total = (len(levels) - 1) * RESAMPLINGS
             drawn = self._follow(walk, "decoder", total, first, renderer.codec)
+            self.require_finite(drawn, "decoder", "decoder", renderer.watch)
         matched = match_border(drawn, known, reach=REACH * config.size)
         return torch.lerp(matched, known.pixels, known.mask)
 
@@ -205,6 +206,7 @@ class Session(StageRunner):
             sources=sources,
             results=results,
             warnings=warnings,
+            parts=self.parts.mixed,
         )
         embedding = None if z_i is None else z_i.float().cpu().clone()
         return Image(image=image, provenance=provenance, embedding=embedding, warnings=tuple(warnings))

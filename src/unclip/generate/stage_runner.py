@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unclip.diffusion import paths
 from unclip.diffusion.denoiser import Step
-from unclip.errors import RequestError
+from unclip.errors import NonFinite, RequestError
 from unclip.generate.parts import Parts
 from unclip.generate.progress import Callback, Reporter
 from unclip.generate.sources import Source, read_source
@@ -25,6 +25,7 @@ from unclip.networks.upsampler import Upsampler
 from unclip.rng import derive
 from unclip.stages.cascade import Link, route
 from unclip.stages.conditioner import Condition, reads_text_encodings
+from unclip.stages.finite import Watch
 from unclip.stages.inpainting import InpaintingReference
 from unclip.stages.noise import Seeds
 from unclip.stages.prior import choose, prior_condition, sample_autoregressive_prior, sample_diffusion_prior
@@ -116,7 +117,10 @@ class StageRunner:
     def captions(self, prompts: Sequence[str]) -> Captions:
         """Tokens and text encodings of prompts."""
         with self.parts.lend("clip", Clip) as clip:
-            return read_captions(clip, self.parts.tokenizer, prompts, self.device)
+            read = read_captions(clip, self.parts.tokenizer, prompts, self.device)
+        for field in read.encoding:
+            self.require_finite(field, "clip", "text")
+        return read
 
     @functools.cached_property
     def empty_caption(self) -> Captions:
@@ -149,7 +153,9 @@ class StageRunner:
         size = self.parts.config("clip").vision.size
         with self.parts.lend("clip", Clip) as clip:
             pixels = (source.square(size).to(self.device) for source in sources)
-            return torch.cat([clip.encode_image(one[None]) for one in pixels])
+            z_i = torch.cat([clip.encode_image(one[None]) for one in pixels])
+        self.require_finite(z_i, "clip", "image")
+        return z_i
 
     @torch.no_grad()
     def embed_pixels(self, pixels: Float[Tensor, "3 s s"]) -> Float[Tensor, "1 d"]:
@@ -170,7 +176,7 @@ class StageRunner:
             return None
         if settings.kind == "text":
             return captions.encoding.embedding
-        candidates, guidance = settled(settings.candidates), settled(settings.guidance)
+        candidates, guidance, watch = settled(settings.candidates), settled(settings.guidance), Watch()
         if settings.kind == "diffusion" and negative is None and self.parts.config("prior").null == "empty":
             negative = self.empty_caption.take([0] * len(captions.tokens))
         condition = prior_condition(captions, candidates)
@@ -178,9 +184,12 @@ class StageRunner:
         if settings.kind == "autoregressive":
             noise = seeds.prior_streams(candidates)
             with self.parts.lend("prior_autoregressive", AutoregressivePrior) as prior:
-                steps = sample_autoregressive_prior(prior, condition, noise, guidance=guidance, null=null)
+                steps = sample_autoregressive_prior(
+                    prior, condition, noise, guidance=guidance, null=null, watch=watch
+                )
                 samples = self._follow(steps, "prior", self.prior_steps, first).float()
                 samples = prior.unstandardise(samples)
+            self.require_finite(samples, "prior_autoregressive", "prior", watch)
         else:
             with self.parts.lend("prior", EmbeddingDiffusion) as prior:
                 steps = sample_diffusion_prior(
@@ -191,9 +200,11 @@ class StageRunner:
                     sampler=settled(settings.sampler),
                     guidance=guidance,
                     null=null,
+                    watch=watch,
                 )
                 samples = self._follow(steps, "prior", self.prior_steps, first).float()
                 samples = prior.unstandardise(samples)
+            self.require_finite(samples, "prior", "prior", watch)
         return choose(self.parts.space.project(samples), captions.encoding.embedding)
 
     @torch.no_grad()
@@ -260,6 +271,7 @@ class StageRunner:
                     x = paths.noised(renderer.codec.encode(start.to(self.device)), grid[0], noise)
                 walk = renderer.sample(denoise, x, grid, sampler=settled(settings.sampler), noise=noise)
             state = self._follow(walk, "decoder", len(grid) - 1, first, renderer.codec)
+            self.require_finite(state, "decoder", "decoder", renderer.watch)
             return renderer.codec.decode(state)
 
     @torch.no_grad()
@@ -276,6 +288,7 @@ class StageRunner:
             x0 = renderer.codec.encode(source.square(decoder.config.size)[None].to(self.device))
             walk = paths.invert(denoise, x0, grid, iterations=INVERSION_ITERATIONS)
             top = self._follow(walk, "inversion", len(grid) - 1, first, renderer.codec)
+            self.require_finite(top, "decoder", "inversion", renderer.watch)
         return Inversion(z_i[0], paths.start_noise(top, grid[0])[0])
 
     # Upsamplers
@@ -321,7 +334,20 @@ class StageRunner:
             height, width = (side * link.config.factor for side in low.shape[-2:])
             x = renderer.noise_state(noise, grid[0], height, width, self.device)
             walk = renderer.sample(denoise, x, grid, sampler=settled(settings.sampler), noise=noise)
-            return self._follow(walk, "upsampler", len(grid) - 1, first, renderer.codec)
+            state = self._follow(walk, "upsampler", len(grid) - 1, first, renderer.codec)
+            self.require_finite(state, link.name, "upsampler", renderer.watch)
+            return state
+
+    def require_finite(self, state: Tensor, part: str, stage: str, watch: Watch | None = None) -> None:
+        """Raise `NonFinite` where the last state of a stage, or an answer of its network, is not finite."""
+        if bool(torch.isfinite(state).all()) and (watch is None or watch.finite):
+            return
+        dtype = str(self.parts.dtype).removeprefix("torch.")
+        remedy = "get the model again" if dtype == "float32" else f"compute in float32 in place of {dtype}"
+        raise NonFinite(
+            f"the {part} of {self.parts.name!r} gave NaN or infinite numbers in the stage {stage!r}, which are no picture: its "
+            f"weights are damaged, or settings such as guidance too extreme; {remedy}"
+        )
 
     def _follow(self, walk: Iterator[Step], stage: Any, total: int, first: int, codec: Any = None) -> Tensor:
         if self._reporter is None:

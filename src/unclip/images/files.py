@@ -32,7 +32,7 @@ _FILTERS = {
 }
 
 
-PictureFile = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
+PictureFile = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | io.IOBase
 """The path of a file, its bytes, or an open file."""
 PixelSource = PictureFile | Image.Image | np.ndarray
 """A file, a PIL image, or an array of pixels. Functions that read one take anything, and refuse the rest with words."""

@@ -26,6 +26,8 @@ COMPOSITE = _CODES + "compositeWithTrainedAlgorithmicMedia"
 XMP_KEY = "XML:com.adobe.xmp"
 # Provenance takes about a thousand bytes; larger chunks come from other programs.
 MAX_PROVENANCE = 1_000_000
+MAX_DEPTH = 16
+"""Levels of nesting in provenance; its own have 5."""
 
 
 def xmp_packet(source_type: str = GENERATED) -> str:
@@ -105,9 +107,22 @@ def read_provenance(source: PictureFile | Any) -> dict[str, Any]:
         provenance = json.loads(text) if text is not None and len(text) <= MAX_PROVENANCE else None
     except (ValueError, RecursionError):
         provenance = None
-    if not isinstance(provenance, dict):
+    if not isinstance(provenance, dict) or not _is_flat(provenance):
         raise PictureError(f"{name} carries damaged provenance")
     return provenance
+
+
+def _is_flat(value: Any) -> bool:
+    """Whether JSON is nested no deeper than `MAX_DEPTH`, so that all who walk through it can."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inside = (
+            one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)
+        )
+        level = [item for items in inside for item in items]
+        if not level:
+            return True
+    return False
 
 
 def read_parameters(source: PictureFile | Any) -> str | None:

@@ -34,6 +34,13 @@ def prepack(network: nn.Module) -> None:
         _prepack_within(network)
 
 
+def is_packed(network: nn.Module) -> bool:
+    """Whether `prepack` changed a network."""
+    return any(
+        isinstance(module, PackedConv2d | PackedLinear | PackedResBlock) for module in network.modules()
+    )
+
+
 def settle(network: nn.Module) -> None:
     """Prepare a network that computes in a half type for a GPU: fewer casts, launches and passes over maps.
 

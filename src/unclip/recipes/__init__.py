@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from unclip.config import ConfigError, override
-from unclip.recipes import artwork, dalle2, judge, tiny
+from unclip.recipes import artwork, artwork_gpu, dalle2, judge, tiny
 from unclip.stages.sampling import DEFAULTS, Sampling
 from unclip.train.chain import JUDGE, Chain
 from unclip.train.config import ClipDependent, TrainConfig, change
@@ -22,7 +22,7 @@ RECIPES: dict[str, dict[str, Callable[[], TrainConfig]]] = {
     module.__name__.rpartition(".")[2]: {
         stage: getattr(module, stage) for stage in STAGES if hasattr(module, stage)
     }
-    for module in (artwork, dalle2, judge, tiny)
+    for module in (artwork, artwork_gpu, dalle2, judge, tiny)
 }
 
 
@@ -36,11 +36,35 @@ CHAINS = {
         "upsampler": 0.11,
         "judge": 0.06,
     },
+    "artwork_gpu": {
+        "clip": 0.14,
+        "prior": 0.07,
+        "decoder_coarse": 0.23,
+        "decoder": 0.30,
+        "upsampler": 0.13,
+        "prior_autoregressive": 0.08,
+        "judge": 0.05,
+    },
     "tiny": {"clip": 0.25, "prior": 0.20, "decoder": 0.40, "upsampler": 0.15},
 }
 
+#: Recipe -> the runs of its chain that are none of its stages, beside the common judge.
+BESIDE: dict[str, dict[str, Callable[[], TrainConfig]]] = {
+    "artwork_gpu": {"judge": artwork_gpu.judge, "decoder_coarse": artwork_gpu.decoder_coarse},
+}
+
+#: Run of a chain -> the earlier run with whose weights it begins.
+BEGUN = {"artwork_gpu": {"decoder": "decoder_coarse"}}
+
+#: Recipes whose runs keep the last average: they train so long that the held-out loss says little about the drawings.
+KEEP_LAST = ("artwork_gpu",)
+
 #: Recipe -> how its model is sampled, where that was chosen.
-SAMPLING: dict[str, Callable[[], Sampling]] = {"artwork": artwork.sampling, "dalle2": dalle2.sampling}
+SAMPLING: dict[str, Callable[[], Sampling]] = {
+    "artwork": artwork.sampling,
+    "artwork_gpu": artwork_gpu.sampling,
+    "dalle2": dalle2.sampling,
+}
 
 
 def chain(
@@ -66,8 +90,11 @@ def chain(
     shares = {name: share for name, share in CHAINS[recipe].items() if evaluate or name != JUDGE}
     changed = _by_stage(changes, (*shares, EVALUATION))
     stages: dict[str, tuple[TrainConfig, float]] = {}
+    keep_best = keep_best and recipe not in KEEP_LAST
     for name, share in shares.items():
-        config = get(JUDGE, "clip") if name == JUDGE else get(recipe, name)
+        config = beside(recipe)[name]() if name in beside(recipe) else get(recipe, name)
+        if (first := BEGUN.get(recipe, {}).get(name)) is not None:
+            config = replace(config, init=str(out / first / "model"))
         if isinstance(config, ClipDependent):
             config = replace(config, clip=str(out / "clip"))
         config = replace(config, out=str(out / name), keep="best" if keep_best else config.keep)
@@ -80,7 +107,19 @@ def chain(
     if evaluate:
         questions = _changed(EVALUATION, judge.evaluation(recipe), changed[EVALUATION], override)
         questions = replace(questions, data=next(iter(stages.values()))[0].data.path)
-    return Chain(name=recipe, folder=out, stages=stages, sampling=sampling(recipe), evaluation=questions)
+    return Chain(
+        name=recipe,
+        folder=out,
+        stages=stages,
+        beside=tuple(beside(recipe)),
+        sampling=sampling(recipe),
+        evaluation=questions,
+    )
+
+
+def beside(recipe: str) -> dict[str, Callable[[], TrainConfig]]:
+    """Runs of a recipe's chain that are no part of its model: the judge, and what a stage begins with."""
+    return {JUDGE: judge.clip, **BESIDE.get(recipe, {})}
 
 
 def _by_stage(changes: Sequence[str], names: Sequence[str]) -> dict[str, list[str]]:

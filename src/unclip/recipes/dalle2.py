@@ -2,7 +2,7 @@
 
     unclip train decoder --recipe dalle2 --data SHARDS --set clip=runs/dalle2/clip
 
-What the paper does not tell is chosen here and said so. Two things differ: CLIP is trained without sharpness-aware
+Settings that the paper does not state are marked as chosen here. Two things differ: CLIP is trained without sharpness-aware
 minimisation; and the prior and the text tower share one context length, since the prior reads the tower's states.
 """
 
@@ -98,7 +98,7 @@ def prior_autoregressive() -> AutoregressivePriorTraining:
     """A caption encoder of 24 blocks, 2048 wide, and 24 blocks, 1664 wide, on 319 components in 1024 buckets.
 
     The table counts 1 B parameters, these two transformers have 2.0 B; and a context of 384 tokens, too short for 256
-    caption tokens and 319 codes: what of the caption the paper's decoder reads is not told. Here it reads all tokens.
+    caption tokens and 319 codes: the paper does not state how much of the caption is read. Here all tokens are.
     """
     return AutoregressivePriorTraining(
         recipe="dalle2",
@@ -202,7 +202,7 @@ def upsampler_1024() -> UpsamplerTraining:
 def _adam(
     learning_rate: float, *, beta2: float = 0.999, epsilon: float = 1e-8, weight_decay: float = 0.0
 ) -> OptimizerConfig:
-    # A constant rate: the paper tells no warm-up and no decay.
+    # A constant rate: the paper states neither warm-up nor decay.
     return OptimizerConfig(
         learning_rate=learning_rate,
         betas=(0.9, beta2),

@@ -1,4 +1,4 @@
-"""The evaluation of each recipe: what is asked of its model, and the judge, which takes no part in making pictures.
+"""Evaluation of each recipe: its questions, and the judge, an independent CLIP that takes no part in making pictures.
 
 unclip train clip --recipe judge --data SHARDS --out runs/artwork/judge
 unclip evaluate --recipe artwork --model runs/artwork/model --data SHARDS --judge runs/artwork/judge -o report.json
@@ -13,8 +13,8 @@ from unclip.train.tasks.clip import ClipTraining
 
 
 def clip() -> ClipTraining:
-    """Unlike the artwork CLIP in all that matters: 16 x 16 patches that are averaged, a shallow wide text tower, its own
-    vocabulary, order and seed."""
+    """A CLIP unlike the artwork one: 16 x 16 patches, averaged, a shallow wide text tower, its own vocabulary, order and
+    seed."""
     return ClipTraining(
         recipe="judge",
         model=ClipConfig(
@@ -69,7 +69,7 @@ def tiny() -> EvaluationConfig:
 
 
 #: Recipe -> its evaluation.
-EVALUATIONS = {"artwork": artwork, "tiny": tiny}
+EVALUATIONS = {"artwork": artwork, "artwork_gpu": artwork, "tiny": tiny}
 
 
 def evaluation(recipe: str) -> EvaluationConfig:

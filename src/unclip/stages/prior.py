@@ -15,6 +15,7 @@ from unclip.diffusion.samplers import SAMPLERS
 from unclip.networks.prior_autoregressive import AutoregressivePrior
 from unclip.networks.prior_diffusion import EmbeddingDiffusion, PriorCondition
 from unclip.rng import Noise
+from unclip.stages.finite import Watch
 from unclip.stages.text import Captions
 
 TOP = 0.5
@@ -37,13 +38,15 @@ def sample_diffusion_prior(
     sampler: str = "ddpm",
     guidance: float = 1.0,
     null: PriorCondition | None = None,
+    watch: Watch | None = None,
 ) -> Iterator[Step]:
     """Steps that sample one standardised image embedding per row; `noise` has a stream for each.
 
-    Guidance leads away from `null`, by default no caption; 1 is off.
+    Guidance leads away from `null`, by default no caption; 1 is off. `watch` sees whether the prior's answers are finite.
     """
     process = prior.config.process.build()
-    model, grid = Preconditioned(prior, process), process.grid(steps)
+    model = Preconditioned(prior if watch is None else watch.over(prior), process)
+    grid = process.grid(steps)
     if guidance == 1:
         denoise = model.bind(prior.precompute(condition))
     else:
@@ -63,6 +66,7 @@ def sample_autoregressive_prior(
     guidance: float = 1.0,
     null: PriorCondition | None = None,
     top: float = TOP,
+    watch: Watch | None = None,
 ) -> Iterator[Step]:
     """Steps that sample one image embedding per row, one principal component each; `noise` has a stream for each.
 
@@ -77,6 +81,8 @@ def sample_autoregressive_prior(
     cache = prior.transformer.cache()
     tokens, keys = prior.prefix(condition)
     hidden = prior.extend(tokens, keys, cache)
+    watch = Watch() if watch is None else watch
+    watch.see(hidden)
     dot = sample_top(prior.dot_out(hidden[:rows]), uniforms[:, 0], top)
     tokens = prior.dot_token(torch.cat([dot, dot]) if guided else dot, condition)
     x = prior.codes.mean.expand(rows, -1)
@@ -86,6 +92,7 @@ def sample_autoregressive_prior(
         if guided:
             given, without = logits.chunk(2)
             logits = without + guidance * (given - without)
+        watch.see(logits)
         code = sample_categorical(logits, uniforms[:, 1 + index])
         x = x + prior.codes.step(index, code)
         yield Step(index, x, x)
@@ -110,7 +117,8 @@ def sample_categorical(logits: Float[Tensor, "b v"], uniform: Float[Tensor, " b"
     """
     cumulative = logits.detach().cpu().double().softmax(-1).cumsum(-1)
     wanted = uniform.cpu().double()[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, wanted)[:, 0].to(logits.device)
+    # What is not finite has no place in the order: the last index stands in, and whoever watches the logits refuses it.
+    return torch.searchsorted(cumulative, wanted)[:, 0].clamp(max=logits.shape[-1] - 1).to(logits.device)
 
 
 def sample_top(logits: Float[Tensor, "b v"], uniform: Float[Tensor, " b"], top: float) -> Int[Tensor, " b"]:

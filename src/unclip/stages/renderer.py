@@ -5,7 +5,7 @@ The decoder and the upsamplers are instances.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from unclip.networks.unet import Unet
 from unclip.networks.upsampler import Upsampler
 from unclip.stages.codec import Codec, PixelCodec, state_shape
 from unclip.stages.conditioner import Conditioner, UnclipConditioner, UpsamplerConditioner
+from unclip.stages.finite import Watch
 
 INVERSION_FLOOR = 0.1
 """Lowest noise level at which a network that predicts x0 is inverted (see `Renderer.inversion_grid`)."""
@@ -40,6 +41,8 @@ class Renderer:
     codec: Codec
     conditioner: Conditioner
     last_network: Callable[..., Tensor] | None = None
+    watch: Watch = field(default_factory=Watch)
+    """Whether the networks' answers were finite."""
 
     def grid(self, steps: int, spacing: Spacing | None = None) -> Float[Tensor, " levels"]:
         """Noise levels of `steps` sampler steps, descending to 0."""
@@ -62,7 +65,7 @@ class Renderer:
         `guidance` is the classifier-free guidance scale (1 is off), within the noise levels of `interval`. `grid` is
         needed where there is a network for the last step.
         """
-        model = Preconditioned(self.network, self.process)
+        model = Preconditioned(self.watch.over(self.network), self.process)
         context, null = self.conditioner(condition, guided=guidance != 1)
         if null is None:
             denoise = self._clipped(model.bind(context))
@@ -71,7 +74,9 @@ class Renderer:
             guided = classifier_free_batched(model, context, null, guidance, interval=(low, high))
             denoise = self._clipped(guided)
         if self.last_network is not None and grid is not None:
-            last = self._clipped(Preconditioned(self.last_network, self.process).bind(context))
+            last = self._clipped(
+                Preconditioned(self.watch.over(self.last_network), self.process).bind(context)
+            )
             denoise = switch(denoise, last, float(grid[-2]))
         return denoise
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal, TypeVar
 
-from unclip.config import ConfigError, Param, check, from_dict, override
+from unclip.config import ConfigError, Param, check, from_dict, override, read_field, shown
 from unclip.diffusion.names import SAMPLER_ALIASES, SAMPLER_NAMES, canonical
 from unclip.errors import RequestError
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 Settings = TypeVar("Settings", "PriorSampling", "DecoderSampling", "UpsamplerSampling")
 
 _Steps = Annotated[int | None, Param("sampler steps", ge=1, le=1000)]
-_Sampler = Annotated[str | None, Param("sampler name", choices=SAMPLER_NAMES, aliases=tuple(SAMPLER_ALIASES))]
+_Sampler = Annotated[str | None, Param("sampler", choices=SAMPLER_NAMES, aliases=tuple(SAMPLER_ALIASES))]
 
 
 def _check(settings: Any) -> None:
@@ -34,7 +34,7 @@ class PriorSampling:
 
     kind: Annotated[
         PriorName | None,
-        Param("source of the image embedding: a prior, the text embedding in its place, or none (figure 8)"),
+        Param("source of the image embedding: a prior, the caption's text embedding, or none"),
     ] = None
     steps: _Steps = None
     sampler: _Sampler = None
@@ -59,7 +59,8 @@ class DecoderSampling:
     guidance_interval: Annotated[
         tuple[float, float] | None,
         Param(
-            "noise levels (sigma) between which the decoder is guided (arXiv 2404.07724); all if not given"
+            "noise levels (sigma) within which the decoder is guided (arXiv 2404.07724); all if not given",
+            metavar="LOW,HIGH",
         ),
     ] = None
 
@@ -89,7 +90,7 @@ class Sampling:
     upsamplers: tuple[UpsamplerSampling, ...] = ()
     random: Annotated[
         RandomName | None,
-        Param("how a seed becomes noise: a stream per stage (unclip), or the order of draws of diffusers"),
+        Param("noise of a seed: one stream per stage, or one for all in the order in which diffusers draws"),
     ] = None
     fast: Annotated[
         bool | None,
@@ -183,6 +184,12 @@ FLAT_NAMES: dict[str, tuple[str, ...]] = {
 }
 """Short names of settings, for keyword arguments, command-line options and the formats of version 0.1."""
 
+_HOMES: dict[str, type] = {
+    "prior": PriorSampling,
+    "decoder": DecoderSampling,
+    "upsamplers": UpsamplerSampling,
+}
+
 
 def sampling(**given: Any) -> Sampling:
     """`Sampling` from short names: `sampling(steps=10, prior_steps=5)`; None is not given.
@@ -196,6 +203,9 @@ def sampling(**given: Any) -> Sampling:
         if value is None:
             continue
         *path, last = FLAT_NAMES[name]
+        value = read_field(
+            _HOMES.get(path[0] if path else "", Sampling), last, value, name, error=RequestError
+        )
         node: Any = nested
         for key in path:
             node = node[int(key)] if isinstance(node, list) else node.setdefault(key, {})
@@ -227,11 +237,13 @@ def assigned(assignments: Sequence[str]) -> Sampling:
         raise RequestError(f"{error}; short names are {', '.join(FLAT_NAMES)}") from None
 
 
-def read_sampling(data: Mapping[str, Any]) -> Sampling:
+def read_sampling(data: Mapping[str, Any] | Any) -> Sampling:
     """`Sampling` from JSON: nested, or the flat names of version 0.1 (model folders of format 1, pictures of format 1).
 
     Raises `RequestError` for an unknown key or a value of another type.
     """
+    if not isinstance(data, Mapping) or not all(isinstance(name, str) for name in data):
+        raise RequestError(f"sampling: expected an object with names, got {shown(data)}")
     flat = isinstance(data.get("prior"), str) or not set(data) <= {field.name for field in fields(Sampling)}
     return sampling(**data) if flat else from_dict(Sampling, data, error=RequestError)
 

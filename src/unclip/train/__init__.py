@@ -1,1 +1,1 @@
-"""Training: one loop for every stage, one small objective a stage."""
+"""Training: one loop for all stages; a task and its batches for each."""

@@ -1,16 +1,22 @@
-"""Beginning a run with the weights of a finished one: longer training, other data, other rates."""
+"""Fine-tuning: initial weights of a run from a model folder."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from torch import nn
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from unclip.checkpoints.io import load_part
 from unclip.checkpoints.manifest import read_manifest
+from unclip.networks.patch_transformer import PatchTransformerConfig
 
 
 def take_weights(model: nn.Module, folder: str, stage: str) -> None:
     """Fill `model` with that stage's weights in a model folder, such as a finished run's OUT/model.
 
+    A decoder on larger patches serves one on smaller patches too.
     Raises FileNotFoundError where there is no model, `ModelError` where it is damaged, and ValueError where it lacks the
     stage or its sizes are others.
     """
@@ -20,8 +26,11 @@ def take_weights(model: nn.Module, folder: str, stage: str) -> None:
         raise ValueError(
             f"init: {folder} holds {', '.join(manifest.parts)} but no {stage}: name a folder with one"
         )
-    weights = load_part(path, manifest, stage).state_dict()
-    own = model.state_dict()
+    loaded = load_part(path, manifest, stage)
+    weights, own = loaded.state_dict(), model.state_dict()
+    old, new = _patches(loaded), _patches(model)
+    if old is not None and new is not None and old.patch > new.patch and replace(old, patch=new.patch) == new:
+        weights = on_smaller_patches(weights, old.patch, new.patch)
     other = sorted(name for name in own.keys() | weights.keys() if _shape(own, name) != _shape(weights, name))
     if other:
         raise ValueError(
@@ -29,6 +38,39 @@ def take_weights(model: nn.Module, folder: str, stage: str) -> None:
             f"this run's {_shape(own, other[0])} ({len(other)} differ): leave init out, or set model.* to its config"
         )
     model.load_state_dict(weights)
+
+
+def on_smaller_patches(weights: dict[str, Tensor], old: int, new: int) -> dict[str, Tensor]:
+    """A patch transformer decoder's weights for patches of `new` pixels in place of `old`; its blocks are as they were.
+
+    What reads and writes a patch is reduced like a picture of it (FlexiViT, arXiv 2212.08013), and the positions lie
+    between the old ones. It still has to learn what a small patch is, but neither shapes nor conditions.
+    """
+    factor = old // new
+    names = {name: f"net.{name}" for name in ("patches.weight", "out.weight", "out.bias", "positions")}
+    read, write, bias, places = (weights[name] for name in names.values())
+    side = round(len(places) ** 0.5)
+    grid = rearrange(places, "(h w) d -> 1 d h w", h=side)
+    grid = F.interpolate(grid, scale_factor=factor, mode="bilinear", align_corners=False)
+    reduced = {
+        # The sum over a patch stays what it was where a picture is smooth.
+        "patches.weight": factor**2 * _reduced(read, old, factor),
+        "out.weight": _reduced(write.T, old, factor).T.contiguous(),
+        "out.bias": _reduced(bias[None], old, factor)[0],
+        "positions": rearrange(grid, "1 d h w -> (h w) d"),
+    }
+    return {**weights, **{names[name]: value for name, value in reduced.items()}}
+
+
+def _reduced(rows: Float[Tensor, "n cpp"], patch: int, factor: int) -> Float[Tensor, "n cqq"]:
+    """Rows of (channels, patch, patch) numbers, squares of factor x factor of them averaged."""
+    pictures = rearrange(rows, "n (c p q) -> n c p q", p=patch, q=patch)
+    return rearrange(F.avg_pool2d(pictures, factor), "n c p q -> n (c p q)")
+
+
+def _patches(model: nn.Module) -> PatchTransformerConfig | None:
+    net = getattr(getattr(model, "config", None), "net", None)
+    return net if isinstance(net, PatchTransformerConfig) else None
 
 
 def _shape(weights: dict, name: str) -> tuple[int, ...] | None:

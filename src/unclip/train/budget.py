@@ -1,15 +1,15 @@
-"""Training within a time: how many samples fit is measured before the first of them; then the run is as any other.
+"""Time-limited training: benchmark a few steps, set the run's length from their speed, train.
 
-The learning rate's schedule needs the length of the run, so that is settled and written into the run's config. The
-steps that it was measured with are taken back: a run with a budget gives bitwise the weights of a run of as many samples.
-Until the rate begins to fall, the length has changed nothing; there it is settled again, by the speed that the run
-really had, if that was another.
+The learning rate's schedule needs the length of the run, so the length is recorded in the run's config before training
+begins. The benchmark's steps are undone: a run with a budget has bitwise the weights of a run of as many samples. The
+length does not influence the schedule until the rate begins to fall; at that point it is adjusted to the run's actual
+speed.
 """
 
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +21,7 @@ from unclip.train.config import TrainConfig
 from unclip.train.ema import copy_of
 from unclip.train.interrupt import Interrupted, stop_requests
 from unclip.train.loop import Run, train, training_device
+from unclip.train.metrics import MetricsLogger
 from unclip.train.run_folder import RunFolder, time_spent, with_precision
 from unclip.train.task import Built, build_task
 
@@ -45,7 +46,7 @@ CLOSE_ENOUGH = 0.02
 
 
 class BudgetSpent(ValueError):
-    """There is no time left for a stage."""
+    """The budget leaves no time for a stage."""
 
 
 class Costs(NamedTuple):
@@ -57,9 +58,14 @@ class Costs(NamedTuple):
 
 
 def train_within(
-    config: TrainConfig, seconds: float, *, device: str | None = None, clock: Clock = time.monotonic
+    config: TrainConfig,
+    seconds: float,
+    *,
+    device: str | None = None,
+    clock: Clock = time.monotonic,
+    loggers: Sequence[MetricsLogger] = (),
 ) -> Path:
-    """Train one stage for `seconds`, reading its data included; the finished model's folder.
+    """Folder of the model of one stage, trained for `seconds`, reading its data included.
 
     A run that was stopped keeps the length that it had, whatever `seconds` is now. Raises what `train` raises,
     and `BudgetSpent` where not one step fits.
@@ -71,12 +77,12 @@ def train_within(
     config = with_precision(config, chosen)
     begun = begun_with(config)
     if begun is not None:
-        return train(begun, device=device)
+        return train(begun, device=device, loggers=loggers)
     built = build_task(config, chosen)
     left = seconds - (clock() - started)
     costs = measure(config, built, chosen, seconds=left, clock=clock)
     config = fitted(config, seconds - (clock() - started), costs)
-    run = Run(config, built, chosen, RunFolder(config, spent=clock() - started))
+    run = Run(config, built, chosen, RunFolder(config, spent=clock() - started, loggers=loggers))
     began, first = clock(), run.state.samples
     run.go(until=constant_until(config))
     if run.state.samples > first:
@@ -92,9 +98,9 @@ def constant_until(config: TrainConfig) -> int:
 
 
 def adjusted_length(config: TrainConfig, done: int, more: int) -> TrainConfig:
-    """The config of a run that goes on for about `more` samples, and whose schedule up to `done` is the same.
+    """Config of a run of about `more` further samples, with the same schedule up to `done`.
 
-    The rate needs some steps to fall in, so the rest is a tenth of what is done at least, even if that takes longer.
+    The decay of the rate needs some steps, so the rest is at least a tenth of `done`, even if that takes longer.
     """
     more = max(more, done // 10, 1)
     samples = done + -(-more // config.batch) * config.batch
@@ -127,12 +133,12 @@ def measure(
     """What the run's parts cost on this machine; the network is as before. Raises `Interrupted`."""
     weights = copy_of(built.task.state_dict())
     with TemporaryDirectory() as folder, stop_requests() as stop:
-        trial = replace(config, out=folder, samples=_ENDLESS, keep="last")
+        trial = replace(config, out=folder, samples=_ENDLESS, keep="last", loggers=())
         run = Run(trial, built, device, RunFolder(trial))
 
         def taken(part: Callable[[], Any]) -> float:
             if stop.signal is not None:
-                raise Interrupted("nothing was trained yet; the same command begins again", stop.signal)
+                raise Interrupted("nothing was trained yet; run the same command again", stop.signal)
             before = clock()
             part()
             return clock() - before
@@ -181,11 +187,11 @@ def train_all(
     device: str | None = None,
     clock: Clock = time.monotonic,
 ) -> dict[str, Path]:
-    """Train stages in order, each (config, share of the time); by name, the folders of their models.
+    """Model folders of stages, by name, trained in order; each stage is (config, share of the time).
 
-    What an earlier stage took less or more of its share than was its due, the later ones share. Finished runs are left
-    alone, a run that has begun goes on to the length it has, and the time that they took counts. Without `seconds`,
-    each is as long as its config says. Raises what `train_within` raises.
+    Later stages share the time that earlier ones saved or overran. Finished runs are left alone, a run that has begun
+    keeps its length, and the time that both took counts. Without `seconds`, each is as long as its config says. Raises
+    what `train_within` raises.
     """
     models = {}
     for name, (config, share) in stages.items():
@@ -200,7 +206,7 @@ def train_all(
             if allotted <= 0:
                 raise BudgetSpent(
                     f"{spent:.0f} s of {seconds:.0f} s are spent, and {name} has not begun: "
-                    "the same command with a larger budget goes on"
+                    "the same command with a larger budget resumes"
                 )
             logger.info("%s: %.0f s", name, allotted)
         else:

@@ -42,6 +42,8 @@ class Chain:
     """Name -> config and share, in the order of training. Each run is in the folder of its name."""
     sampling: Sampling
     """The model's defaults."""
+    beside: tuple[str, ...] = (JUDGE,)
+    """The runs that are no part of the model."""
     evaluation: EvaluationConfig | None = None
     """What the model is measured by; None: it is not."""
 
@@ -67,7 +69,7 @@ def train_chain(
     """
     budgets.train_all(chain.stages, budget, device=device)
     model = bundle(
-        [chain.folder / stage for stage in chain.stages if stage != JUDGE],
+        [chain.folder / stage for stage in chain.stages if stage not in chain.beside],
         chain.folder / "model",
         chain.name,
         defaults=chain.sampling,

@@ -85,8 +85,8 @@ class TrainConfig:
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """What activations are computed in (autocast); weights, optimiser and average are float32 always.
 
-    "auto" is the faster one on this machine (`unclip.nn.precision`). What was chosen is recorded in the run's folder, so
-    that a resumed run keeps it.
+    "auto" is the faster one on this machine (`unclip.nn.precision`). The choice is recorded in the run's folder, and a
+    resumed run keeps it.
     """
     compile: bool | None = None
     """Whether the networks are compiled; None: on CUDA, where it pays soonest."""
@@ -104,7 +104,10 @@ class TrainConfig:
     checkpoint_seconds: float = 120.0
     checkpoints_kept: int = 2
     prefetch: int = 2
-    """Micro-batches prepared ahead on a background thread; 0 prepares each when it is needed. No weight depends on it."""
+    """Micro-batches prepared ahead on a background thread; 0: none. Weights do not depend on it."""
+
+    loggers: tuple[str, ...] = ()
+    """Loggers beside the run's folder: "tensorboard", or MODULE:CLASS of a `train.metrics.MetricsLogger`."""
 
     MOVED: ClassVar[Mapping[str, str]] = {
         "data.kinds": "data.factors.kind",
@@ -131,7 +134,7 @@ class ClipDependent(TrainConfig):
     """A run that reads embeddings, text and tokenizer from a trained CLIP."""
 
     clip: str = ""
-    """Run folder of the CLIP stage."""
+    """Run folder of the CLIP stage, or a model folder with a CLIP."""
 
 
 #: Settings that every config of version 0.1 had, whether its stage read them or not.
@@ -139,7 +142,7 @@ _ONCE_COMMON = ("clip", "loss", "vocabulary")
 
 
 def read_config(data: Mapping[str, Any]) -> TrainConfig:
-    """Run config from its JSON, as this version or version 0.1 wrote it. Raises `ConfigError` naming what does not fit."""
+    """Run config from its JSON, as this version or 0.1 wrote it. Raises `ConfigError` naming what does not fit."""
     cls = config_class(data.get("stage", ""))
     found: dict[str, Any] = json.loads(json.dumps(data))
     for old, new in _moved(cls).items():

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, in float32: what is validated, previewed and shipped."""
+"""Exponential moving average (EMA) of the weights, in float32: validated, previewed and exported."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, model: nn.Module, steps: int) -> None:
-        """Take in the weights after step number `steps` (from 1)."""
+        """Update the average with the weights after step number `steps` (from 1)."""
         weight = 1.0 - min(self.decay, (1 + steps) / (10 + steps))
         state = model.state_dict()
         floating = [name for name, value in self.average.items() if value.is_floating_point()]
@@ -32,7 +32,7 @@ class Ema:
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """Within the context the model holds the average; afterwards its own weights again, bit for bit."""
+        """Context in which the model holds the average; afterwards its own weights again, bit for bit."""
         with holding(model, self.average):
             yield
 
@@ -41,14 +41,14 @@ class Ema:
         return self.average
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over an average that `state_dict` gave."""
+        """Load an average that `state_dict` returned."""
         for name, value in self.average.items():
             value.copy_(state[name])
 
 
 @contextmanager
 def holding(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Within the context the model holds `weights` and does not train; afterwards its own again, bit for bit."""
+    """Context in which the model holds `weights` in evaluation mode; afterwards its own again, bit for bit."""
     own = copy_of(model.state_dict())
     model.load_state_dict(weights)
     model.eval()
@@ -60,5 +60,5 @@ def holding(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
 
 
 def copy_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights as they are now, whatever becomes of the originals."""
+    """Copies of the weights, detached."""
     return {name: value.detach().clone() for name, value in weights.items()}

@@ -1,4 +1,4 @@
-"""What a trained CLIP gives to the other stages: image embeddings of every drawing, its text tower, its tokenizer."""
+"""Frozen CLIP of a finished run: image embeddings of a data set, text tower and tokenizer for the other stages."""
 
 import hashlib
 from pathlib import Path
@@ -18,17 +18,19 @@ from unclip.train.source import Source
 
 
 class ClipRun:
-    """The finished CLIP stage that `config.clip` names: frozen network, tokenizer, and a hash of both."""
+    """Frozen network and tokenizer of the CLIP run that `config.clip` names, and a hash of both."""
 
     def __init__(self, config: ClipDependent, device: torch.device):
         if not config.clip:
             raise ValueError(
                 f"the {config.stage} stage learns from a CLIP: train that first, or name its run with clip=FOLDER"
             )
-        folder = Path(config.clip) / "model"
+        # A finished run, or a model folder, such as the bundled model's, to fine-tune another part of it.
+        run = Path(config.clip)
+        folder = run if (run / "model.json").exists() else run / "model"
         if not (folder / "model.json").exists():
             raise ValueError(
-                f"{config.clip} holds no finished CLIP run: train it first (`unclip train clip`)"
+                f"{config.clip} is neither a finished CLIP run nor a model folder: train it first (`unclip train clip`)"
             )
         manifest = read_manifest(folder)
         network = load_part(folder, manifest, "clip", device=device)

@@ -1,4 +1,4 @@
-"""Asking a run to stop: SIGTERM and Ctrl-C let it finish its step and save."""
+"""Graceful stops: on SIGTERM or Ctrl-C a run finishes its step and saves a checkpoint."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from types import FrameType
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop, has saved its state and can be started again by the same command.
+    """The run was asked to stop and has saved a checkpoint; the same command resumes it.
 
     `signal` is the signal that asked; a program that ends because of it exits with 128 + its number.
     """

@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
@@ -21,27 +21,31 @@ from unclip.train.begin import take_weights
 from unclip.train.config import TrainConfig
 from unclip.train.ema import Ema, holding
 from unclip.train.interrupt import Interrupted, stop_requests
+from unclip.train.metrics import MetricsLogger
 from unclip.train.optim import build_optimizers, schedule, set_rate
 from unclip.train.run_folder import RunFolder, with_precision
 from unclip.train.state import TrainingState
 from unclip.train.task import Built, build_task
+
+LOOKED_AT = 256
+"""So many samples of a batch that failed are looked at one by one."""
 
 
 class NonFiniteLoss(ArithmeticError):
     """The loss or its gradient is not a number; the weights are still those of the last good step."""
 
 
-def train(config: TrainConfig, *, device: str | None = None) -> Path:
-    """Train one stage to its end, from its newest checkpoint if there is one; the finished model's folder.
+def train(config: TrainConfig, *, device: str | None = None, loggers: Sequence[MetricsLogger] = ()) -> Path:
+    """Folder of the model of one stage, trained to its end, from the newest checkpoint if there is one.
 
     An interruption does not change the weights: they are bitwise those of an uninterrupted run on the same device with
     as many threads (on CUDA, as far as its kernels add up in a fixed order). `RunFolder` describes the files in
-    `config.out`. Raises `NonFiniteLoss`, `BatchError`, `Interrupted`, and ValueError where the folder holds a run of
-    another config.
+    `config.out`; measurements go to `loggers` as well. Raises `NonFiniteLoss`, `BatchError`, `Interrupted`, and
+    ValueError where the folder holds a run of another config.
     """
     chosen = training_device(device)
     config = with_precision(config, chosen)
-    folder = RunFolder(config)
+    folder = RunFolder(config, loggers=loggers)
     if folder.finished:
         return folder.model
     return Run(config, build_task(config, chosen), chosen, folder).finish()
@@ -53,7 +57,7 @@ def training_device(name: str | None) -> torch.device:
 
 
 class Run:
-    """A run between its steps, beginning where its newest checkpoint is."""
+    """A run, loaded from its newest checkpoint if there is one."""
 
     def __init__(self, config: TrainConfig, built: Built, device: torch.device, folder: RunFolder):
         if config.precision == "auto":
@@ -71,7 +75,7 @@ class Run:
         self.prefetcher: Prefetcher[Any] = Prefetcher(self._batch, config.prefetch)
 
     def finish(self) -> Path:
-        """Step to the end, and write the model that is kept; its folder."""
+        """Folder of the finished model, after all remaining steps."""
         self.go()
         best = self.state.best
         with holding(self.task, self.state.ema.average if best is None else best.average):
@@ -94,7 +98,12 @@ class Run:
         config, state = self.config, self.state
         end = config.samples if until is None else min(until, config.samples)
         saved = time.monotonic()
-        with closing(self.prefetcher), stop_requests() as stop, self._progress_bar() as bar:
+        with (
+            closing(self.folder),
+            closing(self.prefetcher),
+            stop_requests() as stop,
+            self._progress_bar() as bar,
+        ):
             while state.samples < end and not stop:
                 before, started = state.samples, time.monotonic()
                 metrics = self.step()
@@ -102,7 +111,7 @@ class Run:
                 bar.set_postfix(loss=f"{metrics['loss']:.4f}", refresh=False)
                 bar.update(state.samples - before)
                 self.folder.write_metrics(state.samples, **metrics, rate=rate)
-                # A validation that decides what is kept takes place even when somebody waits for the run to stop.
+                # A validation that decides which average is kept takes place even when a stop was requested.
                 if self._due(before, config.validate_every) and (config.keep == "best" or not stop):
                     self.validate()
                 if self._due(before, config.preview_every) and not stop:
@@ -112,7 +121,7 @@ class Run:
                     saved = time.monotonic()
             self._save()
             if stop.signal is not None:
-                message = f"saved after {state.samples:,} samples; the same command goes on"
+                message = f"saved after {state.samples:,} samples; the same command resumes"
                 raise Interrupted(message, stop.signal)
 
     def step(self) -> dict[str, float]:
@@ -159,9 +168,9 @@ class Run:
         return dict(zip(sums, torch.stack(list(sums.values())).tolist()))
 
     def _blame(self, numbers: Int64[np.ndarray, " b"], metrics: dict[str, float]) -> str:
-        """What went wrong: the samples that fail alone, or else the range, as then it is the batch that fails."""
+        """Message naming the samples that fail alone, or the whole batch where none does."""
         alone = []
-        for number in numbers:
+        for number in numbers[:LOOKED_AT]:
             self._forget_gradients()
             if not _is_finite(self._accumulate(np.array([number]))):
                 alone.append(int(number))
@@ -201,7 +210,7 @@ class Run:
         return before // every != self.state.samples // every or self.state.samples >= self.config.samples
 
     def validate(self) -> None:
-        """Measure the average on held-out data; keep it if it is the best so far and the config wants that one."""
+        """Log the average's losses on held-out data; keep the average if it is the best and the config says so."""
         with self.state.ema.applied(self.state.model), torch.inference_mode(), self._autocast():
             losses = self.task.validate(self.batches)
         named = {f"validation_{name}": value for name, value in losses.items()}
@@ -210,7 +219,7 @@ class Run:
             self.state.keep_if_best(losses["loss"])
 
     def preview(self) -> None:
-        """Draw with the average, if that can be shown."""
+        """Log a picture drawn with the average, if the task has one."""
         with self.state.ema.applied(self.state.model), torch.inference_mode(), self._autocast():
             picture = self.task.preview(self.batches)
         if picture is not None:

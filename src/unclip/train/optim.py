@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
@@ -59,7 +60,7 @@ def build_optimizers(
         assert config.muon_learning_rate is not None
         # "match_rms_adamw" gives a matrix's update the size that AdamW's would have (Liu et al. 2025).
         optimizers.append(
-            torch.optim.Muon(
+            StackedMuon(
                 hidden,
                 lr=config.muon_learning_rate,
                 weight_decay=config.weight_decay,
@@ -70,6 +71,54 @@ def build_optimizers(
         for group in optimizer.param_groups:
             group["peak"] = group["lr"]
     return optimizers
+
+
+class StackedMuon(torch.optim.Muon):
+    """PyTorch's Muon; on a GPU the matrices of one shape are orthogonalised together, in a tenth of the kernels."""
+
+    @torch.no_grad()
+    def step(self, closure=None):  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Take one step; see `torch.optim.Muon`."""
+        if not all(p.device.type == "cuda" for group in self.param_groups for p in group["params"]):
+            return super().step(closure)
+        for group in self.param_groups:
+            params, grads, buffers = [], [], []
+            self._init_group(group, params, grads, buffers)
+            if params:
+                stacked_step(params, grads, buffers, group)
+        return None
+
+
+def stacked_step(params: list[Tensor], grads: list[Tensor], buffers: list[Tensor], group: dict) -> None:
+    """Muon's step with the settings of `group` (Nesterov's momentum, "match_rms_adamw"), stack by stack of one shape."""
+    momentum, rate = group["momentum"], group["lr"]
+    torch._foreach_lerp_(buffers, grads, 1 - momentum)  # pyright: ignore[reportPrivateImportUsage]
+    updates = torch._foreach_lerp(grads, buffers, momentum)  # pyright: ignore[reportPrivateImportUsage]
+    torch._foreach_mul_(params, 1 - rate * group["weight_decay"])  # pyright: ignore[reportPrivateImportUsage]
+    shapes: dict[torch.Size, list[int]] = {}
+    for index, parameter in enumerate(params):
+        shapes.setdefault(parameter.shape, []).append(index)
+    for shape, chosen in shapes.items():
+        stack = orthogonal(torch.stack([updates[index] for index in chosen]), group)
+        torch._foreach_add_(  # pyright: ignore[reportPrivateImportUsage]
+            [params[index] for index in chosen],
+            list(stack.float().unbind()),
+            alpha=-rate * 0.2 * max(shape) ** 0.5,
+        )
+
+
+def orthogonal(stack: Float[Tensor, "k m n"], group: dict) -> Float[Tensor, "k m n"]:
+    """Newton-Schulz's iteration in bfloat16, as PyTorch's Muon does it, on all matrices of a stack at once."""
+    a, b, c = group["ns_coefficients"]
+    tall = stack.shape[1] > stack.shape[2]
+    x = stack.bfloat16()
+    x = x.mT if tall else x
+    x = x / x.flatten(1).norm(dim=1).clamp(min=group["eps"])[:, None, None]
+    for _ in range(group["ns_steps"]):
+        gram = x @ x.mT
+        update = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, update, x, beta=a)
+    return x.mT if tall else x
 
 
 def is_hidden_matrix(name: str, parameter: Tensor) -> bool:

@@ -1,8 +1,9 @@
-"""A run's folder: config.json, metrics.jsonl, previews/, checkpoints/, and in the end model/."""
+"""Folder of a run: config.json, metrics.jsonl, previews/, checkpoints/, and model/ when it has finished."""
 
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,15 +11,24 @@ from typing import Any, TypeVar
 import torch
 from PIL import Image
 
-from unclip.config import ConfigError, to_dict
-from unclip.images import save_picture, write_atomically
+from unclip.config import to_dict
+from unclip.images import write_atomically
 from unclip.nn.precision import choose
 from unclip.train.config import TrainConfig, read_config
+from unclip.train.metrics import FolderLogger, MetricsLogger, build_loggers, is_within
 
 C = TypeVar("C", bound=TrainConfig)
 
 # A run may be resumed with other values of these: no weight depends on them (but see `_binding`).
-_FREE = {"out", "validate_every", "preview_every", "checkpoint_seconds", "checkpoints_kept", "prefetch"}
+_FREE = {
+    "out",
+    "validate_every",
+    "preview_every",
+    "checkpoint_seconds",
+    "checkpoints_kept",
+    "prefetch",
+    "loggers",
+}
 
 
 def with_precision(config: C, device: torch.device) -> C:
@@ -33,14 +43,16 @@ def with_precision(config: C, device: torch.device) -> C:
 class RunFolder:
     """The folder that `config.out` names, claimed for a run of that config.
 
-    `spent` is how many seconds the run has taken already, where its metrics do not tell.
+    `spent` is the seconds that the run has taken already, where its metrics do not record them. Measurements go to the folder,
+    to the config's `loggers` and to the given ones.
     Raises ValueError where the config names no folder, or the folder holds a run of another config.
     """
 
-    def __init__(self, config: TrainConfig, *, spent: float = 0.0):
+    def __init__(self, config: TrainConfig, *, spent: float = 0.0, loggers: Sequence[MetricsLogger] = ()):
         if not config.out:
             raise ValueError("the config names no folder for the run: set out")
         self.path = Path(config.out)
+        self.loggers = [FolderLogger(self.path), *build_loggers(config.loggers, self.path), *loggers]
         self._started = time.monotonic() - (spent or time_spent(self.path))
         file = self.path / "config.json"
         if file.exists():
@@ -76,47 +88,47 @@ class RunFolder:
         return (self.model / "model.json").exists()
 
     def rewind_metrics(self, samples: int) -> None:
-        """Forget the lines of steps after `samples`, which a run that goes on from there will write again."""
-        file = self.path / "metrics.jsonl"
-        if file.exists():
-            lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = "".join(line for line in lines if _is_within(line, samples))
-            write_atomically(file, kept.encode(), force=True)
+        """Tell the loggers that the run begins, or resumes after `samples`."""
+        for logger in self.loggers:
+            logger.begin(samples)
 
     def write_metrics(self, samples: int, **values: float) -> None:
-        """Add one JSON line: the samples seen, the seconds that the run has taken, `values` to six digits.
+        """Log measurements after `samples`, to six digits, and the seconds that the run has taken.
 
         The seconds are those of all its processes, but for what one did after its last line.
         """
         rounded = {key: float(f"{value:.6g}") for key, value in values.items()}
         seconds = round(time.monotonic() - self._started, 1)
-        line = json.dumps({"samples": samples, "seconds": seconds, **rounded})
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        for logger in self.loggers:
+            logger.log(samples, {"seconds": seconds, **rounded})
 
     def write_preview(self, samples: int, picture: Image.Image) -> None:
-        """Keep a picture of what the network did after so many samples."""
-        folder = self.path / "previews"
-        folder.mkdir(exist_ok=True)
-        save_picture(picture, folder / f"{samples:09d}.png", force=True)
+        """Log a picture of what the network did after so many samples."""
+        for logger in self.loggers:
+            logger.log_picture(samples, picture)
+
+    def close(self) -> None:
+        """Close the loggers."""
+        for logger in self.loggers:
+            logger.close()
 
 
 def time_spent(path: Path) -> float:
-    """How many seconds the run in this folder has taken, as its last whole line of metrics tells; 0 without one."""
+    """Seconds that the run in this folder has taken, by its last whole line of metrics; 0 without one."""
     file = path / "metrics.jsonl"
     if not file.exists():
         return 0.0
     with file.open("rb") as handle:
         handle.seek(max(0, file.stat().st_size - 65_536))
         lines = handle.read().decode("utf-8", errors="replace").splitlines(keepends=True)
-    return next((json.loads(line)["seconds"] for line in reversed(lines) if _is_within(line, math.inf)), 0.0)
+    return next((json.loads(line)["seconds"] for line in reversed(lines) if is_within(line, math.inf)), 0.0)
 
 
 def _completed(data: dict[str, Any], path: Path) -> dict[str, Any]:
     """The JSON of a config as this version writes it, so that a run of an older version can be resumed."""
     try:
         return json.loads(json.dumps(to_dict(read_config(data))))
-    except ConfigError as error:
+    except ValueError as error:
         raise ValueError(
             f"{path} holds a run that this version cannot resume ({error}): finish it with the version that began it, "
             "choose another --out, or remove that folder to start over"
@@ -124,16 +136,8 @@ def _completed(data: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _binding(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a config, as JSON, that decides the weights."""
+    """The part of a config, as JSON, that the weights depend on."""
     # What is kept as best depends on when it was looked for.
     free = _FREE - {"validate_every"} if config.get("keep") == "best" else _FREE
     kept = {key: value for key, value in config.items() if key not in free}
     return {**kept, "data": {key: value for key, value in config["data"].items() if key != "cache"}}
-
-
-def _is_within(line: str, samples: float) -> bool:
-    """Whether a line is whole (the last one of a killed run may not be) and not after `samples`."""
-    try:
-        return json.loads(line)["samples"] <= samples and line.endswith("\n")
-    except ValueError:
-        return False

@@ -1,4 +1,4 @@
-"""Training data in memory: the sample with a number is a pure function of the seed and that number."""
+"""In-memory training data: captioned pictures by sample number, a pure function of seed and number."""
 
 import contextlib
 import hashlib
@@ -23,17 +23,19 @@ from unclip.data.sample import BadSample, BadSamples, digest_of
 from unclip.datasets import derived
 from unclip.images import from_uint8
 from unclip.rng import Noise, derive
+from unclip.tokenizers.clip import ClipTokenizer
+from unclip.train.caption_tokens import CaptionTokens, ChosenCaptions
 from unclip.train.config import DataConfig, TrainConfig
 
 Part = Literal["train", "validation"]
 
 
 class SkippedSamples(UserWarning):
-    """Some pictures or captions cannot be used, and the run goes on without them."""
+    """Unusable samples were skipped."""
 
 
 class Source:
-    """The pictures and captions to learn from or to validate on, and the order in which a run visits them."""
+    """Pictures and captions of one part of the data, and the order in which a run visits them."""
 
     def __init__(self, config: TrainConfig, part: Part, device: torch.device, *, size: int | None = None):
         data = config.data
@@ -48,21 +50,22 @@ class Source:
         if size is not None:
             check_resolution(dataset, size)
         self._content = dataset.fingerprint
-        self.decoded = DecodedCache.load(dataset, size or data.size, cache=cache, bad=bad)
+        self.decoded = _loaded(dataset, size or data.size, cache, bad, device)
         if len(bad):
-            warnings.warn(f"{data.path}: passed over {bad.summary()}", SkippedSamples, stacklevel=2)
+            warnings.warn(f"{data.path}: skipped {bad.summary()}", SkippedSamples, stacklevel=2)
         if shared:
             held_out = chosen_by_key([sample.key for sample in self.decoded.samples], data.held_out)
             self.decoded = _rows(self.decoded, held_out if part == "validation" else ~held_out)
         self.order = Order(len(self.decoded), derive(config.seed, "order"), weights_of(self.decoded, data))
-        self._pixels = _in_device_memory(self.decoded, device)
+        self._tokens: CaptionTokens | None = None
+        self._pixels = _in_device_memory(self.decoded, device, self.fingerprint)
 
     def __len__(self) -> int:
         return len(self.decoded)
 
     @property
     def fingerprint(self) -> str:
-        """Names the pictures, their order and size: what is computed from them is kept under it."""
+        """Hex digest of the pictures, their order and size, for the names of caches."""
         return digest_of([self._content, self.decoded.size, *(one.key for one in self.decoded.samples)])[:24]
 
     def pictures_between(self, start: int, stop: int) -> Float[Tensor, "b 3 s s"]:
@@ -80,19 +83,22 @@ class Source:
     def pictures(
         self, indices: Int64[np.ndarray, " b"], noise: Noise | None = None
     ) -> Float[Tensor, "b 3 s s"]:
-        """Pictures in [-1, 1] on the device, moved a little where `noise` is given and the config says so."""
+        """Pictures in [-1, 1] on the device, shifted at random where `noise` and the config's `shift` are given."""
         if self._pixels is None:
             pixels = self.decoded.pictures(indices).to(self.device)
         else:
-            pixels = self._pixels[torch.from_numpy(indices).to(self.device)]
+            pixels = self._pixels[on_device(indices, self.device)]
         if noise is not None and self.shift:
-            pixels = shifted(pixels, noise.fork("shift").integers(2 * self.shift + 1, 2) - self.shift)
+            offsets = noise.fork("shift").integers(2 * self.shift + 1, 2) - self.shift
+            pixels = shifted(pixels, offsets, self.shift)
         return from_uint8(pixels)
 
     def squares(
         self, indices: Int64[np.ndarray, " b"], corners: Int64[Tensor, "b 2"], side: int
     ) -> Float[Tensor, "b 3 w w"]:
         """The square of `side` pixels at its corner (down, right) of each picture, in [-1, 1] on the device."""
+        if self._pixels is not None:
+            return from_uint8(squares_at(self._pixels, on_device(indices, self.device), corners, side))
         return from_uint8(self.decoded.squares(indices, corners, side).to(self.device))
 
     def captions(self, indices: Int64[np.ndarray, " b"], noise: Noise | None = None) -> list[str]:
@@ -103,17 +109,36 @@ class Source:
         draws = noise.fork("caption").uniform().tolist()
         return [sample.captions[int(draw * len(sample.captions))] for sample, draw in zip(samples, draws)]
 
-    def augmentations(self, indices: Int64[np.ndarray, " b"], count: int) -> Float[Tensor, "b a"]:
-        """The `count` numbers with which a picture's metadata tell how it was moved (`augment`); 0 without them.
+    def read_captions(self, tokenizer: ClipTokenizer) -> None:
+        """Tokenise every caption and keep the tokens on the device, for `tokens`."""
+        if self._tokens is None:
+            kept = (self.fingerprint, tokenizer.to_json(), self.device)
+            if self.device.type != "cuda":
+                self._tokens = CaptionTokens(self.decoded.samples, tokenizer, self.device)
+                return
+            if kept not in _TOKENS:
+                _TOKENS[kept] = CaptionTokens(self.decoded.samples, tokenizer, self.device)
+            self._tokens = _TOKENS[kept]
 
-        Raises ValueError where there are others than so many.
+    @property
+    def has_tokens(self) -> bool:
+        """Whether `read_captions` was called, so that captions are chosen on the device."""
+        return self._tokens is not None
+
+    def tokens(self, indices: Int64[np.ndarray, " b"], noise: Noise) -> ChosenCaptions:
+        """The tokens of what `captions` says with the same noise, all on the device, after `read_captions`."""
+        assert self._tokens is not None, "read_captions comes first"
+        return self._tokens.chosen(on_device(indices, self.device), noise.fork("caption").uniform())
+
+    def augmentations(self, indices: Int64[np.ndarray, " b"], count: int) -> Float[Tensor, "b a"]:
+        """The `count` augmentation parameters in a picture's metadata (`augment`); 0 without them.
+
+        Raises ValueError where their number is another.
         """
-        told = [self.decoded.samples[index].meta.get("augment") or [0.0] * count for index in indices]
-        if other := next((each for each in told if len(each) != count), None):
-            raise ValueError(
-                f"the data tell {len(other)} numbers of an augmentation, the decoder reads {count}"
-            )
-        return torch.tensor(told, device=self.device)
+        found = [self.decoded.samples[index].meta.get("augment") or [0.0] * count for index in indices]
+        if other := next((each for each in found if len(each) != count), None):
+            raise ValueError(f"the data have {len(other)} augmentation parameters, the decoder reads {count}")
+        return torch.tensor(found, device=self.device)
 
     def all_captions(self) -> list[str]:
         """Every caption of every picture."""
@@ -121,9 +146,9 @@ class Source:
 
 
 def open_part(data: DataConfig, part: Part, bad: BadSamples) -> tuple[Dataset, bool]:
-    """The data set that `part` is in, and whether the other part is in it too, to be told apart by `chosen_by_key`.
+    """The data set of `part`, and whether it also holds the other part, so that `chosen_by_key` must separate them.
 
-    What cannot be used is noted in `bad`.
+    Unusable samples are recorded in `bad`.
     """
     if data.path != "shapes" and not _has_splits(Path(data.path)):
         return open_dataset(data.path, bad=bad), True
@@ -173,13 +198,48 @@ def _rows(decoded: DecodedCache, chosen: Bool[np.ndarray, " n"]) -> DecodedCache
     return replace(decoded, rows=decoded.rows[chosen], samples=samples)
 
 
-def _in_device_memory(decoded: DecodedCache, device: torch.device) -> UInt8[Tensor, "n 3 s s"] | None:
+# What the stages of a chain on a GPU share, so that each of them begins at once: keyed by what it was made from.
+_DECODED: dict[tuple[str, int, str], DecodedCache] = {}
+_PIXELS: dict[tuple[str, torch.device], UInt8[Tensor, "n 3 s s"]] = {}
+_TOKENS: dict[tuple[str, str, torch.device], CaptionTokens] = {}
+
+
+def _loaded(dataset: Dataset, size: int, cache: Path, bad: BadSamples, device: torch.device) -> DecodedCache:
+    if device.type != "cuda":
+        return DecodedCache.load(dataset, size, cache=cache, bad=bad)
+    key = (dataset.fingerprint, size, str(cache))
+    if key not in _DECODED:
+        _DECODED[key] = DecodedCache.load(dataset, size, cache=cache, bad=bad)
+    return _DECODED[key]
+
+
+def _in_device_memory(
+    decoded: DecodedCache, device: torch.device, fingerprint: str
+) -> UInt8[Tensor, "n 3 s s"] | None:
     """All pictures on a GPU, if they take less than half of its free memory; None: they stay memory-mapped."""
     if device.type != "cuda":
         return None
-    if len(decoded) * decoded.data[0].nbytes > torch.cuda.mem_get_info(device)[0] / 2:
-        return None
-    return torch.from_numpy(decoded.data[decoded.rows]).to(device)
+    if (fingerprint, device) not in _PIXELS:
+        if len(decoded) * decoded.data[0].nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+            return None
+        _PIXELS[fingerprint, device] = torch.from_numpy(decoded.data[decoded.rows]).to(device)
+    return _PIXELS[fingerprint, device]
+
+
+def on_device(indices: Int64[np.ndarray, " b"], device: torch.device) -> Int64[Tensor, " b"]:
+    """Indices as a tensor; the host does not wait for the copy."""
+    host = torch.from_numpy(np.ascontiguousarray(indices))
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host.to(device)
+
+
+def squares_at(
+    pixels: UInt8[Tensor, "n 3 s s"], which: Int64[Tensor, " b"], corners: Int64[Tensor, "b 2"], side: int
+) -> UInt8[Tensor, "b 3 w w"]:
+    """The square of `side` pixels at its corner of each of some pictures, gathered on their device."""
+    steps = torch.arange(side, device=pixels.device)
+    down, right = (corners.to(pixels.device)[:, axis, None] + steps for axis in range(2))
+    channels = torch.arange(pixels.shape[1], device=pixels.device)[:, None, None]
+    return pixels[which[:, None, None, None], channels, down[:, None, :, None], right[:, None, None, :]]
 
 
 def weights_of(decoded: DecodedCache, data: DataConfig) -> Float64[np.ndarray, " n"]:
@@ -197,10 +257,15 @@ def _value(meta: Mapping[str, Any], name: str) -> str:
     return value if isinstance(value, str) else "" if value is None else json.dumps(value)
 
 
-def shifted(pixels: UInt8[Tensor, "b 3 s s"], offsets: Int64[Tensor, "b 2"]) -> UInt8[Tensor, "b 3 s s"]:
-    """Each picture moved by its (down, right) offset in pixels; white comes in at the edge."""
+def shifted(
+    pixels: UInt8[Tensor, "b 3 s s"], offsets: Int64[Tensor, "b 2"], margin: int | None = None
+) -> UInt8[Tensor, "b 3 s s"]:
+    """Pictures shifted by (down, right) offsets in pixels, filled with white at the edge.
+
+    With `margin`, the largest offset possible, the host does not wait for the device.
+    """
     side = torch.arange(pixels.shape[-1], device=pixels.device)
-    margin = int(offsets.abs().max())
+    margin = int(offsets.abs().max()) if margin is None else margin
     padded = torch.nn.functional.pad(pixels, [margin] * 4, value=255)
     rows, columns = ((side + margin - offset[:, None]) for offset in offsets.unbind(1))
     which = torch.arange(len(pixels), device=pixels.device)

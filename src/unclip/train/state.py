@@ -1,4 +1,4 @@
-"""Checkpoints of a run: always a new folder, the manifest last, then renamed; the newest that verifies is used.
+"""Checkpoints: each in a new folder, the manifest written last, then renamed; the newest that verifies is loaded.
 
 A kill at any moment leaves either the old checkpoints or the old ones and a whole new one. As all randomness is a
 function of the seed and the sample's number, the state is the weights, their average, the optimisers, and one number.
@@ -26,11 +26,11 @@ BEST = "best"
 
 
 class DamagedCheckpoint(UserWarning):
-    """A checkpoint that does not verify was passed over."""
+    """A checkpoint that does not verify was skipped."""
 
 
 class Best(NamedTuple):
-    """The average of the validation with the least loss so far, and when that was."""
+    """The average with the least validation loss so far, that loss, and the samples seen then."""
 
     loss: float
     samples: int
@@ -38,7 +38,7 @@ class Best(NamedTuple):
 
 
 class TrainingState:
-    """All that a run has to remember; `best` only where the run is to keep that."""
+    """State of a run: weights, average, optimisers, samples seen, and the best average where the run keeps that."""
 
     def __init__(self, model: nn.Module, ema: Ema, optimizers: list[torch.optim.Optimizer]):
         self.model, self.ema, self.optimizers = model, ema, optimizers
@@ -47,12 +47,12 @@ class TrainingState:
         self.best: Best | None = None
 
     def keep_if_best(self, loss: float) -> None:
-        """Keep the average as it is now, if no earlier one had so small a validation loss. What is no number is not small."""
+        """Keep the current average if its validation loss is finite and the least so far."""
         if math.isfinite(loss) and (self.best is None or loss < self.best.loss):
             self.best = Best(loss, self.samples, copy_of(self.ema.average))
 
     def save(self, folder: Path, *, keep: int) -> Path:
-        """Write a checkpoint below `folder`; of all checkpoints the newest `keep` stay, this one among them."""
+        """Write a checkpoint below `folder` and remove all but the newest `keep`."""
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / f"samples-{self.samples:012d}"
         if target.exists() and _fault(target) is None:
@@ -73,14 +73,14 @@ class TrainingState:
         return target
 
     def load_newest(self, folder: Path) -> Path | None:
-        """Take over the newest checkpoint that verifies, and say which; warns `DamagedCheckpoint` of each other one."""
+        """Load the newest checkpoint that verifies and return its folder; warns `DamagedCheckpoint` of each that does not."""
         for checkpoint in _checkpoints(folder):
             fault = _fault(checkpoint)
             if fault is None:
                 self._read(checkpoint)
                 return checkpoint
             warnings.warn(
-                f"the checkpoint {checkpoint} is damaged and was passed over: {fault}",
+                f"the checkpoint {checkpoint} is damaged and was skipped: {fault}",
                 DamagedCheckpoint,
                 stacklevel=2,
             )

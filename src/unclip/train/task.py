@@ -1,7 +1,8 @@
-"""What a stage offers to the loop: a `Task` (network and losses) and its `Batches` (data)."""
+"""Interface between stages and the loop: a `Task` (network and losses) and its `Batches` (data)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -9,6 +10,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
+from unclip.networks.patch_transformer import ModulatedBlock
+from unclip.nn.transformer import Block
 from unclip.rng import Noise, derive
 from unclip.train.batches import Batches
 from unclip.train.config import TrainConfig
@@ -64,9 +67,50 @@ def build_task(config: TrainConfig, device: torch.device) -> Built:
 def compiled(
     config: TrainConfig, device: torch.device, network: Callable[..., Result]
 ) -> Callable[..., Result]:
-    """`network` for training steps, compiled where the config wants it.
+    """`network` for training steps, compiled where the config wants it: on a GPU block by block, if it has blocks.
 
     Validation and previews call the network itself: it would be compiled again for their shapes.
     """
     wanted = device.type == "cuda" if config.compile is None else config.compile
-    return torch.compile(network) if wanted else network
+    if not wanted:
+        return network
+    if by_block(config, device) and _blocks(network):
+        return ByBlock(network)
+    return torch.compile(network)
+
+
+def by_block(config: TrainConfig, device: torch.device) -> bool:
+    """Whether blocks are compiled one by one: on a GPU, where the config does not forbid it."""
+    return device.type == "cuda" and config.compile is not False
+
+
+class ByBlock(Generic[Result]):
+    """A network, or a method of one, whose transformer blocks run compiled within the call.
+
+    All blocks of one shape share one compilation, so that a stage begins within seconds.
+    """
+
+    def __init__(self, network: Callable[..., Result]):
+        self.network, self.blocks = network, _blocks(network)
+        # Stages follow each other in one process, and each brings shapes of its own.
+        torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+        kinds = {type(block) for block in self.blocks}
+        self.forwards = {kind: torch.compile(kind.forward, dynamic=False) for kind in kinds}
+
+    def __call__(self, *arguments: Any, **named: Any) -> Result:
+        """The network's answer."""
+        for block in self.blocks:
+            block.forward = partial(self.forwards[type(block)], block)
+        try:
+            return self.network(*arguments, **named)
+        finally:
+            for block in self.blocks:
+                del block.forward
+
+
+def _blocks(network: Callable[..., Any]) -> list[nn.Module]:
+    """The transformer blocks of a network, or of the one whose method it is."""
+    owner = network if isinstance(network, nn.Module) else getattr(network, "__self__", None)
+    if not isinstance(owner, nn.Module):
+        return []
+    return [module for module in owner.modules() if isinstance(module, Block | ModulatedBlock)]

@@ -268,3 +268,34 @@ def test_layers_default_to_the_drawing_as_it_is():
     palette = measure(canvas.pixels(canvas.document([(drawing, drawing.body, layer.place)]), 64))
     assert palette is not None
     assert map_colours(drawing.body, recolouring(palette, "black")) != drawing.body
+
+
+def test_measured_colours_are_kept_for_the_next_build(built, tmp_path):
+    first = build(tmp_path / "first", workers=1, measured=tmp_path / "measured.json", **SMALL)
+    second = build(tmp_path / "second", workers=1, measured=tmp_path / "measured.json", **SMALL)
+    assert hashes(first.folder) == hashes(second.folder) == hashes(built.folder)
+    assert second.dropped == first.dropped == built.dropped
+
+
+def test_free_wordings_come_beside_the_captions(built, records, tmp_path):
+    more = build(tmp_path / "more", workers=1, wordings=4, **SMALL)
+    assert more.counts == built.counts
+    data = open_dataset(more.folder, split="train")
+    for index, record in enumerate(records["train"]):
+        captions_ = list(data.info(index).captions)
+        assert captions_[: len(record["captions"])] == record["captions"]
+        added = captions_[len(record["captions"]) :]
+        assert len(captions_) == len(set(captions_))
+        assert len(added) <= 4
+        if record["kind"] == "pair":
+            first = record["captions"][0].partition(" to the left of ")[0].partition(" above ")[0]
+            assert all(first in caption for caption in added)
+        elif record["recoloured"]:
+            assert all(record["colour"] in caption for caption in added)
+
+
+def test_light_drawings_can_be_left_out(tmp_path):
+    few = build(tmp_path / "few", workers=1, lightest=0.5, **{**SMALL, "pairs": 0, "augmented": 0})
+    data = open_dataset(few.folder, split="train")
+    assert few.kinds["plain"] < 35
+    assert all(data.info(index).weight >= 0.5 for index in range(len(data)))

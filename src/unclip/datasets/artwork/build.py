@@ -11,7 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from unclip.data.shards import ShardWriter
@@ -20,6 +20,7 @@ from unclip.datasets.artwork.canvas import Placement
 from unclip.datasets.artwork.colours import Palette, map_colours, measure, recolouring
 from unclip.datasets.artwork.drawings import Drawing
 from unclip.datasets.artwork.plan import SPLITS, Job, Layer, Plan, digest
+from unclip.datasets.artwork.wordings import free
 from unclip.images import write_atomically
 
 logger = logging.getLogger(__name__)
@@ -52,13 +53,19 @@ def build(
     held_out_pairs: int = 2_000,
     augmented: int = 5_000,
     per_shard: int = 1_000,
+    lightest: float = 0.0,
+    wordings: int = 0,
+    measured: str | Path | None = None,
 ) -> Built:
     """Build the set into the folder `out` (created; must hold no other shards).
 
     packages: the node_modules folder that holds the icon sets. size: side of the pictures in pixels. limit: at most so
     many plain drawings, spread over styles, and proportionally fewer of the rest (for tests). workers: processes
     (default: the cores of this machine). recolours: per drawing that has one dominant colour. held_out_pairs: pairs of
-    held-out combinations beyond those among `pairs`, for the evaluation's distances.
+    held-out combinations beyond those among `pairs`, for the evaluation's distances. lightest: drawings of less weight are
+    left out. wordings: further captions of each picture in free wordings (`wordings.free`). measured: a file that keeps
+    the measured colours and the recolourings that passed, read where it exists and written otherwise; it fits every
+    build of the same packages, `recolours` and `seed`.
     Raises FileNotFoundError when packages are missing, FileExistsError when `out` holds shards already.
     """
     folder = Path(out)
@@ -73,30 +80,23 @@ def build(
     part = len(everything) / max(available, 1)
     pairs, held_out_pairs, augmented = (round(count * part) for count in (pairs, held_out_pairs, augmented))
 
+    everything = [drawing for drawing in everything if drawing.weight >= lightest]
     with _mapper(workers) as parallel:
-        palettes: dict[str, Palette] = {}
-        for drawing, palette in zip(everything, parallel(_measure, everything), strict=True):
-            if palette is not None:
-                palettes[drawing.key] = palette
-        logger.info("measured %d drawings", len(palettes))
-        plan = Plan(everything, palettes, seed)
-        trials = [
-            Layer(drawing=drawing, colour=colour, palette=palettes[drawing.key])
-            for drawing in plan.drawings
-            for colour in plan.colours_to_try(drawing, recolours + 2)
-        ]
-        checked: dict[str, list[str]] = {}
-        for layer, good in zip(trials, parallel(_check, trials), strict=True):
-            if good and layer.colour is not None:
-                checked.setdefault(layer.drawing.key, []).append(layer.colour)
+        known = None if measured is None or not Path(measured).exists() else _read_measured(Path(measured))
+        palettes, checked, tried = known or _measured(everything, seed, recolours, parallel)
+        if measured is not None and known is None:
+            _write_measured(Path(measured), palettes, checked, tried)
         passed = sum(len(colours) for colours in checked.values())
-        logger.info("recoloured %d of %d trials on %d drawings", passed, len(trials), len(checked))
+        logger.info("recoloured %d of %d trials on %d drawings", passed, tried, len(checked))
+        plan = Plan(everything, palettes, seed)
         jobs = [
             *plan.plain(),
             *plan.recolours(checked, recolours),
             *plan.pairs(pairs, checked, held_out_pairs),
             *plan.augmented(augmented, checked),
         ]
+        for job in jobs if wordings else ():
+            job.meta["captions"] = list(dict.fromkeys([*job.meta["captions"], *free(job, wordings)]))
         # One fixed shuffle, so that reading the shards in sequence meets every kind and style.
         jobs.sort(key=lambda job: digest("order", seed, job.key))
         counts, kinds = _write(folder, jobs, size, per_shard, parallel)
@@ -110,8 +110,47 @@ def build(
     }  # fmt: skip
     write_atomically(folder / "artwork.json", json.dumps(record, indent=2).encode() + b"\n", force=True)
     return Built(
-        folder=folder, counts=counts, kinds=kinds, drawings=len(palettes), dropped=len(trials) - passed
+        folder=folder, counts=counts, kinds=kinds, drawings=len(plan.drawings), dropped=tried - passed
     )
+
+
+Measured = tuple[dict[str, Palette], dict[str, list[str]], int]
+"""Drawing key -> its colours; drawing key -> the colours it can be given; the number that was tried."""
+
+
+def _measured(everything: list[Drawing], seed: int, recolours: int, parallel: "Mapper") -> Measured:
+    palettes: dict[str, Palette] = {}
+    for drawing, palette in zip(everything, parallel(_measure, everything), strict=True):
+        if palette is not None:
+            palettes[drawing.key] = palette
+    logger.info("measured %d drawings", len(palettes))
+    plan = Plan(everything, palettes, seed)
+    trials = [
+        Layer(drawing=drawing, colour=colour, palette=palettes[drawing.key])
+        for drawing in plan.drawings
+        for colour in plan.colours_to_try(drawing, recolours + 2)
+    ]
+    checked: dict[str, list[str]] = {}
+    for layer, good in zip(trials, parallel(_check, trials), strict=True):
+        if good and layer.colour is not None:
+            checked.setdefault(layer.drawing.key, []).append(layer.colour)
+    return palettes, checked, len(trials)
+
+
+def _read_measured(file: Path) -> Measured:
+    found = json.loads(file.read_text(encoding="utf-8"))
+    palettes = {
+        key: Palette(**{**values, "box": tuple(values["box"])}) for key, values in found["palettes"].items()
+    }
+    return palettes, found["checked"], found["tried"]
+
+
+def _write_measured(
+    file: Path, palettes: dict[str, Palette], checked: dict[str, list[str]], tried: int
+) -> None:
+    kept = {key: asdict(palette) for key, palette in palettes.items()}
+    text = json.dumps({"palettes": kept, "checked": checked, "tried": tried})
+    write_atomically(file, text.encode(), force=True)
 
 
 def _write(

@@ -1,6 +1,6 @@
-"""Things that people ask for first: 265 of the 1,900 that the artwork set draws, by their names in CLDR.
+"""Common objects: 265 of the 1,900 concepts of the artwork set, by their names in CLDR.
 
-A model that has little time learns these well rather than all of them badly (`data.factors.everyday`).
+A model with little training time learns these well rather than all of them badly (`data.factors.everyday`).
 """
 
 from collections.abc import Mapping
@@ -43,5 +43,5 @@ EVERYDAY = frozenset((
 
 
 def is_everyday(meta: Mapping[str, Any]) -> bool:
-    """Whether a sample of the artwork set, by its metadata, shows everyday things only."""
+    """Whether a sample of the artwork set shows common objects only, by its metadata."""
     return all(label in EVERYDAY for label in str(meta.get("label", "")).split(" + "))

@@ -1,4 +1,4 @@
-"""What the artwork set contains: which pictures are made of which drawings, and which of them are held out.
+"""Plan of the artwork set: which pictures are made of which drawings, and which of them are held out.
 
 Splits are fixed by hashes of names, never by a random state: adding a drawing moves no other.
 

@@ -1,6 +1,8 @@
 """Registry of operations: one request class per file. Imports no torch."""
 
-from unclip.config import from_dict
+from collections.abc import Mapping
+
+from unclip.config import from_dict, shown
 from unclip.errors import RequestError
 from unclip.generate.operations.components import Components
 from unclip.generate.operations.edit import Edit
@@ -31,7 +33,7 @@ BY_KIND: dict[str, type[Request]] = {str(one.__dataclass_fields__["kind"].defaul
 
 def read_request(data: object) -> Request:
     """Request from its JSON. Raises `RequestError` for an unknown kind or key, or a value that does not fit."""
-    kind = data.get("kind") if isinstance(data, dict) else None
-    if kind not in BY_KIND:
-        raise RequestError(f"the request has the kind {kind!r}; this version knows {', '.join(BY_KIND)}")
+    kind = data.get("kind") if isinstance(data, Mapping) else None
+    if not isinstance(kind, str) or kind not in BY_KIND:
+        raise RequestError(f"the request has the kind {shown(kind)}; this version knows {', '.join(BY_KIND)}")
     return from_dict(BY_KIND[kind], data, error=RequestError)

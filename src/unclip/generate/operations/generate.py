@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from unclip import stages
 from unclip.config import Param
@@ -34,6 +34,8 @@ class Generate(Request):
     negative: Negative = None
     n: Count = 1
     size: Size = None
+
+    stages: ClassVar[tuple[str, ...]] = ("prior", "decoder", "upsamplers")
 
     def __post_init__(self) -> None:
         """Raise `RequestError` for an empty prompt or a value out of range."""

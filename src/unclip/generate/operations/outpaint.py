@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from unclip.generate.sources import Source
     from unclip.stages.conditioner import Condition
 
-_Side = Annotated[int, Param("pixels to add at this side", ge=0, le=65_536)]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Outpaint(Request):
@@ -36,12 +34,13 @@ class Outpaint(Request):
     kind: Literal["outpaint"] = "outpaint"
     prompt: Annotated[str | None, Param("what the whole result shows; more of the same if not given")] = None
     negative: Negative = None
-    left: _Side = 0
-    top: _Side = 0
-    right: _Side = 0
-    bottom: _Side = 0
+    left: Annotated[int, Param("pixels to add at the left", ge=0, le=65_536)] = 0
+    top: Annotated[int, Param("pixels to add at the top", ge=0, le=65_536)] = 0
+    right: Annotated[int, Param("pixels to add at the right", ge=0, le=65_536)] = 0
+    bottom: Annotated[int, Param("pixels to add at the bottom", ge=0, le=65_536)] = 0
 
     sources: ClassVar[Sources] = Sources(("picture",), 1)
+    stages: ClassVar[tuple[str, ...]] = ("prior", "decoder", "upsamplers")
     composite: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -25,7 +25,7 @@ class Redraw(Prompted):
     strength: Annotated[
         float,
         Param(
-            "share of the noise levels that is redrawn: near 0 keeps the picture, 1 hardly its colours",
+            "share of the noise levels that is redrawn: near 0 keeps the picture, 1 hardly keeps its colours",
             gt=0,
             le=1,
         ),

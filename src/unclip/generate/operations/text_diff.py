@@ -23,10 +23,8 @@ class TextDiff(Request):
 
     kind: Literal["text_diff"] = "text_diff"
     target: Annotated[str, Param("caption that the picture is turned to")]
-    baseline: Annotated[str, Param("caption of the picture as it is; empty says nothing")] = ""
-    maximum: Annotated[
-        float, Param("end of the path, 0 to 1; the paper's lie between 0.25 and 0.5", ge=0, le=1)
-    ] = 0.5
+    baseline: Annotated[str, Param("caption of the picture as it is; an empty caption if not given")] = ""
+    maximum: Annotated[float, Param("end of the path, 0 to 1; the paper uses 0.25 to 0.5", ge=0, le=1)] = 0.5
     frames: Frames = 5
     thetas: Thetas = None
     size: Size = None

@@ -28,6 +28,7 @@ class Upscale(Request):
     ] = None
 
     sources: ClassVar[Sources] = Sources(("picture",), 1)
+    stages: ClassVar[tuple[str, ...]] = ("upsamplers",)
     composite: ClassVar[bool] = True
 
     def resolve(self, defaults: Sampling) -> Sampling:

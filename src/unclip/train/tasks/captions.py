@@ -12,7 +12,7 @@ from unclip.networks.prior_diffusion import PriorCondition
 from unclip.rng import Noise
 from unclip.train.config import ClipDependent
 from unclip.train.embed import ClipRun
-from unclip.train.source import Source, evenly_spaced
+from unclip.train.source import Source, evenly_spaced, on_device
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +35,8 @@ class CaptionedBatches:
         cache = Path(config.out).parent / "embeddings"
         self.train_embeddings = self.clip.image_embeddings(self.train, cache)
         self.held_out_embeddings = self.clip.image_embeddings(self.held_out, cache)
+        if device.type == "cuda":
+            self.train.read_captions(self.clip.tokenizer)
 
     def batch(self, numbers: Int64[np.ndarray, " b"], noise: Noise) -> CaptionedEmbeddings:
         """The samples with these numbers, each with a caption drawn by `noise`."""
@@ -46,6 +48,9 @@ class CaptionedBatches:
 
     def pairs(self, indices: Int64[np.ndarray, " b"], noise: Noise) -> CaptionedEmbeddings:
         """Training pictures by index, each with a caption drawn by `noise`."""
+        if self.train.has_tokens:
+            rows = on_device(indices, self.device)
+            return CaptionedEmbeddings(self.train_embeddings[rows], self.train.tokens(indices, noise).tokens)
         captions = self.train.captions(indices, noise)
         return self._of(self.train_embeddings, indices, captions)
 

@@ -57,6 +57,8 @@ class PairBatches:
             )
         )
         self.tokenizer_json = self.tokenizer.to_json()
+        if device.type == "cuda":
+            self.train.read_captions(self.tokenizer)
 
     def batch(self, numbers: Int64[np.ndarray, " b"], noise: Noise) -> PairBatch:
         """The samples with these numbers: pictures shifted and captions drawn by `noise`."""
@@ -71,6 +73,9 @@ class PairBatches:
         return self._pairs(self.held_out, evenly_spaced(count, len(self.held_out)), None)
 
     def _pairs(self, source: Source, indices: Int64[np.ndarray, " b"], noise: Noise | None) -> PairBatch:
+        if noise is not None and source.has_tokens:
+            chosen = source.tokens(indices, noise)
+            return PairBatch(source.pictures(indices, noise), chosen.tokens, chosen.fitting())
         captions = source.captions(indices, noise)
         tokens = self.tokenizer.encode(captions).to(self.device)
         own = fitting_captions([source.decoded.samples[index] for index in indices], captions)
@@ -78,7 +83,7 @@ class PairBatches:
 
 
 class ClipTask(Task[Clip]):
-    """The contrastive loss of a batch; a caption that fits another picture too is no negative of it."""
+    """The contrastive loss of a batch; captions that fit a picture are never its negatives."""
 
     def __init__(self, config: ClipTraining, network: Clip, device: torch.device):
         super().__init__()

@@ -20,8 +20,8 @@ from unclip.rng import Noise
 from unclip.stages.renderer import decoder_renderer
 from unclip.train.config import ClipDependent
 from unclip.train.embed import ClipRun
-from unclip.train.source import Source, evenly_spaced
-from unclip.train.task import Built, Losses, Task, compiled
+from unclip.train.source import Source, evenly_spaced, on_device
+from unclip.train.task import Built, ByBlock, Losses, Task, by_block, compiled
 from unclip.train.tasks.hints import random_hint
 from unclip.train.tasks.levels import losses_at_levels
 
@@ -39,6 +39,8 @@ class DecoderTraining(ClipDependent):
     """Share of samples that lose their caption."""
     dropout_hint: float = 0.5
     """Share of samples whose inpainting hint is empty: everything is to be drawn."""
+    embedding_noise: float = 0.0
+    """Image embeddings lean by up to this factor towards those of other pictures, as a prior's do."""
     uncertainty: bool = False
     """Whether the expected loss at each noise level is learned as well, and the loss divided by it."""
 
@@ -77,13 +79,31 @@ class DecoderBatches:
         cache = Path(config.out).parent / "embeddings"
         self.train_embeddings = self.clip.image_embeddings(self.train, cache)
         self.held_out_embeddings = self.clip.image_embeddings(self.held_out, cache)
+        self.mean_embedding, self.embedding_noise = self.train_embeddings.mean(0), config.embedding_noise
+        if device.type == "cuda" and config.model.caption is not None:
+            self.train.read_captions(self.clip.tokenizer)
 
     def batch(self, numbers: Int64[np.ndarray, " b"], noise: Noise) -> DecoderBatch:
         """The samples with these numbers, each with a caption drawn by `noise`."""
         indices, count = self.train.indices(numbers), self.model.augmentation
-        captions = self.train.captions(indices, noise)
-        batch = self.of(self.train, self.train_embeddings, indices, captions)
+        if self.train.has_tokens:
+            rows, chosen = on_device(indices, self.device), self.train.tokens(indices, noise)
+            batch = DecoderBatch(
+                self.train.pictures(indices), self.train_embeddings[rows], chosen.tokens, None
+            )
+        else:
+            captions = self.train.captions(indices, noise)
+            batch = self.of(self.train, self.train_embeddings, indices, captions)
+        if self.embedding_noise:
+            batch = replace(batch, image_embedding=self._leaning(batch.image_embedding, noise.fork("lean")))
         return replace(batch, augmentation=self.train.augmentations(indices, count)) if count else batch
+
+    def _leaning(self, z: Float[Tensor, "b d"], noise: Noise) -> Float[Tensor, "b d"]:
+        """Embeddings moved some way in the direction of another picture's, their lengths kept."""
+        others = self.train_embeddings[noise.integers(len(self.train_embeddings)).to(z.device)]
+        factor = (self.embedding_noise * noise.uniform()[:, None]).to(z)
+        moved = z + factor * (others - self.mean_embedding)
+        return moved * (z.norm(dim=1, keepdim=True) / moved.norm(dim=1, keepdim=True))
 
     def key(self, number: int) -> str:
         """The key of the sample with a number."""
@@ -118,6 +138,7 @@ class DecoderTask(Task[Decoder]):
         self.uncertainty = Uncertainty().to(device) if config.uncertainty else None
         self.process = network.config.process.build()
         self.denoiser = Preconditioned(network, self.process)
+        self.encode = ByBlock(network.encode) if by_block(config, device) else None
         self.training_denoiser = Preconditioned(compiled(config, device, network), self.process)
 
     def forward(self, batch: DecoderBatch, noise: Noise) -> Losses:
@@ -133,7 +154,7 @@ class DecoderTask(Task[Decoder]):
             condition = replace(condition, augmentation=batch.augmentation)
         sigma = config.loss.density.sigma(noise.fork("sigma").uniform(), self.process)
         eps = noise.fork("eps").normal(*x0.shape[1:])
-        context = self.network.encode(condition)
+        context = (self.encode or self.network.encode)(condition)
         loss = diffusion_loss(self.training_denoiser, x0, eps, sigma, context, config.loss)
         if self.uncertainty is None:
             return Losses(loss.mean(), {})

@@ -1,4 +1,4 @@
-"""Holes for a decoder that also edits: random masks as GLIDE's inpainting model was trained with (section 4)."""
+"""Random inpainting masks for training, as GLIDE's inpainting model was trained with (section 4)."""
 
 import torch
 from einops import rearrange

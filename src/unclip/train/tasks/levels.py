@@ -1,4 +1,4 @@
-"""Validation of a denoiser: its loss at fixed noise levels with fixed noise, so that only the weights change it."""
+"""Validation loss of a denoiser at fixed noise levels with fixed noise, which depends on the weights only."""
 
 from typing import Any
 
