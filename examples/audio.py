@@ -1,6 +1,6 @@
 """The diffusion core on sound: an unconditional 1-D model in the form of DiffWave, trained on notes that it makes itself.
 
-python examples/audio.py --iterations 3000 --out out/audio
+python examples/audio.py --iterations 20000 --out out/audio    (the default of 1000 still sounds like noise)
 """
 
 import argparse
@@ -11,14 +11,12 @@ import torch
 from diffusion_loop import draw, train
 from torch import nn
 
-from unclip.diffusion.losses import LossConfig
+from unclip.diffusion.losses import LogNormal, LossConfig
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.rng import Noise
 
 
-class DiffWave(nn.Module):
-    """Gated convolutions whose dilation doubles, shifted by the noise level (arXiv 2009.09761, figure 2)."""
-
+class DiffWave(nn.Module):  # gated convolutions whose dilation doubles (arXiv 2009.09761, figure 2)
     def __init__(self, width: int = 32, layers: int = 10):
         super().__init__()
         self.into, self.out = nn.Conv1d(1, width, 1), nn.Conv1d(width, 1, 1)
@@ -47,7 +45,8 @@ def main(argv: list[str] | None = None) -> None:
         waves = (pitch * harmonics * time).sin() * (-3 * harmonics * time).exp()
         return (0.4 * noise.uniform(5, 1).float() * waves).sum(1, keepdim=True)
 
-    edm, loss = ProcessConfig(parametrization="karras", schedule="edm"), LossConfig(weight="edm")
+    edm = ProcessConfig(parametrization="karras", schedule="edm")
+    loss = LossConfig(density=LogNormal(), weight="edm")
     model = train(DiffWave(), edm, loss, plucked, args.iterations, 16)
     args.out.mkdir(parents=True, exist_ok=True)
     for index, sound in enumerate(draw(model, (1, args.length), 4, "dpmpp_2m_sde", 30)):
