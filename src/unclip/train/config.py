@@ -150,7 +150,7 @@ _ONCE_COMMON = ("clip", "loss", "vocabulary")
 
 def read_config(data: Mapping[str, Any]) -> TrainConfig:
     """Run config from its JSON, as this version or 0.1 wrote it. Raises `ConfigError` naming what does not fit."""
-    cls = config_class(data.get("stage", ""))
+    cls: type[TrainConfig] = config_class(data.get("stage", ""))
     found: dict[str, Any] = json.loads(json.dumps(data))
     for old, new in _moved(cls).items():
         _move(found, old.split("."), new.split("."))

@@ -7,12 +7,9 @@ network, losses and data (`train.task.Built`). A recipe of a stage is a function
 
 import importlib
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 from unclip.config import ConfigError
-
-if TYPE_CHECKING:
-    from unclip.train.config import TrainConfig
 
 
 class Stage(NamedTuple):
@@ -40,6 +37,6 @@ def stage_module(stage: str) -> ModuleType:
     return importlib.import_module(STAGES[stage].module)
 
 
-def config_class(stage: str) -> "type[TrainConfig]":
-    """Run config class of a stage. Raises `ConfigError` for an unknown one."""
+def config_class(stage: str) -> type[Any]:
+    """Run config class (a `TrainConfig`) of a stage. Raises `ConfigError` for an unknown one."""
     return getattr(stage_module(stage), STAGES[stage].config)
