@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
             (data / f"{index:02}-{style}.txt").write_text(f"a {thing}, {style} style\n")
 
     bundled = str(resolve("artwork"))
-    words = ["--recipe", "artwork", "--data", str(data), "--clip", bundled, f"--set=init={bundled}"]
+    words = ["--recipe", "artwork_gpu", "--data", str(data), "--clip", bundled, f"--set=init={bundled}"]
     words += [f"--set=samples={args.samples}", f"--set=batch={args.batch}"]
     words += ["--set=optimizer.learning_rate=2e-4", "--set=optimizer.muon_learning_rate=4e-4"]
     for stage in ("prior", "decoder"):

@@ -19,7 +19,10 @@ def decoded() -> DecodedCache:
         for index, (kind, label) in enumerate(zip(KINDS, LABELS))
     ]
     pixels = np.zeros((len(KINDS), 3, 4, 4), dtype=np.uint8)
-    return DecodedCache(data=pixels, rows=np.arange(len(KINDS)), samples=samples, bad=BadSamples())
+    digests = [""] * len(KINDS)
+    return DecodedCache(
+        data=pixels, rows=np.arange(len(KINDS)), samples=samples, digests=digests, bad=BadSamples()
+    )
 
 
 def test_factors_multiply_the_weights_of_their_kind(decoded: DecodedCache) -> None:
