@@ -1,6 +1,6 @@
 """Strict configuration: frozen keyword-only dataclasses to and from JSON; an unknown key is an error.
 
-A field that may hold one of several dataclasses is told apart by the key `kind`: each alternative
+A field that may hold one of several dataclasses is read by the key `kind`: each alternative
 declares `kind: Literal["..."] = "..."`, which is written to the JSON and checked when it is read.
 """
 

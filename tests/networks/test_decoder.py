@@ -226,7 +226,7 @@ def test_how_a_picture_was_moved_starts_without_effect_and_is_nothing_in_samplin
     assert not torch.allclose(decoder.encode(moved).vector, decoder.encode(plain).vector)
     still = replace(plain, augmentation=torch.zeros(3, 5))
     assert torch.equal(decoder.encode(still).vector, decoder.encode(plain).vector)
-    with pytest.raises(ValueError, match="not told how pictures were moved"):
+    with pytest.raises(ValueError, match="reads no augmentation"):
         build(net).encode(moved)
 
 

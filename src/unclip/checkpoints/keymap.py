@@ -18,7 +18,7 @@ from unclip.errors import ModelError
 
 
 class Form(NamedTuple):
-    """Layout of one weight of ours in theirs: `join` makes ours, `split` inverts it."""
+    """Layout of one weight here in the public format: `join` makes it from theirs, `split` inverts that."""
 
     join: Callable[[list[Tensor]], Tensor]
     split: Callable[[Tensor], list[Tensor]]
@@ -80,7 +80,7 @@ def absent(value: float) -> Form:
 
 @dataclass(frozen=True)
 class Row:
-    """One weight of ours and the weights of theirs that it is made of, in order."""
+    """One weight here, and the weights of the public format that it is made of, in order."""
 
     ours: str
     theirs: tuple[str, ...]
@@ -138,7 +138,7 @@ class Table:
         return Row(ours, tuple(name.format(**match.groupdict()) for name in one.theirs), one.form)
 
     def plan(self, ours: Mapping[str, Tensor]) -> dict[str, Row]:
-        """Row of each of our weights. Raises `ValueError` if two of ours are made of one of theirs."""
+        """Row of each of our weights. Raises `ValueError` if two of them are made of one public weight."""
         plan = {name: self.find(name) for name in ours}
         claimed: dict[str, str] = {}
         for name, one in plan.items():

@@ -15,7 +15,7 @@ class UsageError(ValueError):
     """A command line that asks for something impossible; the message names the value and the remedy."""
 
 
-# Characters with which a terminal can be told to do something, or text to look like another: controls of ASCII and
+# Characters that command a terminal, or make text look like another: controls of ASCII and
 # Latin 1, line and paragraph separators, and those that turn the direction of writing.
 _ESCAPED = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ufeff]")
 
@@ -80,7 +80,7 @@ def _print(text: str) -> None:
         _lost.set()
         _to_null(sys.stdout)
         if not isinstance(error, BrokenPipeError):
-            tell(f"note: results cannot be written to stdout ({error.strerror}), the command goes on")
+            tell(f"note: results cannot be written to stdout ({error.strerror}), the command continues")
 
 
 def tell(text: str) -> None:
@@ -142,7 +142,7 @@ class Progress:
 
 
 class Status:
-    """One line that tells what a long call is at: rewritten on a terminal, elsewhere written at most every ten seconds."""
+    """One line with the state of a long call: rewritten on a terminal, elsewhere written at most every ten seconds."""
 
     def __init__(self, *, quiet: bool = False):
         self._quiet = quiet

@@ -111,7 +111,7 @@ class DecodedCache:
         return np.array([sample.weight for sample in self.samples])
 
     def contents(self) -> dict[str, Content]:
-        """Key -> digests of each sample, in order: what tells whether the data are those of another time."""
+        """Key -> digests of each sample, in order, for comparison with those of another time."""
         return {
             sample.key: Content(_digest(_text_of(sample)), self.digests[int(row)])
             for sample, row in zip(self.samples, self.rows, strict=True)

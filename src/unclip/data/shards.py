@@ -106,7 +106,7 @@ class ShardDataset:
 
     Indexes written by :class:`ShardWriter` are used where they fit their tar file; other tars are scanned once. Only
     regular members are read, only by offset, and nothing is ever extracted to disk. What a truncated or damaged tar has lost
-    is counted in `bad`, by name where an index tells it. Names end at their first dot, as in webdataset; pictures whose
+    is counted in `bad`, by name where an index has it. Names end at their first dot, as in webdataset; pictures whose
     names end otherwise, have no sample of their own, or come twice, are counted and named too. Raises ValueError for a
     compressed tar and for a file that is none. Keys are `tar-name/sample`, as sample names repeat between shards.
     """

@@ -91,7 +91,7 @@ def discretized_nll(x0: Tensor, mean: Tensor, log_var: Tensor, bins: int = 256) 
     upper, lower = torch.where(reflect, -lower, upper), torch.where(reflect, -upper, lower)
     log_upper, log_lower = torch.special.log_ndtr(upper), torch.special.log_ndtr(lower)
     middle = log_upper + torch.log1p(-(log_lower - log_upper).exp().clamp(max=1 - 1e-7))
-    edge = half / 2  # the outermost values are told from their neighbours whatever their rounding
+    edge = half / 2  # the outermost values differ from their neighbours whatever the rounding
     first = torch.special.log_ndtr((x0 - mean + half) * inverse_std)
     last = torch.special.log_ndtr(-(x0 - mean - half) * inverse_std)
     return -torch.where(x0 < -1 + edge, first, torch.where(x0 > 1 - edge, last, middle))

@@ -347,7 +347,7 @@ def _lengthened(part: OpenPart, base: OpenModel) -> OpenPart:
         return part
     if "prior" not in base.parts:
         raise ModelError(
-            f"the prior of {part.model!r} gives directions alone, and {base.name!r} has no prior that tells how long its "
+            f"the prior of {part.model!r} gives directions alone, and {base.name!r} has no prior that states how long its "
             "embeddings are: take the model that has one"
         )
 

@@ -70,7 +70,7 @@ class PublicModel:
     defaults: Sampling = Sampling()
     """Settings that the format's own pipeline samples with; the rest is None."""
     space: str = ""
-    """Name of the embedding space, where the format tells it."""
+    """Name of the embedding space, where the format names it."""
 
     @property
     def name(self) -> str:

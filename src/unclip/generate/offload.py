@@ -29,7 +29,7 @@ _MIB = 1 << 20
 
 @contextlib.contextmanager
 def returned_when_freed() -> Iterator[None]:
-    """Within, large blocks of memory go back to the system when they are freed, where it can be told to.
+    """Context in which large blocks of memory return to the system when they are freed, where the allocator allows.
 
     glibc keeps blocks of up to 32 MB for itself, which most weights are: a stage would begin with the memory of the one
     before it still counted, and weights that are packed would leave holes. It costs the nets' maps their page faults.

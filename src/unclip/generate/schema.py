@@ -17,7 +17,7 @@ def schema_of(request: type[Request]) -> dict[str, Any]:
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema of all requests, told apart by `kind`."""
+    """JSON Schema of all requests, distinguished by `kind`."""
     from pydantic import Field, TypeAdapter
 
     tagged: Any = Annotated[Union[REQUESTS], Field(discriminator="kind")]  # noqa: UP007, made of a tuple

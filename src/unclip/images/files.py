@@ -117,7 +117,7 @@ def _check_still(image: Image.Image, name: str) -> None:
 
 
 def picture_size(source: PictureFile | Any) -> tuple[int, int]:
-    """(width, height) in pixels as the header tells, without decoding. Raises like `open_picture`."""
+    """(width, height) in pixels from the header, without decoding. Raises like `open_picture`."""
     name, data = read_file(source)
     return header_size(data, name)
 

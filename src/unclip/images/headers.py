@@ -10,7 +10,7 @@ from unclip.images.png import SIGNATURE
 
 
 def header_size(data: bytes, name: str) -> tuple[int, int]:
-    """(width, height) as the header of a file tells. Raises `PictureError` for a damaged file, and one of another format."""
+    """(width, height) from the header of a file. Raises `PictureError` for a damaged file, and one of another format."""
     try:
         if data.startswith(SIGNATURE):
             size = _png_size(data)

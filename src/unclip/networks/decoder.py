@@ -63,7 +63,7 @@ class DecoderConfig:
 @dataclass(frozen=True, eq=False)
 class DecoderCondition:
     """What to draw. `keep_*` are False where a condition is dropped; `hint` is [masked picture, mask], mask 1 = kept.
-    `augmentation` tells how a picture was moved; without it, not at all."""
+    `augmentation` holds how a picture was moved; None means not at all."""
 
     image_embedding: Float[Tensor, "b d"]
     tokens: Int[Tensor, "b n"] | None
@@ -178,7 +178,7 @@ class Decoder(nn.Module):
         vector = self.image_vector(z)
         if condition.augmentation is not None:
             if self.augmentation is None:
-                raise ValueError("this decoder is not told how pictures were moved: its augmentation is 0")
+                raise ValueError("this decoder reads no augmentation: set augmentation in its config")
             vector = vector + self.augmentation(condition.augmentation)
         if self.caption is None:
             return self._read(DecoderContext(vector, tokens, condition.hint))

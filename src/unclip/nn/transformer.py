@@ -129,8 +129,8 @@ class Transformer(nn.Module):
     ) -> Float[Tensor, "b n d"]:
         """`keys` is True at tokens that may be looked at (False at padding).
 
-        With a `cache`, `x` follows the tokens that were read with it before, and `keys` tells of those too. Only what
-        is causal can be read bit by bit with the same result.
+        With a `cache`, `x` follows the tokens that were read with it before, and `keys` covers those too. Only a
+        causal transformer gives the same result piece by piece.
         """
         length = x.shape[1] + (len(cache[0]) if cache else 0)
         mask = attention_mask(length, causal=self.causal, keys=keys, device=x.device, queries=x.shape[1])

@@ -122,7 +122,7 @@ def _decoder(patch: int, batch: int) -> DecoderTraining:
 
 
 def decoder_coarse() -> DecoderTraining:
-    """The decoder on 8 x 8 patches, from the beginning; its rate falls little, as the training goes on."""
+    """The decoder on 8 x 8 patches, from random weights; its rate falls little, as training continues on 4 x 4."""
     return replace(
         _decoder(8, 2048),
         optimizer=OptimizerConfig(learning_rate=1e-3, muon_learning_rate=3e-3, decay=0.2),

@@ -1,7 +1,7 @@
 """CLIP's embedding space: width, length and statistics of embeddings, identity by fingerprint, and arithmetic in it.
 
 CLIPs of one width are easily confused: OpenAI's ViT-L/14 and OpenCLIP's both give 768 numbers that mean nothing to each
-other's priors and decoders. A fingerprint of the CLIP's weights tells them apart and survives quantisation.
+other's priors and decoders. A fingerprint of the CLIP's weights distinguishes them and survives quantisation.
 """
 
 import math
@@ -40,7 +40,7 @@ class EmbeddingSpace:
     normalised: bool | None = None
     """Whether embeddings have unit length, or the length that the towers give; None if unknown (no CLIP at hand)."""
     name: str = ""
-    """Name of the CLIP, where a public format tells it."""
+    """Name of the CLIP, where a public format names it."""
     fingerprint: tuple[float, ...] = ()
     """`fingerprint_of` the CLIP's weights; empty if unknown."""
     mean: Float[Tensor, " d"] | None = field(default=None, compare=False)
