@@ -8,7 +8,7 @@ It needs a CUDA GPU, of 40 GB for all rows; a row that does not fit is noted and
 form is made on the device at full size with random weights, as time does not depend on them, and training learns from
 the procedural data set of shapes. diffusers' rows need diffusers and transformers, and are left out without them.
 
-After every row the JSON is written anew, so whatever stops the run, what was measured stays. The most important rows
+The JSON is rewritten after every row, so an interrupted run keeps its measurements. The most important rows
 come first; when the time is up, the rest is skipped, and so is on the way what would not get done. What torch has
 compiled stays in its cache on disk: a second run gets further.
 
@@ -178,7 +178,7 @@ class Device:
         return Timed(first, statistics.median(runs), len(runs))
 
     def wait(self) -> None:
-        """Until the device has done all that it was told."""
+        """Wait until the device has finished all queued work."""
         if self.cuda:
             torch.cuda.synchronize()
 
@@ -481,7 +481,7 @@ def run_rows(
         report(entry)
 
 
-def told(entry: dict[str, Any]) -> str:
+def described(entry: dict[str, Any]) -> str:
     """A row in words, while others are measured."""
     name = ", ".join(str(entry[key]) for key in ("part", "what", "how", "batch") if entry[key])
     if entry["status"] != "done":
@@ -525,7 +525,7 @@ def table(result: dict[str, Any]) -> str:
         if row["part"] == "training"
     ]
     parts += [_markdown(rows) for rows in (pictures, training) if rows]
-    missing = [f"- {told(row)}" for row in result["rows"] if row["status"] != "done"]
+    missing = [f"- {described(row)}" for row in result["rows"] if row["status"] != "done"]
     return "\n\n".join([*parts, *(["\n".join(missing)] if missing else [])])
 
 
@@ -582,7 +582,7 @@ def main() -> None:
         fresh = arguments.out.with_name(f"{arguments.out.name}.part")
         fresh.write_text(json.dumps(result, indent=1), encoding="utf-8")
         fresh.replace(arguments.out)
-        print(f"{time.monotonic() - START:6.1f} s  {told(entry)}", file=sys.stderr, flush=True)
+        print(f"{time.monotonic() - START:6.1f} s  {described(entry)}", file=sys.stderr, flush=True)
 
     print(
         f"{time.monotonic() - START:6.1f} s  {device.name}: {peak:.3g} TFLOP/s", file=sys.stderr, flush=True

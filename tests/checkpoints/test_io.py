@@ -120,11 +120,11 @@ def test_the_manifest_tells_all_without_torch(folder):
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["tiny", "True", "False"]
-    told = describe(folder)
-    assert told["licence"] == "CC0-1.0"
-    assert told["defaults"] == {"prior": {}, "decoder": {"steps": 3}, "upsamplers": []}
-    assert told["bytes"] == sum(f.stat().st_size for f in folder.iterdir() if f.name != "model.json")
-    assert told["parts"]["clip"]["kind"] == "clip"
+    summary = describe(folder)
+    assert summary["licence"] == "CC0-1.0"
+    assert summary["defaults"] == {"prior": {}, "decoder": {"steps": 3}, "upsamplers": []}
+    assert summary["bytes"] == sum(f.stat().st_size for f in folder.iterdir() if f.name != "model.json")
+    assert summary["parts"]["clip"]["kind"] == "clip"
 
 
 def test_the_digest_follows_the_weights(clip, tmp_path):

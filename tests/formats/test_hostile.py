@@ -221,7 +221,7 @@ NOT_WEIGHTS = [
 
 @pytest.mark.parametrize(("content", "message"), NOT_WEIGHTS)
 @pytest.mark.parametrize("suffix", [".safetensors", ".bin", ".ckpt"])
-def test_what_is_no_weights_is_told(tmp_path, room, content, message, suffix):
+def test_files_that_are_not_weights_are_named(tmp_path, room, content, message, suffix):
     file = tmp_path / f"model{suffix}"
     file.write_bytes(content)
     with pytest.raises(ModelError, match=message) as caught, open_weights({"": [file]}):

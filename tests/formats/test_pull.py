@@ -201,9 +201,9 @@ def test_the_command_tells_size_and_licence_and_shows_how_far_it_is(endpoint, te
     monkeypatch.setattr(sys, "stderr", screen)
     assert main(["models", "pull", ID]) == 0
     assert capsys.readouterr().out.strip() == str(pulled(ID))
-    told = screen.getvalue()
-    assert f"unclip: {ID}: 4 files, 0.00 GB, licence creativeml-openrail-m" in told
-    assert ("100%" in told) == terminal
+    printed = screen.getvalue()
+    assert f"unclip: {ID}: 4 files, 0.00 GB, licence creativeml-openrail-m" in printed
+    assert ("100%" in printed) == terminal
     assert (main(["models", "pull", "someone/else"]), "the hub has no model" in screen.getvalue()) == (
         1,
         True,
