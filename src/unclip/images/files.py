@@ -96,9 +96,11 @@ def _open_image(image: Image.Image, max_pixels: int) -> Image.Image:
 
 
 def _describe(image: Image.Image, png: Png) -> None:
-    """Give a decoded PNG the profile and the transparent colour that its chunks hold."""
+    """Give a decoded PNG the profile, the colour space and the transparent colour that its chunks hold."""
     if png.profile is not None:
         image.info["icc_profile"] = png.profile
+    if png.cicp is not None:
+        image.info["cicp"] = png.cicp
     if png.key is not None:
         image.info["transparency"] = png.key
 

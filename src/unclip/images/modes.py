@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from unclip.images.errors import PictureError, PictureWarning
-from unclip.images.profiles import to_srgb
+from unclip.images.profiles import named_profile, to_srgb
 
 _ORIENTATION = 0x0112  # EXIF tag (CIPA DC-008, table 4)
 _TURNS = {
@@ -31,9 +31,8 @@ def normalise(image: Image.Image, name: str = "the picture") -> Image.Image:
     if image.mode in ("RGB", "RGBA") and not image.info:
         return image
     try:
-        profile = image.info.get("icc_profile")
+        profile = None if image.mode == "LAB" else named_profile(image, name)
         plain = _plain(_upright(image, name), name)
-        profile = profile if isinstance(profile, bytes) and image.mode != "LAB" else None
         made = to_srgb(plain, profile, name)
     except PictureError:
         raise

@@ -34,6 +34,8 @@ class Png(NamedTuple):
     """ICC profile; empty where there is one that is too large or damaged."""
     key: int | tuple[int, ...] | None
     """The colour that is transparent, on the scale of the pixels that Pillow decodes."""
+    cicp: bytes | None
+    """Code points of the colour space (ITU-T H.273)."""
 
 
 def read_text(data: bytes) -> Text:
@@ -52,13 +54,15 @@ def read_text(data: bytes) -> Text:
 
 def lean(data: bytes) -> Png:
     """A PNG without its profile and without text that is too large or damaged."""
-    cuts, profile, key, budget = [], None, None, MAX_UNPACKED
+    cuts, profile, key, cicp, budget = [], None, None, None, MAX_UNPACKED
     depth, colour = (data[24], data[25]) if len(data) > 25 else (8, _RGB)
     for kind, start, end in chunks(data):
-        body = data[start:end] if kind in (*_TEXT, b"iCCP", b"tRNS") else b""
+        body = data[start:end] if kind in (*_TEXT, b"iCCP", b"tRNS", b"cICP") else b""
         if kind == b"iCCP":
             cuts.append((start - 8, end + 4))
             profile = _profile(body)
+        elif kind == b"cICP":
+            cicp = body
         elif kind == b"tRNS" and colour in (_GREY, _RGB):
             key = _key(body, depth, colour)
         elif kind in _TEXT:
@@ -66,7 +70,7 @@ def lean(data: bytes) -> Png:
             budget -= cost
             if text is None:
                 cuts.append((start - 8, end + 4))
-    return Png(_without(data, cuts), profile, key)
+    return Png(_without(data, cuts), profile, key, cicp)
 
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

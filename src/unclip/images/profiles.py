@@ -1,5 +1,6 @@
-"""Colour profiles (ICC.1): pictures are converted to sRGB when they are read, so that they look as they did."""
+"""Colour profiles: pictures are converted to sRGB when they are read, so that they look as they did."""
 
+import contextlib
 import functools
 import io
 import warnings
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from unclip.images import colour_spaces
 from unclip.images.errors import PictureWarning
 from unclip.images.png import MAX_PROFILE
 
@@ -22,6 +24,50 @@ class Transform(NamedTuple):
 
     mode: str
     apply: Any
+
+
+def named_profile(image: Image.Image, name: str) -> bytes | None:
+    """ICC profile of the colour space that a picture names, None for sRGB or where it names none.
+
+    The order is PNG's (third edition, section 4.3): cICP, an embedded profile, sRGB, gAMA with cHRM; then what EXIF says.
+    A space that cannot be converted from is passed over with a `PictureWarning`.
+    """
+    info = image.info
+    embedded = info.get("icc_profile")
+    try:
+        if isinstance(code_points := info.get("cicp"), bytes):
+            try:
+                return colour_spaces.of_cicp(code_points)
+            except colour_spaces.Unusable:
+                if not isinstance(embedded, bytes):
+                    raise
+        if isinstance(embedded, bytes):
+            return embedded
+        if "srgb" in info:
+            return None
+        if "gamma" in info:
+            return colour_spaces.of_gamma(info["gamma"], _chromaticity(info.get("chromaticity")))
+    except colour_spaces.Unusable as error:
+        warnings.warn(f"{name}: {error}: its colours are taken for sRGB", PictureWarning, stacklevel=3)
+        return None
+    return _of_exif(image)
+
+
+def _chromaticity(values: Any) -> colour_spaces.Primaries | None:
+    """White point and primaries of cHRM, eight numbers."""
+    if values is None or len(values) != 8:
+        return None
+    return colour_spaces.Primaries(*((float(x), float(y)) for x, y in zip(values[::2], values[1::2])))
+
+
+def _of_exif(image: Image.Image) -> bytes | None:
+    if "exif" not in image.info:
+        return None
+    # A damaged block raises errors of many types; its reader of the orientation warns of it.
+    with contextlib.suppress(Exception):
+        exif = image.getexif()
+        return colour_spaces.of_exif(exif.get_ifd(0x8769), exif.get_ifd(0xA005))
+    return None
 
 
 def to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Image:
