@@ -27,6 +27,7 @@ from unclip.formats.key_maps import clip, prior, scheduler, unet
 from unclip.formats.key_maps.options import Options, Reference, only
 from unclip.formats.opened import open_model
 from unclip.formats.registry import recognise
+from unclip.generate.model import Model
 from unclip.images.files import middle_square
 from unclip.images.tensors import to_tensor
 
@@ -283,6 +284,24 @@ def test_embeddings_are_those_of_the_saved_processor(saved, options, old):
     torch.testing.assert_close(ours, torch.nn.functional.normalize(theirs, dim=-1), atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"size": {"height": 16, "width": 16}},
+        {"size": {"height": 16, "width": 16}, "do_center_crop": False, "resample": 2},
+        {"resample": 2},
+    ],
+)
+@torch.no_grad()
+def test_pictures_become_squares_as_the_saved_processor_makes_them(saved, options):
+    folder, model, save = saved
+    images = save(**options)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 40, 3), dtype=np.uint8))
+    theirs = model.get_image_features(**images(picture, return_tensors="pt")).pooler_output
+    ours = Model.load(folder).embed_image(picture)
+    torch.testing.assert_close(ours, torch.nn.functional.normalize(theirs, dim=-1), atol=2e-5, rtol=0)
+
+
 def test_version_5s_file_is_preferred_as_transformers_does(saved):
     folder, _, save = saved
     save(image_mean=[0.25] * 3)
@@ -296,12 +315,12 @@ def test_version_5s_file_is_preferred_as_transformers_does(saved):
     ("options", "message"),
     [
         ({"do_resize": False}, "do_resize is False"),
-        ({"do_center_crop": False}, "do_center_crop is False"),
-        ({"resample": 2}, "resample is 2"),
-        ({"size": {"height": 16, "width": 16}}, "size is {'height': 16"),
-        ({"size": {"shortest_edge": 20}}, "size is {'shortest_edge': 20}.* shortest_edge of 16"),
+        ({"do_center_crop": False, "size": {"shortest_edge": 16}}, "do_center_crop is False with size"),
+        ({"resample": 1}, "resample is 1"),
+        ({"size": {"height": 16, "width": 20}}, "size is {'height': 16"),
+        ({"size": {"shortest_edge": 20}}, "size is {'shortest_edge': 20}.* shortest_edge, .* of 16"),
         ({"crop_size": {"height": 12, "width": 16}}, "crop_size is .* reads 16 x 16"),
-        ({"size": 16, "default_to_square": True}, "default_to_square is True"),
+        ({"size": 20, "default_to_square": True}, "default_to_square is True"),
         ({"do_pad": True}, "do_pad is True"),
         ({"do_flip_channel_order": True}, "'do_flip_channel_order' .* is not known"),
         ({"image_processor_type": "SiglipImageProcessor"}, "image_processor_type is 'SiglipImageProcessor'"),
@@ -384,14 +403,17 @@ OPENCLIP_FOLDER = {
 def test_openclips_preprocessing_is_read():
     config = clip_openclip.read_config(OPENCLIP_FOLDER, "here")
     assert (config.vision.mean, config.vision.std) == ((0.5, 0.5, 0.5), (0.25, 0.5, 1.0))
+    assert (config.vision.resize, config.vision.interpolation) == ("shortest", "bicubic")
+    squashed = OPENCLIP_FOLDER | {"preprocess_cfg": {"resize_mode": "squash", "interpolation": "bilinear"}}
+    config = clip_openclip.read_config(squashed, "here")
+    assert (config.vision.resize, config.vision.interpolation) == ("squash", "bilinear")
 
 
 @pytest.mark.parametrize(
     ("home", "options", "message"),
     [
-        ("preprocess_cfg", {"resize_mode": "squash"}, "preprocess_cfg: resize_mode is 'squash'"),
         ("preprocess_cfg", {"resize_mode": "longest"}, "preprocess_cfg: resize_mode is 'longest'"),
-        ("preprocess_cfg", {"interpolation": "bilinear"}, "interpolation is 'bilinear'"),
+        ("preprocess_cfg", {"interpolation": "lanczos"}, "interpolation is 'lanczos'"),
         ("preprocess_cfg", {"size": 20}, "size is 20, the tower reads 16 x 16"),
         ("preprocess_cfg", {"mean": [1, 2]}, "mean is not three numbers"),
         ("preprocess_cfg", {"mode": "L"}, "mode is 'L'"),

@@ -15,8 +15,8 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from unclip.errors import ModelError
 from unclip.formats.convert import convert
 from unclip.formats.key_maps import clip as clip_map
-from unclip.formats.key_maps.clip import MEAN, STD
 from unclip.formats.opened import open_model
+from unclip.formats.preprocessing import MEAN, STD
 from unclip.formats.registry import recognise
 from unclip.networks.clip import Clip
 

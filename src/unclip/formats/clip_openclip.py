@@ -85,7 +85,7 @@ def read_config(data: Mapping[str, Any], where: str) -> ClipConfig:
     text = Options(model.take("text_cfg", dict), f"{where}, text_cfg")
     text.check(TEXT)
     size = vision.take("image_size", int, 224)
-    mean, std = of_openclip(data.get("preprocess_cfg") or {}, size, where)
+    before = of_openclip(data.get("preprocess_cfg") or {}, size, where)
     width, vocabulary = vision.take("width", int, 768), text.take("vocab_size", int, 49408)
     return ClipConfig(
         embedding=model.take("embed_dim", int),
@@ -97,8 +97,7 @@ def read_config(data: Mapping[str, Any], where: str) -> ClipConfig:
             heads=width // vision.take("head_width", int, 64),
             mlp_ratio=vision.take("mlp_ratio", float, 4.0),
             activation=activation,
-            mean=mean,
-            std=std,
+            **before._asdict(),
         ),
         text=TextConfig(
             vocabulary=vocabulary,

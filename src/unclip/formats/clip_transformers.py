@@ -24,7 +24,7 @@ def open_folder(folder: Path, reader: Reader = FOLDER) -> PublicModel:
         embedding=options.take("projection_dim", int, 512),
         end=tokenizer.end,
         where=str(folder),
-        normalisation=of_folder(folder, image_size(vision, str(folder))),
+        preprocessing=of_folder(folder, image_size(vision, str(folder))),
     )
     part = PublicPart(kind="clip", config=config, table=TRANSFORMERS, files={"": weight_files(folder)})
     return PublicModel(

@@ -7,7 +7,7 @@ from unclip.formats.folder import read_json, weight_files
 from unclip.formats.key_maps import clip as clip_map
 from unclip.formats.key_maps import prior as prior_map
 from unclip.formats.key_maps.options import Options
-from unclip.formats.preprocessing import MEAN, STD, of_folder
+from unclip.formats.preprocessing import of_folder
 from unclip.formats.public import PublicPart
 from unclip.networks.clip import ClipConfig
 from unclip.tokenizers.clip import ClipTokenizer
@@ -17,9 +17,9 @@ def clip_config(folder: Path, tokenizer: ClipTokenizer, *, vision: bool) -> Clip
     """Config of a CLIP whose towers have folders of their own; its embeddings are not normalised."""
     text = read_json(folder / "text_encoder" / "config.json")
     tower = read_json(folder / "image_encoder" / "config.json") if vision else None
-    normalisation = (MEAN, STD)
+    preprocessing = None
     if tower is not None:
-        normalisation = of_folder(folder, clip_map.image_size(tower, str(folder)))
+        preprocessing = of_folder(folder, clip_map.image_size(tower, str(folder)))
     return clip_map.transformers_config(
         text,
         tower,
@@ -27,7 +27,7 @@ def clip_config(folder: Path, tokenizer: ClipTokenizer, *, vision: bool) -> Clip
         end=tokenizer.end,
         where=str(folder),
         normalize=False,
-        normalisation=normalisation,
+        preprocessing=preprocessing,
     )
 
 

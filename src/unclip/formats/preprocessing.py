@@ -1,13 +1,14 @@
-"""What public CLIPs do to a picture before their first layer: normalisation is read, another way of resizing is refused.
+"""What public CLIPs do to a picture before their first layer, from the configs of their image processors.
 
-Pictures are resized here so that the shorter side has the tower's size (bicubic, antialiased), cut to the middle square and
-normalised, which is what CLIP's own processors do. Imports no torch.
+CLIP's own processors resize a picture so that its shorter side has the tower's size (bicubic, antialiased), cut it to the
+middle square and normalise it; some resize it to the square without regard to its shape. Anything else is refused by name.
+Imports no torch.
 """
 
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from unclip.errors import ModelError
 from unclip.formats.folder import read_json
@@ -19,17 +20,27 @@ RedGreenBlue = tuple[float, float, float]
 MEAN: RedGreenBlue = (0.48145466, 0.4578275, 0.40821073)
 STD: RedGreenBlue = (0.26862954, 0.26130258, 0.27577711)
 
+Resize = Literal["shortest", "squash"]
+Interpolation = Literal["bicubic", "bilinear"]
+
+
+class Preprocessing(NamedTuple):
+    """Mean and standard deviation of the channels in [0, 1], and how a picture becomes a square."""
+
+    mean: RedGreenBlue = MEAN
+    std: RedGreenBlue = STD
+    resize: Resize = "shortest"
+    interpolation: Interpolation = "bicubic"
+
+
 TRANSFORMERS = Reference(
     name="CLIPImageProcessor",
     honoured=frozenset(
         {"size", "crop_size", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"}
-        | {"default_to_square"}
+        | {"default_to_square", "do_center_crop", "resample"}
     ),
     fixed={
         "do_resize": only(True),
-        "do_center_crop": only(True),
-        # Pillow's number of bicubic.
-        "resample": only(3, None),
         "do_pad": only(None, False),
         "image_processor_type": only(
             "CLIPImageProcessor",
@@ -50,20 +61,19 @@ TRANSFORMERS = Reference(
 
 OPENCLIP = Reference(
     name="OpenCLIP's preprocess_cfg",
-    honoured=frozenset({"size", "mean", "std"}),
-    fixed={
-        "mode": only("RGB"),
-        # "random" is for training; pictures are then read with bicubic.
-        "interpolation": only("bicubic", "random", None),
-        "resize_mode": only("shortest", None),
-    },
+    honoured=frozenset({"size", "mean", "std", "interpolation", "resize_mode"}),
+    fixed={"mode": only("RGB")},
     # Pads what "longest" leaves.
     inert=frozenset({"fill_color"}),
 )
 
 
-def of_folder(folder: Path, size: int) -> tuple[RedGreenBlue, RedGreenBlue]:
-    """Mean and standard deviation from a folder in transformers' layout, OpenAI's if it names none.
+_RESAMPLE: dict[int | None, Interpolation] = {None: "bicubic", 3: "bicubic", 2: "bilinear"}
+"""Pillow's numbers."""
+
+
+def of_folder(folder: Path, size: int) -> Preprocessing:
+    """Preprocessing from a folder in transformers' layout, OpenAI's if it names none.
 
     `size` is the side of the pictures that the tower reads. As transformers does, `processor_config.json` of version 5 is
     preferred to `preprocessor_config.json`. Raises `ModelError` for a damaged file, or an option that is not supported.
@@ -75,10 +85,10 @@ def of_folder(folder: Path, size: int) -> tuple[RedGreenBlue, RedGreenBlue]:
         file = home / "preprocessor_config.json"
         if file.is_file():
             return _transformers(read_json(file), size, str(file))
-    return MEAN, STD
+    return Preprocessing()
 
 
-def _transformers(data: Mapping[str, Any], size: int, where: str) -> tuple[RedGreenBlue, RedGreenBlue]:
+def _transformers(data: Mapping[str, Any], size: int, where: str) -> Preprocessing:
     options = Options(data, where)
     options.check(TRANSFORMERS)
     for name, value in data.items():
@@ -86,30 +96,64 @@ def _transformers(data: Mapping[str, Any], size: int, where: str) -> tuple[RedGr
             raise ModelError(
                 f"{where}: the option {name!r} of {TRANSFORMERS.name} is not known to this version of unclip"
             )
-    shortest, square = data.get("size"), data.get("crop_size")
-    if data.get("default_to_square") and not isinstance(shortest, dict | None):
-        raise ModelError(f"{where}: default_to_square is True; pictures are only resized to keep their shape")
-    if shortest not in (None, size, {"shortest_edge": size}):
-        raise ModelError(
-            f"{where}: size is {shortest!r}; pictures are only resized to a shortest_edge of {size}, as the tower reads"
-        )
-    if square not in (None, size, {"height": size, "width": size}, {"shortest_edge": size}):
-        raise ModelError(f"{where}: crop_size is {square!r}, the tower reads {size} x {size} pixels")
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     if options.take("do_normalize", bool, True):
         mean, std = _three(options, "image_mean", MEAN), _three(options, "image_std", STD)
     scale = options.take("rescale_factor", float, 1 / 255) if options.take("do_rescale", bool, True) else 1.0
-    return _scaled(mean, std, 255 * scale, where)
+    mean, std = _scaled(mean, std, 255 * scale, where)
+    if (resample := data.get("resample")) not in _RESAMPLE:
+        raise ModelError(
+            f"{where}: resample is {resample!r}; pictures are resized by 3 (bicubic) or 2 (bilinear)"
+        )
+    return Preprocessing(mean, std, _resize(options, size), _RESAMPLE[resample])
 
 
-def of_openclip(data: Mapping[str, Any], size: int, where: str) -> tuple[RedGreenBlue, RedGreenBlue]:
-    """Mean and standard deviation from OpenCLIP's `preprocess_cfg`. Raises `ModelError` as `of_folder`."""
+def _resize(options: Options, size: int) -> Resize:
+    """How transformers' processor makes squares. Raises `ModelError` where it makes other shapes."""
+    data, where = options.data, options.where
+    given, square = data.get("size"), data.get("crop_size")
+    whole = {"height": size, "width": size}
+    if square not in (None, size, whole, {"shortest_edge": size}):
+        raise ModelError(f"{where}: crop_size is {square!r}, the tower reads {size} x {size} pixels")
+    if given == whole or (data.get("default_to_square") and given == size):
+        return "squash"
+    if data.get("default_to_square") and not isinstance(given, dict | None):
+        raise ModelError(
+            f"{where}: default_to_square is True with size {given!r}, the tower reads {size} x {size} pixels"
+        )
+    if given not in (None, size, {"shortest_edge": size}):
+        raise ModelError(
+            f"{where}: size is {given!r}; pictures are only resized to a shortest_edge, or to a height and a width, of "
+            f"{size}, as the tower reads"
+        )
+    if not options.take("do_center_crop", bool, True):
+        raise ModelError(
+            f"{where}: do_center_crop is False with size {given!r}: the pictures are no squares; the tower reads "
+            f"{size} x {size} pixels"
+        )
+    return "shortest"
+
+
+def of_openclip(data: Mapping[str, Any], size: int, where: str) -> Preprocessing:
+    """Preprocessing from OpenCLIP's `preprocess_cfg`. Raises `ModelError` as `of_folder`."""
     options = Options(data, f"{where}, preprocess_cfg")
     options.check(OPENCLIP)
     given = data.get("size")
     if given not in (None, size, [size], [size, size]):
         raise ModelError(f"{options.where}: size is {given!r}, the tower reads {size} x {size} pixels")
-    return _three(options, "mean", MEAN), _three(options, "std", STD)
+    # "random" is for training; pictures are then read with bicubic.
+    interpolations: dict[Any, Interpolation] = {
+        "bicubic": "bicubic",
+        "random": "bicubic",
+        "bilinear": "bilinear",
+    }
+    resizes: dict[Any, Resize] = {"shortest": "shortest", "squash": "squash"}
+    return Preprocessing(
+        _three(options, "mean", MEAN),
+        _three(options, "std", STD),
+        options.one_of("resize_mode", resizes, "shortest"),
+        options.one_of("interpolation", interpolations, "bicubic"),
+    )
 
 
 def _three(options: Options, name: str, default: RedGreenBlue) -> RedGreenBlue:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jaxtyping import Float
 from PIL import Image as PillowImage
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unclip.errors import RequestError
 from unclip.generate.image import Image
-from unclip.images.files import PixelSource, flatten, middle_square, open_picture
+from unclip.images.files import PixelSource, flatten, middle_square, open_picture, resize
 from unclip.images.tensors import to_tensor
 
 PictureLike = Image | PixelSource
@@ -23,9 +23,18 @@ class Source(NamedTuple):
     image: PillowImage.Image
     sha256: str
 
-    def square(self, size: int) -> Float[Tensor, "3 s s"]:
-        """Middle square at `size` pixels a side, in [-1, 1]."""
-        return to_tensor(middle_square(flatten(self.image), size))
+    def square(
+        self,
+        size: int,
+        *,
+        whole: bool = False,
+        interpolation: Literal["bicubic", "bilinear"] = "bicubic",
+    ) -> Float[Tensor, "3 s s"]:
+        """Middle square at `size` pixels a side, in [-1, 1]; with `whole`, all of the picture, out of shape."""
+        image = flatten(self.image)
+        if whole:
+            return to_tensor(resize(image, size, interpolation))
+        return to_tensor(middle_square(image, size, interpolation))
 
 
 def read_source(given: PictureLike | Any) -> Source:

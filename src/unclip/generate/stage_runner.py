@@ -149,10 +149,14 @@ class StageRunner:
 
     @torch.no_grad()
     def embed_images(self, sources: Sequence[Source]) -> Float[Tensor, "b d"]:
-        """CLIP image embeddings z_i, on the model's device; pictures are cropped to their middle square and resized."""
-        size = self.parts.config("clip").vision.size
+        """CLIP image embeddings z_i, on the model's device; pictures are cropped to their middle square and resized, as its tower has it."""
+        tower = self.parts.config("clip").vision
+        whole = tower.resize == "squash"
         with self.parts.lend("clip", Clip) as clip:
-            pixels = (source.square(size).to(self.device) for source in sources)
+            pixels = (
+                source.square(tower.size, whole=whole, interpolation=tower.interpolation).to(self.device)
+                for source in sources
+            )
             z_i = torch.cat([clip.encode_image(one[None]) for one in pixels])
         self.require_finite(z_i, "clip", "image")
         return z_i

@@ -26,8 +26,10 @@ MAX_PIXELS = 64_000_000
 MAX_BYTES = 128 * 1024 * 1024
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
+Filter = Literal["bicubic", "bilinear", "area", "nearest"]
 _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
     "area": Image.Resampling.BOX,
     "nearest": Image.Resampling.NEAREST,
 }
@@ -140,7 +142,7 @@ def centre_crop(image: Image.Image) -> Image.Image:
     return image.crop((left, top, left + side, top + side))
 
 
-def middle_square(image: Image.Image, size: int) -> Image.Image:
+def middle_square(image: Image.Image, size: int, method: Filter = "bicubic") -> Image.Image:
     """The largest square in the middle, at `size` pixels a side: what CLIP's image processors make of a picture.
 
     They resize all of it, its longer side to whole pixels, and crop: the edges of the square know what lies beyond.
@@ -148,15 +150,13 @@ def middle_square(image: Image.Image, size: int) -> Image.Image:
     short, long = sorted(image.size)
     if long > 16 * short:
         # Resized whole, a long strip would be too large.
-        return resize(centre_crop(image), size)
+        return resize(centre_crop(image), size, method)
     width, height = (int(size * side / short) for side in image.size)
     left, top = (width - size) // 2, (height - size) // 2
-    return resize(image, (width, height)).crop((left, top, left + size, top + size))
+    return resize(image, (width, height), method).crop((left, top, left + size, top + size))
 
 
-def resize(
-    image: Image.Image, size: int | tuple[int, int], method: Literal["bicubic", "area", "nearest"] = "bicubic"
-) -> Image.Image:
+def resize(image: Image.Image, size: int | tuple[int, int], method: Filter = "bicubic") -> Image.Image:
     """`image` at `size` (a side, or width and height), antialiased when made smaller."""
     target = (size, size) if isinstance(size, int) else size
     return image if image.size == target else image.resize(target, _FILTERS[method])

@@ -27,6 +27,9 @@ class VisionConfig:
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Mean and standard deviation of the channels in [0, 1], taken off before the first layer."""
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    resize: Literal["shortest", "squash"] = "shortest"
+    """How a picture becomes a square: its middle square at `size`, or all of it without regard to its shape."""
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
 
 
 @dataclass(frozen=True, kw_only=True)

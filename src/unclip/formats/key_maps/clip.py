@@ -8,7 +8,7 @@ from torch import Tensor
 from unclip.checkpoints.keymap import TRANSPOSED, Row, Table, absent, renamed, row, stacked, within
 from unclip.errors import ModelError
 from unclip.formats.key_maps.options import Options, Reference, only
-from unclip.formats.preprocessing import MEAN, STD, RedGreenBlue
+from unclip.formats.preprocessing import Preprocessing
 from unclip.networks.clip import ClipConfig, TextConfig, VisionConfig
 from unclip.networks.decoder import CaptionConfig
 from unclip.nn.transformer import Activation
@@ -142,14 +142,14 @@ def transformers_config(
     end: int | None,
     where: str,
     normalize: bool = True,
-    normalisation: tuple[RedGreenBlue, RedGreenBlue] = (MEAN, STD),
+    preprocessing: Preprocessing | None = None,
 ) -> ClipConfig:
     """Config from those of transformers' towers.
 
-    `end` is the tokenizer's, for files that name another (2). `normalisation` is the mean and standard deviation of input
-    channels. Raises `ModelError` for options that the towers here do not have.
+    `end` is the tokenizer's, for files that name another (2). `preprocessing` is what the image processor does,
+    OpenAI's unless given. Raises `ModelError` for options that the towers here do not have.
     """
-    mean, std = normalisation
+    before = Preprocessing() if preprocessing is None else preprocessing
     options = Options(text, f"{where}, text")
     width = options.take("hidden_size", int, 512)
     options.check(TEXT)
@@ -189,8 +189,7 @@ def transformers_config(
             heads=options.take("num_attention_heads", int, 12),
             mlp_ratio=options.take("intermediate_size", int, 3072) / width,
             activation=_activation(options),
-            mean=mean,
-            std=std,
+            **before._asdict(),
         ),
         text=tower,
         normalize=normalize,
@@ -257,8 +256,8 @@ def openai_config(shapes: Mapping[str, Tensor], where: str) -> ClipConfig:
             layers=_count(shapes, "visual.transformer.resblocks."),
             heads=width // 64,
             activation="quick_gelu",
-            mean=MEAN,
-            std=STD,
+            mean=Preprocessing().mean,
+            std=Preprocessing().std,
         ),
         text=TextConfig(
             vocabulary=vocabulary,

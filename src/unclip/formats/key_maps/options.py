@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from unclip.errors import ModelError
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,15 @@ class Options:
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise ModelError(f"{self.where}: {name} is {value!r}, expected {kind.__name__}")
         return value
+
+    def one_of(self, name: str, values: Mapping[str, Value], default: str) -> Value:
+        """What `values` has for an option, for `default` if it is absent or null. Raises `ModelError` for another value."""
+        given = self.take(name, str, default)
+        if given not in values:
+            raise ModelError(
+                f"{self.where}: {name} is {given!r}; it is only supported as {' or '.join(map(repr, values))}"
+            )
+        return values[given]
 
     def demand(self, **needed: Any) -> None:
         """Raise `ModelError` naming the first option that is present with another value."""
