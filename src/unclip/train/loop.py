@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Int64
 from tqdm import tqdm
 
-from unclip.checkpoints.io import save_model
 from unclip.rng import Noise, derive
 from unclip.train.batches import BatchError, Prefetcher
 from unclip.train.begin import take_weights
@@ -72,7 +71,12 @@ class Run:
         )
         if config.init:
             take_weights(self.task.network, config.init, config.stage)
-        optimizers = build_optimizers(self.task.named_parameters(), config.optimizer, fused=True)
+        self.groups = self.task.groups(config)
+        optimizers = [
+            optimizer
+            for group in self.groups
+            for optimizer in build_optimizers(group.parameters, group.optimizer, fused=True)
+        ]
         self.state = TrainingState(self.task, Ema(self.task, config.ema_decay), optimizers)
         self.state.load_newest(folder.checkpoints)
         folder.rewind_metrics(self.state.samples)
@@ -85,12 +89,11 @@ class Run:
         self.go()
         best = self.state.best
         with holding(self.task, self.state.ema.average if best is None else best.average):
-            return save_model(
+            return self.task.save(
                 self.folder.model,
-                {self.config.stage: self.task.network},
+                stage=self.config.stage,
                 name=f"{self.config.recipe}-{self.config.stage}",
-                tokenizer=self.batches.tokenizer_json,
-                space=self.batches.space,
+                batches=self.batches,
             )
 
     def set_length(self, config: TrainConfig) -> None:
@@ -168,8 +171,10 @@ class Run:
             (losses.loss * share).backward()
             for name, value in {"loss": losses.loss, **losses.metrics}.items():
                 sums[name] = value.detach() * share + sums.get(name, 0.0)
-        norm = torch.nn.utils.clip_grad_norm_(self.state.model.parameters(), self.config.optimizer.clip_norm)
-        sums["gradient_norm"] = norm.detach()
+        for place, group in enumerate(self.groups):
+            parameters = [parameter for _, parameter in group.parameters]
+            norm = torch.nn.utils.clip_grad_norm_(parameters, group.optimizer.clip_norm)
+            sums[f"gradient_norm_{place + 1}" if place else "gradient_norm"] = norm.detach()
         # The only time in a step that the host waits for the device.
         return dict(zip(sums, torch.stack(list(sums.values())).tolist()))
 
@@ -261,4 +266,5 @@ def split(numbers: Int64[np.ndarray, " b"], size: int | None) -> list[Int64[np.n
 
 
 def _is_finite(metrics: dict[str, float]) -> bool:
-    return math.isfinite(metrics["loss"]) and math.isfinite(metrics["gradient_norm"])
+    watched = [value for name, value in metrics.items() if name == "loss" or name.startswith("gradient_norm")]
+    return all(map(math.isfinite, watched))

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -10,11 +11,13 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
+from unclip.checkpoints.io import save_model
 from unclip.networks.patch_transformer import ModulatedBlock
 from unclip.nn.transformer import Block
 from unclip.rng import Noise, derive
 from unclip.train.batches import Batches
 from unclip.train.config import TrainConfig
+from unclip.train.optim import OptimizerConfig
 from unclip.train.registry import stage_module
 
 Result = TypeVar("Result")
@@ -26,6 +29,13 @@ class Losses(NamedTuple):
 
     loss: Float[Tensor, ""]
     metrics: dict[str, Float[Tensor, ""]]
+
+
+class Group(NamedTuple):
+    """Parameters that one optimiser config trains and whose gradients are clipped together."""
+
+    parameters: list[tuple[str, nn.Parameter]]
+    optimizer: OptimizerConfig
 
 
 class Task(nn.Module, ABC, Generic[Network]):
@@ -49,6 +59,17 @@ class Task(nn.Module, ABC, Generic[Network]):
     def preview(self, batches: Any) -> Image.Image | None:
         """A picture of what the network does so far; None for a network that draws none."""
         return None
+
+    def groups(self, config: TrainConfig) -> list[Group]:
+        """The trained parameters with their optimiser config: one group of all, unless a task has adversaries."""
+        named = [(name, one) for name, one in self.named_parameters() if one.requires_grad]
+        return [Group(named, config.optimizer)]
+
+    def save(self, folder: Path, *, stage: str, name: str, batches: Any) -> Path:
+        """Write the finished network as a model folder; the loop has put the average in its place. The folder."""
+        return save_model(
+            folder, {stage: self.network}, name=name, tokenizer=batches.tokenizer_json, space=batches.space
+        )
 
 
 class Built(NamedTuple):
