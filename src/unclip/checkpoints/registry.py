@@ -32,6 +32,9 @@ KINDS = {
         "unclip.networks.prior_autoregressive", "AutoregressivePriorConfig", "AutoregressivePrior", "prior"
     ),
     "decoder": Kind("unclip.networks.decoder", "DecoderConfig", "Decoder", "decoder"),
+    "decoder_kandinsky": Kind("unclip.networks.kandinsky", "KandinskyConfig", "KandinskyDecoder", "decoder"),
+    "decoder_glide": Kind("unclip.networks.glide", "GlideConfig", "Glide", "decoder"),
+    "upsampler_glide": Kind("unclip.networks.glide", "GlideUpsamplerConfig", "GlideUpsampler", "upsampler"),
     "upsampler": Kind("unclip.networks.upsampler", "UpsamplerConfig", "Upsampler", "upsampler"),
 }
 

@@ -20,6 +20,7 @@ from unclip.checkpoints.manifest import FileEntry, Manifest, PartEntry, Space, e
 from unclip.checkpoints.quantize import Storage
 from unclip.config import to_dict
 from unclip.errors import ModelError
+from unclip.formats import glide
 from unclip.formats.opened import open_public
 from unclip.formats.public import PublicModel, Reader
 from unclip.formats.registry import format_of, what_it_holds
@@ -39,8 +40,8 @@ def convert(
 ) -> Path:
     """Write the model in `source` as a model folder.
 
-    `source` is a folder in a public format, Karlo's folder of original checkpoints, or a file with OpenAI's CLIP; the
-    latter two need a `tokenizer`: a folder that holds one, or OpenAI's `bpe_simple_vocab_16e6.txt.gz`. Raises
+    `source` is a folder in a public format, a folder of Karlo's or GLIDE's original checkpoints, or a file with OpenAI's
+    CLIP; the latter need a `tokenizer`: a folder that holds one, or OpenAI's `bpe_simple_vocab_16e6.txt.gz`. Raises
     `FileNotFoundError` and `ModelError` for a source that is missing, unknown or damaged, `FileExistsError` unless
     `force`.
     """
@@ -85,7 +86,9 @@ def _open(source: Path, room: Path, tokenizer: Path | None) -> PublicModel:
     form = format_of(source, convert=True)
     if form is None:
         raise ModelError(f"{source} is in no known public format{what_it_holds(source)}")
-    read = None if tokenizer is None else tokenizer_at(tokenizer)
+    read = None
+    if tokenizer is not None:
+        read = glide.tokenizer_at(tokenizer) if form.tokenizer == "glide" else tokenizer_at(tokenizer)
     found = form.open(source, Reader(unpickle=partial(unpickle, room=room), tokenizer=read))
     if read is not None:
         found = replace(found, tokenizer=lambda: read)

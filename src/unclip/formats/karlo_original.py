@@ -219,7 +219,7 @@ def open_folder(folder: Path, reader: Reader = FOLDER) -> PublicModel:
         if len(candidates) != 1:
             raise ModelError(f"{folder} holds {len(candidates)} files {start}*: Karlo has one")
         files[name] = candidates[0]
-    tokenizer = reader.required_tokenizer()
+    tokenizer = reader.required_tokenizer(ClipTokenizer)
     safe = reader.safe(list(files.values()))
     return open_files(folder, dict(zip(files, safe)), tokenizer)
 

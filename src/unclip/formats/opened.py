@@ -21,7 +21,7 @@ from unclip.formats.public import PublicModel, pickle_refused
 from unclip.formats.registry import recognise, resolve, what_it_holds
 from unclip.stages.sampling import DEFAULTS, Sampling
 from unclip.stages.space import PROJECTION, EmbeddingSpace, fingerprint_of
-from unclip.tokenizers.clip import ClipTokenizer
+from unclip.tokenizers.reading import CaptionTokenizer, read_tokenizer_json
 
 
 def _unknown_space() -> EmbeddingSpace:
@@ -55,7 +55,7 @@ class OpenModel:
     """Twelve hexadecimal digits that change with any weight or config; pictures record it."""
     licence: str
     parts: Mapping[str, OpenPart]
-    tokenizer: Callable[[], ClipTokenizer]
+    tokenizer: Callable[[], CaptionTokenizer]
     defaults: Sampling = DEFAULTS
     """Settings of every stage, with nothing left None that has a default."""
     space: Callable[[], EmbeddingSpace] = _unknown_space
@@ -209,10 +209,10 @@ def _open_folder(folder: Path, check: bool) -> OpenModel:
     """A model folder."""
     manifest = verify(folder) if check else read_manifest(folder)
 
-    def tokenizer() -> ClipTokenizer:
+    def tokenizer() -> CaptionTokenizer:
         if manifest.tokenizer is None:
             raise ValueError(f"the model {manifest.name!r} has no tokenizer: it cannot read text")
-        return ClipTokenizer.from_json((folder / manifest.tokenizer.file).read_text(encoding="utf-8"))
+        return read_tokenizer_json((folder / manifest.tokenizer.file).read_text(encoding="utf-8"))
 
     def part(name: str) -> OpenPart:
         entry = manifest.parts[name]
@@ -257,7 +257,7 @@ def open_public(found: PublicModel) -> OpenModel:
     if found.pickled:
         raise pickle_refused(found.pickled[0], found.folder)
 
-    def tokenizer() -> ClipTokenizer:
+    def tokenizer() -> CaptionTokenizer:
         if found.tokenizer is None:
             raise ModelError(
                 f"{found.folder} holds a prior alone, and no tokenizer: take it as a part of a whole model"
@@ -301,7 +301,7 @@ def _space_of(parts: Mapping[str, OpenPart], identity: Identity) -> Callable[[],
         name, fingerprint = identity(parts)
         mean, std = (None, None) if prior is None else _statistics(prior)
         return EmbeddingSpace(
-            width=next((part.config.embedding for part in parts.values() if part.role != "upsampler"), 0),
+            width=next(filter(None, (getattr(part.config, "embedding", 0) for part in parts.values())), 0),
             normalised=None if clip is None else clip.config.normalize,
             name=name,
             fingerprint=fingerprint,

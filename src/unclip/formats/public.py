@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -19,7 +19,9 @@ from unclip.formats.digest import stable_repr
 from unclip.formats.folder import sample_of
 from unclip.formats.weights import open_weights
 from unclip.stages.sampling import Sampling
-from unclip.tokenizers.clip import ClipTokenizer
+from unclip.tokenizers.reading import CaptionTokenizer
+
+Tokenizer = TypeVar("Tokenizer", bound=CaptionTokenizer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,7 @@ class PublicModel:
     folder: Path
     licence: str
     parts: Mapping[str, PublicPart]
-    tokenizer: Callable[[], ClipTokenizer] | None
+    tokenizer: Callable[[], CaptionTokenizer] | None
     """None for a prior alone."""
     defaults: Sampling = Sampling()
     """Settings that the format's own pipeline samples with; the rest is None."""
@@ -122,7 +124,7 @@ class Reader:
 
     unpickle: Callable[[Sequence[Path]], Mapping[Path, Path]] | None = None
     """Writes pickled files as safetensors and returns the new path of each."""
-    tokenizer: ClipTokenizer | None = None
+    tokenizer: CaptionTokenizer | None = None
 
     def safe(self, files: Sequence[Path]) -> list[Path]:
         """The files as safetensors. Raises `ModelError` for pickled ones that may not be read here."""
@@ -132,11 +134,16 @@ class Reader:
         made = self.unpickle(pickled) if pickled and self.unpickle is not None else {}
         return [made.get(file, file) for file in files]
 
-    def required_tokenizer(self) -> ClipTokenizer:
-        """The given tokenizer, for formats without one. Raises `ModelError` if there is none."""
+    def required_tokenizer(self, kind: type[Tokenizer]) -> Tokenizer:
+        """The given tokenizer, for formats without one. Raises `ModelError` if there is none, or one of another kind."""
         if self.tokenizer is None:
             raise ModelError(
-                "these weights come without a tokenizer: give a folder that holds CLIP's, or OpenAI's bpe_simple_vocab_16e6.txt.gz"
+                "these weights come without a tokenizer: give a folder that holds it, or, for CLIP's, OpenAI's "
+                "bpe_simple_vocab_16e6.txt.gz"
+            )
+        if not isinstance(self.tokenizer, kind):
+            raise ModelError(
+                f"the tokenizer is a {type(self.tokenizer).__name__}, expected a {kind.__name__}"
             )
         return self.tokenizer
 

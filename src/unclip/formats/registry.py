@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from unclip.checkpoints.foreign import not_weights
 from unclip.checkpoints.hub import HUB_ID, bundled, pulled
@@ -35,6 +35,8 @@ class Format:
     """A further condition."""
     convert_only: bool = False
     """Whether only `unclip convert` reads it: pickled files without configs or tokenizer."""
+    tokenizer: Literal["clip", "glide"] = "clip"
+    """Kind of tokenizer that is given to `unclip convert`, for formats that hold none."""
 
     def matches(self, path: Path) -> bool:
         """Whether a folder (or a file, for formats of one file) is in this format. Raises `ModelError` for damaged JSON."""
@@ -102,6 +104,13 @@ FORMATS: tuple[Format, ...] = (
         module="karlo_original",
         also=lambda folder: next(folder.glob("prior-ckpt*.ckpt"), None) is not None,
         convert_only=True,
+    ),
+    Format(
+        name="glide",
+        module="glide",
+        also=lambda folder: any((folder / name).is_file() for name in ("base.pt", "base_inpaint.pt")),
+        convert_only=True,
+        tokenizer="glide",
     ),
     Format(name="openai clip", module="clip_openai", also=Path.is_file, convert_only=True),
 )

@@ -37,7 +37,7 @@ from unclip.generate.session import Session, choose_seed
 from unclip.generate.sources import PictureLike, Source, check_originals, read_source
 from unclip.generate.stage_runner import Inversion
 from unclip.stages.sampling import FLAT_NAMES, Sampling, read_sampling, sampling
-from unclip.tokenizers.clip import ClipTokenizer
+from unclip.tokenizers.reading import CaptionTokenizer
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -89,7 +89,7 @@ class Model:
         return cls(Parts.open(model, **options))
 
     @classmethod
-    def of(cls, networks: Mapping[str, nn.Module], tokenizer: ClipTokenizer, **options: Any) -> "Model":
+    def of(cls, networks: Mapping[str, nn.Module], tokenizer: CaptionTokenizer, **options: Any) -> "Model":
         """Model of networks in memory; `options` are those of `Parts.of`."""
         return cls(Parts.of(networks, tokenizer, **options))
 

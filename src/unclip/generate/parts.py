@@ -22,7 +22,7 @@ from unclip.nn.precision import fastest
 from unclip.stages.cascade import Link, sizes
 from unclip.stages.sampling import DEFAULTS, Sampling
 from unclip.stages.space import EmbeddingSpace
-from unclip.tokenizers.clip import ClipTokenizer
+from unclip.tokenizers.reading import CaptionTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Parts:
     def __init__(
         self,
         parts: Mapping[str, Part],
-        tokenizer: Callable[[], ClipTokenizer],
+        tokenizer: Callable[[], CaptionTokenizer],
         *,
         name: str,
         digest: str,
@@ -142,7 +142,7 @@ class Parts:
     def of(
         cls,
         networks: Mapping[str, nn.Module],
-        tokenizer: ClipTokenizer,
+        tokenizer: CaptionTokenizer,
         *,
         name: str = "in memory",
         digest: str = "",
@@ -177,7 +177,7 @@ class Parts:
         return made
 
     @functools.cached_property
-    def tokenizer(self) -> ClipTokenizer:
+    def tokenizer(self) -> CaptionTokenizer:
         """Tokenizer of the text tower."""
         return self._read_tokenizer()
 

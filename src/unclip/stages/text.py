@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from unclip.networks.clip import Clip, TextEncoding
-from unclip.tokenizers.clip import ClipTokenizer
+from unclip.tokenizers.reading import CaptionTokenizer
 
 
 class Captions(NamedTuple):
@@ -24,7 +24,7 @@ class Captions(NamedTuple):
 
 
 def read_captions(
-    clip: Clip, tokenizer: ClipTokenizer, prompts: Sequence[str], device: torch.device
+    clip: Clip, tokenizer: CaptionTokenizer, prompts: Sequence[str], device: torch.device
 ) -> Captions:
     """Tokens and text encodings of prompts; a prompt longer than the context is truncated.
 
@@ -37,8 +37,11 @@ def read_captions(
     return read if unique == list(prompts) else read.take([unique.index(prompt) for prompt in prompts])
 
 
-def truncation_warning(tokenizer: ClipTokenizer, prompt: str) -> str | None:
+def truncation_warning(tokenizer: CaptionTokenizer, prompt: str) -> str | None:
     """Warning for a prompt longer than the model's context; None for one that fits."""
     if (length := tokenizer.length(prompt)) <= tokenizer.context:
         return None
-    return f"the prompt {prompt[:40]!r}... has {length - 2} tokens, the model reads the first {tokenizer.context - 2}"
+    return (
+        f"the prompt {prompt[:40]!r}... has {length - tokenizer.frame} tokens, the model reads the first "
+        f"{tokenizer.context - tokenizer.frame}"
+    )

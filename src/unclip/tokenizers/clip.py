@@ -23,6 +23,9 @@ _PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 class ClipTokenizer:
     """Captions to tokens and back; `context` is the number of tokens a caption gets."""
 
+    frame = 2
+    """Tokens around every caption: start and end."""
+
     def __init__(self, backend: Tokenizer, context: int):
         start, end = backend.token_to_id(START), backend.token_to_id(END)
         if start is None or end is None:

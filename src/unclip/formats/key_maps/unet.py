@@ -107,11 +107,14 @@ _PLAIN = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D")
 _ATTENDING = ("SimpleCrossAttnDownBlock2D", "SimpleCrossAttnUpBlock2D")
 
 
-def read_config(data: Mapping[str, Any], where: str) -> UnetConfig:
-    """Config from `config.json` of a diffusers U-Net. Raises `ModelError` for an architecture other than GLIDE's."""
+def read_config(data: Mapping[str, Any], where: str, reference: Reference | None = None) -> UnetConfig:
+    """Config from `config.json` of a diffusers U-Net. Raises `ModelError` for an architecture other than GLIDE's.
+
+    `reference` lists its options, where a family has more than Karlo.
+    """
     options = Options(data, where)
     conditional = _class(options) == "UNet2DConditionModel"
-    options.check(CONDITIONAL if conditional else PLAIN)
+    options.check(reference or (CONDITIONAL if conditional else PLAIN))
     widths = options.take("block_out_channels", list)
     if any(width % widths[0] for width in widths):
         raise ModelError(f"{where}: block_out_channels {widths} are not multiples of the first")
