@@ -19,7 +19,7 @@ from unclip.data.decoded_cache import DecodedCache
 from unclip.generate.model import Model
 from unclip.images import from_uint8
 from unclip.networks.clip import Clip
-from unclip.tokenizers.clip import ClipTokenizer
+from unclip.tokenizers.reading import CaptionTokenizer, read_tokenizer_json
 
 
 class Encoder:
@@ -29,7 +29,7 @@ class Encoder:
     takes no part in sampling, so that it does not favour what the model's own CLIP favours.
     """
 
-    def __init__(self, clip: Clip, tokenizer: ClipTokenizer, *, name: str):
+    def __init__(self, clip: Clip, tokenizer: CaptionTokenizer, *, name: str):
         self.clip, self.tokenizer, self.name = clip.eval(), tokenizer, name
         self.device = next(clip.parameters()).device
         self.digest = _hash(clip, tokenizer)
@@ -46,7 +46,7 @@ class Encoder:
             raise ValueError(
                 f"{folder} holds no CLIP with a tokenizer: it cannot compare pictures and captions"
             )
-        tokenizer = ClipTokenizer.from_json((folder / manifest.tokenizer.file).read_text(encoding="utf-8"))
+        tokenizer = read_tokenizer_json((folder / manifest.tokenizer.file).read_text(encoding="utf-8"))
         return cls(network, tokenizer, name=manifest.name)
 
     @classmethod
@@ -92,7 +92,7 @@ class Encoder:
         return normalize(self.clip.encode_image(pictures).float(), dim=-1).cpu()
 
 
-def _hash(clip: Clip, tokenizer: ClipTokenizer) -> str:
+def _hash(clip: Clip, tokenizer: CaptionTokenizer) -> str:
     """Twelve hexadecimal digits that change with any weight or the tokenizer."""
     state = hashlib.sha256(tokenizer.to_json().encode())
     for name, weight in sorted(clip.state_dict().items()):

@@ -21,7 +21,7 @@ from unclip.formats.weights import open_weights
 from unclip.stages.sampling import Sampling
 from unclip.tokenizers.reading import CaptionTokenizer
 
-Tokenizer = TypeVar("Tokenizer", bound=CaptionTokenizer)
+Tokenizer = TypeVar("Tokenizer")
 
 
 @dataclass(frozen=True, kw_only=True)
