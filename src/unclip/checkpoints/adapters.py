@@ -21,7 +21,7 @@ from unclip.stages.space import APART, fingerprint_of
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 OWN = "unclip"
-"""Key of adapter_config.json that holds the part, its kind and the fingerprint of its weights; peft ignores it."""
+"""Key of the weights' metadata: the part as JSON, its kind, and the fingerprint of the weight of one layer."""
 
 #: Options of peft's LoRA that change what an adapter computes -> the values that are read.
 _PLAIN: dict[str, tuple[Any, ...]] = {
@@ -68,7 +68,8 @@ class AdapterFile:
     model: str = ""
     """Name of the model that it was trained on, where the file tells."""
     fingerprint: tuple[float, ...] = ()
-    """`fingerprint_of` the part's weight that the first change belongs to; empty if unknown."""
+    """`fingerprint_of` the weight of `layer`; empty if unknown."""
+    layer: str = ""
 
     @property
     def name(self) -> str:
@@ -97,12 +98,13 @@ def save_adapter(
         "fan_in_fan_out": False,
         "inference_mode": True,
         "task_type": None,
-        OWN: {"part": part, "kind": kind, "fingerprint": list(fingerprint), "layer": first},
     }
+    own = {"part": part, "kind": kind, "fingerprint": list(fingerprint), "layer": first}
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / WEIGHTS
     weights.touch()
-    save_file(tensors, weights, metadata={"format": "pt"})
+    # One key only: safetensors writes several in random order.
+    save_file(tensors, weights, metadata={OWN: json.dumps(own)})
     with weights.open("rb+") as file:
         os.fsync(file.fileno())
     # Last, as it tells that the folder is complete.
@@ -124,7 +126,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ModelError(f"{file} is no safetensors file: adapters in pickled files are not read")
     try:
         with safe_open(file, "pt") as stored:
-            return {name: stored.get_tensor(name) for name in stored.keys()}, stored.metadata() or {}
+            names = stored.keys()
+            return {name: stored.get_tensor(name) for name in names}, stored.metadata() or {}
     except SafetensorError as error:
         raise ModelError(f"{file} is damaged ({error}): get the adapter again") from error
 
@@ -159,7 +162,7 @@ def read_adapter(path: str | os.PathLike[str]) -> AdapterFile:
     path = Path(path)
     tensors, metadata = read_tensors(path)
     config = read_config(path)
-    own = config.get(OWN, {})
+    own = json.loads(metadata.get(OWN, "{}"))
     if not config and "lora_adapter_metadata" in metadata:
         # diffusers keeps peft's config in the file, its keys after the part's name.
         kept = json.loads(metadata["lora_adapter_metadata"])
@@ -182,9 +185,11 @@ def read_adapter(path: str | os.PathLike[str]) -> AdapterFile:
             chosen = float(stored)
         scale = 1.0 if chosen is None else chosen / (rank**0.5 if rslora else rank)
         layers[layer] = Factors(parts["down"], parts["up"], scale)
-    digest = hashlib.sha256(json.dumps({**config, OWN: None}, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for name in sorted(tensors):
-        digest.update(name.encode() + tensors[name].contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(
+            name.encode() + tensors[name].contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
     return AdapterFile(
         path=path,
         digest=digest.hexdigest()[:12],
@@ -192,6 +197,7 @@ def read_adapter(path: str | os.PathLike[str]) -> AdapterFile:
         part=own.get("part"),
         model=config.get("base_model_name_or_path") or "",
         fingerprint=tuple(own.get("fingerprint", ())),
+        layer=own.get("layer", ""),
     )
 
 
@@ -199,8 +205,8 @@ _NAME = re.compile(
     r"(?P<layer>.+?)\.(?P<half>lora_A(?:\.default)?\.weight|lora_B(?:\.default)?\.weight|lora_down\.weight|lora_up\.weight|alpha)"
 )
 _HALVES = {
-    **{name: "down" for name in ("lora_A.weight", "lora_A.default.weight", "lora_down.weight")},
-    **{name: "up" for name in ("lora_B.weight", "lora_B.default.weight", "lora_up.weight")},
+    **dict.fromkeys(("lora_A.weight", "lora_A.default.weight", "lora_down.weight"), "down"),
+    **dict.fromkeys(("lora_B.weight", "lora_B.default.weight", "lora_up.weight"), "up"),
     "alpha": "alpha",
 }
 
@@ -222,8 +228,8 @@ def check_base(adapter: AdapterFile, network: nn.Module, changes: Mapping[str, T
                 f"the adapter {adapter.path} changes {name!r} by a matrix of {tuple(change.shape)}, in the {where} it has "
                 f"{tuple(weights[name].shape)}: it was made for another model"
             )
-    if adapter.fingerprint and changes:
-        found = fingerprint_of(weights[next(iter(changes))].float().flatten(1))
+    if adapter.fingerprint:
+        found = fingerprint_of(weights[f"{adapter.layer}.weight"].float().flatten(1))
         squares = [(a - b) ** 2 for a, b in zip(found, adapter.fingerprint, strict=True)]
         if (sum(squares) / len(squares)) ** 0.5 > APART:
             raise ModelError(

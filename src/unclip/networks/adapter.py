@@ -110,8 +110,6 @@ class _Add:
         return out + self.scale * self.low.change(layer, given[0]).to(out)
 
 
-def product(
-    down: Float[Tensor, "r *fan_in"], up: Float[Tensor, "out r *ones"]
-) -> Float[Tensor, "out *fan_in"]:
+def product(down: Float[Tensor, "rank ..."], up: Float[Tensor, "width ..."]) -> Float[Tensor, "width ..."]:
     """B A as a weight: of a linear layer, or of a convolution."""
     return (up.flatten(1).float() @ down.flatten(1).float()).reshape(up.shape[0], *down.shape[1:])

@@ -94,7 +94,7 @@ def hinge(real: Float[Tensor, "b 1 i j"], drawn: Float[Tensor, "b 1 i j"]) -> Fl
 
 # VQGAN (arXiv 2012.09841), equation 7; delta and the limit are those of its code.
 def adaptive_weight(
-    reconstruction: Float[Tensor, ""], adversarial: Float[Tensor, ""], last: nn.Parameter
+    reconstruction: Float[Tensor, ""], adversarial: Float[Tensor, ""], last: Tensor
 ) -> Float[Tensor, ""]:
     """Ratio of the lengths of two losses' gradients at the last layer: makes the second pull as hard as the first.
 

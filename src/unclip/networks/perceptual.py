@@ -22,7 +22,9 @@ def activation_distance(
     for a CLIP without its image tower.
     """
     if clip.vision is None:
-        raise ValueError("this CLIP has no image tower, so it cannot compare pictures: take one that has both")
+        raise ValueError(
+            "this CLIP has no image tower, so it cannot compare pictures: take one that has both"
+        )
     size, count = clip.config.vision.size, len(a)
     both = _squares(torch.cat([a, b]), size)
     apart = []
@@ -32,7 +34,9 @@ def activation_distance(
     return torch.stack(apart).mean(0)
 
 
-def moved(pictures: Float[Tensor, "b 3 h w"], offsets: Int64[Tensor, "b 2"], most: int) -> Float[Tensor, "b 3 h w"]:
+def moved(
+    pictures: Float[Tensor, "b 3 h w"], offsets: Int64[Tensor, "b 2"], most: int
+) -> Float[Tensor, "b 3 h w"]:
     """Pictures shifted by up to `most` pixels (down, right), each by its own offset in [-most, most]; edges are repeated."""
     height, width = pictures.shape[-2:]
     padded = F.pad(pictures, [most] * 4, mode="replicate")
