@@ -13,7 +13,7 @@ from unclip.diffusion.analytic import AnalyticVariance, measure_x0_variance
 from unclip.diffusion.denoiser import Denoised, Denoiser
 from unclip.diffusion.parametrization import Preconditioned, Process, ProcessConfig
 from unclip.diffusion.paths import start
-from unclip.diffusion.samplers import SAMPLERS, ddim, ddpm, dpmpp_2m_sde, heun, sample
+from unclip.diffusion.samplers import SAMPLERS, ddim, ddpm, dpmpp_2m_sde, euler_ancestral, heun, sample
 from unclip.rng import Noise
 
 WEIGHTS = torch.tensor([0.3, 0.7], dtype=torch.float64)
@@ -22,7 +22,16 @@ STDS = torch.tensor([0.15, 0.25], dtype=torch.float64)
 MEAN = (WEIGHTS * MEANS).sum()
 VARIANCE = (WEIGHTS * (STDS**2 + MEANS**2)).sum() - MEAN**2
 SCHEDULES = {"eps": "cosine", "v": "cosine", "x0": "cosine", "flow": "flow", "karras": "edm"}
-STEPS = {"ddim": 200, "ddpm": 200, "heun": 60, "dpmpp_2m": 60, "dpmpp_2m_sde": 100}
+STEPS = {
+    "ddim": 200,
+    "ddpm": 200,
+    "euler": 200,
+    "euler_ancestral": 200,
+    "plms": 60,
+    "heun": 60,
+    "dpmpp_2m": 60,
+    "dpmpp_2m_sde": 100,
+}
 
 
 def mixture(x: Tensor, sigma: Tensor) -> Tensor:
@@ -115,7 +124,7 @@ def test_rows_agree_on_one_table(name: str, schedule: str) -> None:
 # Convergence. Orders are told from the errors at n and 2n steps along one smooth grid, even in log sigma.
 
 
-DETERMINISTIC = {"ddim": 1, "heun": 2, "dpmpp_2m": 2}
+DETERMINISTIC = {"ddim": 1, "heun": 2, "dpmpp_2m": 2, "plms": 2}
 # Stochastic ones whose next state follows from x alone, and those that remember a step.
 ONE_STATE = [
     (ddim, {"eta": 0.5}, 1),
@@ -123,6 +132,7 @@ ONE_STATE = [
     (ddpm, {"variance": "fixed_small"}, 1),
     (ddpm, {"variance": "learned"}, 1),
     (ddpm, {"variance": "fixed_large"}, 1),
+    (euler_ancestral, {}, 1),
     (heun, {"churn": 5.0}, 2),
 ]
 TWO_STATES = [(dpmpp_2m_sde, {}, 2), (dpmpp_2m_sde, {"eta": 0.5}, 2)]

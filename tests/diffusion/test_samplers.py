@@ -25,6 +25,9 @@ OPTIONS = {
         {"variance": "learned"},
         {"variance": AnalyticVariance(PROCESS.table.sigmas, 0.1 * PROCESS.table.abar)},
     ],
+    "euler": [{}],
+    "euler_ancestral": [{}],
+    "plms": [{}],
     "heun": [{}, {"churn": 5.0}],
     "dpmpp_2m": [{}],
     "dpmpp_2m_sde": [{}],
@@ -96,7 +99,7 @@ def test_steps_are_yielded_one_by_one(name: str) -> None:
     assert not calls
     first = next(steps)
     assert first.i == 0
-    assert len(calls) == (2 if name == "heun" else 1)
+    assert len(calls) == (2 if name in ("heun", "plms") else 1)
     assert calls[0].dtype == torch.float64
     assert calls[0].tolist() == pytest.approx([10.0, 10.0])
     rest = list(steps)

@@ -244,9 +244,8 @@ def test_merging_keeps_what_is_open_and_fast():
 
 
 def test_old_names_of_samplers_are_read():
-    assert sampling(sampler="euler", prior_sampler="ancestral") == sampling(
-        sampler="ddim", prior_sampler="ddpm"
-    )
+    assert sampling(prior_sampler="ancestral") == sampling(prior_sampler="ddpm")
+    assert read_sampling({"prior": "text", "sampler": "euler"}) == sampling(prior="text", sampler="ddim")
 
 
 def test_flat_settings_of_0_1_and_nested_ones_are_read():

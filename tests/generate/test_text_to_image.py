@@ -92,7 +92,7 @@ def test_provenance_of_another_model_is_refused_unless_allowed(tiny_model):
         ({"prior_guidance": 3.0}, {"prior": {"guidance": 3.0}}),
         ({"candidates": 64}, {"prior": {"candidates": 64}}),
         ({"sampler": "ddim"}, {"decoder": {"sampler": "ddim"}}),
-        ({"sampler": "euler"}, {"decoder": {"sampler": "ddim"}}),
+        ({"sampler": "euler"}, {"decoder": {"sampler": "euler"}}),
         ({"upsampler_sampler": "ddpm"}, {"upsamplers": [{"sampler": "ddpm"}]}),
         ({"negative": "a blue cat"}, {}),
         ({"prior": "text"}, {"prior": {"kind": "text"}}),

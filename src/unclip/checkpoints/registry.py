@@ -9,8 +9,8 @@ from torch import nn
 from unclip.config import ConfigError, from_dict
 from unclip.errors import ModelError
 
-Role = Literal["clip", "prior", "decoder", "upsampler"]
-"""What a part does in a model."""
+Role = Literal["clip", "text", "prior", "decoder", "autoencoder", "upsampler"]
+"""What a part does in a model. "text" is the text tower of a latent decoder, beside the CLIP whose embeddings it reads."""
 
 
 class Kind(NamedTuple):
@@ -35,6 +35,9 @@ KINDS = {
     "decoder_kandinsky": Kind("unclip.networks.kandinsky", "KandinskyConfig", "KandinskyDecoder", "decoder"),
     "decoder_glide": Kind("unclip.networks.glide", "GlideConfig", "Glide", "decoder"),
     "upsampler_glide": Kind("unclip.networks.glide", "GlideUpsamplerConfig", "GlideUpsampler", "upsampler"),
+    "text_encoder": Kind("unclip.networks.text_encoder", "TextEncoderConfig", "TextEncoder", "text"),
+    "text_decoder": Kind("unclip.networks.text_decoder", "TextDecoderConfig", "TextDecoder", "decoder"),
+    "autoencoder": Kind("unclip.networks.autoencoder", "AutoencoderConfig", "Autoencoder", "autoencoder"),
     "upsampler": Kind("unclip.networks.upsampler", "UpsamplerConfig", "Upsampler", "upsampler"),
 }
 

@@ -24,6 +24,29 @@ def keep_known(denoise: Denoiser, known: Float[Tensor, "b ..."], mask: Float[Ten
     return kept
 
 
+# Blended latent diffusion (arXiv 2206.02779), Algorithm 1, with one noise for the whole walk, as diffusers has it.
+def blended(
+    steps: Iterator[Step],
+    sigmas: Float[Tensor, " n"],
+    known: Float[Tensor, "b ..."],
+    mask: Float[Tensor, "b ..."],
+    z: Float[Tensor, "b ..."],
+) -> Iterator[Step]:
+    """Steps of any sampler whose known part is ``known + sigma z`` after each; `mask` is 1 where it is known.
+
+    After the last step the known part is clean: at a last level above 0, in the scale that division by
+    ``sqrt(1 + sigma²)`` brings to it.
+    """
+    levels = sigmas.tolist()
+    for step in steps:
+        last = step.i == len(levels) - 2
+        level = levels[step.i + 1]
+        anchor = known * (1 + level**2) ** 0.5 if last else known + level * z
+        # In place: the sampler goes on from there.
+        step.x.copy_(torch.lerp(step.x, anchor.to(step.x), mask.to(step.x)))
+        yield step
+
+
 # RePaint (arXiv 2201.09865), Algorithm 1, and the jumps of its appendix B.
 def repaint(
     denoise: Denoiser,

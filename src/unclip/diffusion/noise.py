@@ -48,6 +48,14 @@ class NoiseTable:
         root = torch.linspace(math.sqrt(0.00085), math.sqrt(0.012), steps, dtype=torch.float64)
         return cls.from_betas(1000 / steps * root.square())
 
+    @classmethod
+    def between(cls, first: float, last: float, steps: int, *, scaled: bool) -> "NoiseTable":
+        """A schedule from the beta `first` to `last`, linear in beta or, `scaled`, in its square root."""
+        if scaled:
+            root = torch.linspace(math.sqrt(first), math.sqrt(last), steps, dtype=torch.float64)
+            return cls.from_betas(root.square())
+        return cls.from_betas(torch.linspace(first, last, steps, dtype=torch.float64))
+
     # Improved DDPM, equation 17: abar_t = f(t) / f(0), f(t) = cos²((t/T + s) / (1 + s) · pi/2), beta <= 0.999.
     @classmethod
     def cosine(cls, steps: int = 1000) -> "NoiseTable":

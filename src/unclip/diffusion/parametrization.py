@@ -149,6 +149,8 @@ class ProcessConfig:
     learned_variance: bool = False
     sigma_min: float = 0.002
     sigma_max: float = 80.0
+    betas: tuple[float, float] | None = None
+    """First and last beta of "linear" and "scaled_linear"; None is DDPM's and Stable Diffusion's."""
 
     @property
     def label_scale(self) -> float:
@@ -165,7 +167,7 @@ class ProcessConfig:
             table, label = None, flow_time if self.schedule == "flow" else edm_label
             sigma_min, sigma_max = self.sigma_min, self.sigma_max
         else:
-            table = getattr(NoiseTable, self.schedule)(self.steps)
+            table = self._table()
             label = table.t_of
             sigma_min, sigma_max = table.sigmas[0].item(), table.sigmas[-1].item()
         row = Parametrization(
@@ -176,6 +178,13 @@ class ProcessConfig:
             learned_variance=self.learned_variance,
         )
         return Process(parametrization=row, table=table, sigma_min=sigma_min, sigma_max=sigma_max)
+
+    def _table(self) -> NoiseTable:
+        if self.betas is None:
+            return getattr(NoiseTable, self.schedule)(self.steps)
+        if self.schedule not in ("linear", "scaled_linear"):
+            raise ValueError(f"betas belong to a linear schedule, not to {self.schedule!r}: leave them out")
+        return NoiseTable.between(*self.betas, self.steps, scaled=self.schedule == "scaled_linear")
 
 
 class Preconditioned:

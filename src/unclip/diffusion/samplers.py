@@ -3,8 +3,8 @@
     for step in ddim(denoise, x, sigmas): ...
 
 Each takes a denoiser, the state at `sigmas[0]` and a descending grid, and yields a `Step` after every move; the last
-one's `x` is the sample when the grid ends in 0. The caller shows progress and previews, and cancels by dropping the
-iterator. Randomness is the argument `noise`: one stream per sample. Every update is written so that nothing of the
+one's `x` is the sample when the grid ends in 0. The caller shows progress and previews, may change `x` in place, and
+cancels by dropping the iterator. Randomness is the argument `noise`: one stream per sample. Every update is written so that nothing of the
 size of sigma cancels, because the cosine schedule starts at 20 thousand.
 """
 
@@ -149,9 +149,65 @@ def dpmpp_2m_sde(
         yield Step(i, x, x0)
 
 
+# Karras et al. 2022, Algorithm 1 without its stochastic part, is `ddim`; with as much noise as DDPM adds, eta is 1.
+def euler_ancestral(
+    denoise: Denoiser,
+    x: Float[Tensor, "b ..."],
+    sigmas: Float[Tensor, " n"],
+    *,
+    noise: NoiseSource | None = None,
+    eta: float = 1.0,
+) -> Iterator[Step]:
+    """Euler's method to a level below, and noise up to the level; `eta` scales the noise, and 1 equals DDPM."""
+    yield from ddim(denoise, x, sigmas, noise=noise, eta=eta)
+
+
+# Pseudo numerical methods (arXiv 2202.09778), equations 12 and 13, in sigma: eps is the slope of x. The first step is
+# Heun's; its second slope is not kept, so that the next steps have the older ones at whole steps.
+_ADAMS_BASHFORTH = (
+    (1.0,),
+    (3 / 2, -1 / 2),
+    (23 / 12, -16 / 12, 5 / 12),
+    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+)
+
+
+def plms(
+    denoise: Denoiser,
+    x: Float[Tensor, "b ..."],
+    sigmas: Float[Tensor, " n"],
+    *,
+    noise: NoiseSource | None = None,
+) -> Iterator[Step]:
+    """PNDM's linear multistep method, Stable Diffusion 1's sampler: one call a step, and one more in the first.
+
+    A step to 0 takes the clean estimate. It is made for tables whose largest sigma is about 15: slopes of the cosine schedule's 20 thousand lose digits.
+    """
+    slopes: list[Tensor] = []
+    for i, sigma, sigma_next in _moves(sigmas):
+        x0 = denoise(x, noise_level(sigma, x)).x0
+        slopes = [(x - x0) / sigma.item(), *slopes[:3]]
+        move = (sigma_next - sigma).item()
+        if sigma_next == 0:
+            yield Step(i, x0, x0)
+            return
+        if i == 0:
+            trial = x + move * slopes[0]
+            beyond = (trial - denoise(trial, noise_level(sigma_next, x)).x0) / sigma_next.item()
+            slope = (slopes[0] + beyond) / 2
+        else:
+            weights = _ADAMS_BASHFORTH[len(slopes) - 1]
+            slope = sum((weight * one for weight, one in zip(weights, slopes)), torch.zeros_like(x))
+        x = x + move * slope
+        yield Step(i, x, x0)
+
+
 _FUNCTIONS: dict[str, Callable[..., Iterator[Step]]] = {
     "ddim": ddim,
     "ddpm": ddpm,
+    "euler": ddim,
+    "euler_ancestral": euler_ancestral,
+    "plms": plms,
     "heun": heun,
     "dpmpp_2m": dpmpp_2m,
     "dpmpp_2m_sde": dpmpp_2m_sde,

@@ -19,6 +19,7 @@ from unclip.checkpoints.registry import Role, read_config, role_of
 from unclip.errors import ModelError
 from unclip.formats.public import PublicModel, pickle_refused
 from unclip.formats.registry import recognise, resolve, what_it_holds
+from unclip.stages.families import family_of
 from unclip.stages.sampling import DEFAULTS, Sampling
 from unclip.stages.space import PROJECTION, EmbeddingSpace, fingerprint_of
 from unclip.tokenizers.reading import CaptionTokenizer, read_tokenizer_json
@@ -137,13 +138,24 @@ def check_fit(parts: Mapping[str, OpenPart]) -> None:
     if clip is not None:
         _check_readers(clip, parts)
     if decoder is not None:
+        autoencoder = parts.get("autoencoder")
+        family = family_of(decoder.config, None if autoencoder is None else autoencoder.config)
+        for reader, what, needed, source, given in family.agreements(
+            {name: part.config for name, part in parts.items()}
+        ):
+            _agree(reader, parts[reader], what, needed, source, parts[source], given)
         source, giving, size = "decoder", decoder, decoder.config.size
         upsamplers = [name for name, part in parts.items() if part.role == "upsampler"]
         for name in sorted(upsamplers, key=lambda one: parts[one].config.high_size):
             config = parts[name].config
             _agree(name, parts[name], "pictures of side", config.low_size, source, giving, size)
             source, giving, size = name, parts[name], config.high_size
-    _check_spaces({name: part for name, part in parts.items() if part.role != "upsampler"})
+    _check_spaces({name: part for name, part in parts.items() if _in_space(part)})
+
+
+def _in_space(part: OpenPart) -> bool:
+    """Whether a part gives or reads image embeddings."""
+    return part.role in ("clip", "prior", "decoder") and getattr(part.config, "embedding", None) is not None
 
 
 def _check_readers(clip: OpenPart, parts: Mapping[str, OpenPart]) -> None:
@@ -158,13 +170,6 @@ def _check_readers(clip: OpenPart, parts: Mapping[str, OpenPart]) -> None:
         # LAION's prior pads captions, and cuts them.
         if config.kind != "prior_laion":
             _agree(name, part, "captions of so many tokens:", config.context, "clip", clip, text.context)
-    if (decoder := parts.get("decoder")) is None:
-        return
-    config, caption = decoder.config, decoder.config.caption
-    _agree("decoder", decoder, "embeddings of width", config.embedding, "clip", clip, given.embedding)
-    if caption is not None:
-        _agree("decoder", decoder, "a vocabulary of", caption.vocabulary, "clip", clip, text.vocabulary)
-        _agree("decoder", decoder, "captions of so many tokens:", caption.context, "clip", clip, text.context)
 
 
 def _check_spaces(parts: Mapping[str, OpenPart]) -> None:
@@ -301,7 +306,7 @@ def _space_of(parts: Mapping[str, OpenPart], identity: Identity) -> Callable[[],
         name, fingerprint = identity(parts)
         mean, std = (None, None) if prior is None else _statistics(prior)
         return EmbeddingSpace(
-            width=next(filter(None, (getattr(part.config, "embedding", 0) for part in parts.values())), 0),
+            width=next((part.config.embedding for part in parts.values() if _in_space(part)), 0),
             normalised=None if clip is None else clip.config.normalize,
             name=name,
             fingerprint=fingerprint,
@@ -320,7 +325,7 @@ def _statistics(prior: OpenPart) -> tuple[Tensor, Tensor] | tuple[None, None]:
 
 
 def _fingerprint(parts: Mapping[str, OpenPart]) -> tuple[float, ...]:
-    if "clip" not in parts:
+    if "clip" not in parts or parts["clip"].config.towers == "image":
         return ()
     return fingerprint_of(parts["clip"].load(only=PROJECTION).get_parameter(PROJECTION))
 

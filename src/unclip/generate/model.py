@@ -269,7 +269,7 @@ class Model:
         """
         options = _renamed(options)
         on_progress = options.pop("on_progress", None)
-        self.parts.require("invert", ("image_encoder", "decoder", "inversion"))
+        self.parts.require("invert", ("decoder", "own_embedding", "inversion"))
         resolved = resolve_inversion(sampling(**options), self.parts.defaults)
         session = Session(self.parts, resolved, seed=0, on_progress=on_progress)
         session.begin(each=session.inversion_steps, pictures=1)

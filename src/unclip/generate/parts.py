@@ -20,6 +20,9 @@ from unclip.networks.inference import is_packed, prepack, settle, suits_channels
 from unclip.networks.unet import UnetConfig
 from unclip.nn.precision import fastest
 from unclip.stages.cascade import Link, sizes
+from unclip.stages.codec import Codec
+from unclip.stages.families import family_of
+from unclip.stages.family import Family
 from unclip.stages.sampling import DEFAULTS, Sampling
 from unclip.stages.space import EmbeddingSpace
 from unclip.tokenizers.reading import CaptionTokenizer
@@ -62,12 +65,13 @@ class Parts:
         device: torch.device,
         dtype: torch.dtype,
         offload: bool = False,
+        tile: int | None = None,
         mixed: Mapping[str, str] | None = None,
     ):
         self.mixed = dict(mixed or {})
         """Part -> name of the other model that it was taken from."""
         self.name, self.digest, self.defaults, self.licence = name, digest, defaults, licence
-        self.device, self.dtype, self.offload = device, dtype, offload
+        self.device, self.dtype, self.offload, self.tile = device, dtype, offload, tile
         self._parts = dict(parts)
         self._read_tokenizer = tokenizer
         self._networks: dict[str, nn.Module] = {}
@@ -99,11 +103,13 @@ class Parts:
         parts: Mapping[str, str | os.PathLike[str]] | None = None,
         check: bool = False,
         offload: bool = False,
+        tile: int | None = None,
     ) -> "Parts":
         """Parts of a bundled model by its name, of a model folder, or of a public model: a folder, or a pulled hub id.
 
         `dtype` is "float32", "bfloat16", or "auto" (measured on this machine). `parts` names other models to take
-        parts from, such as {"clip": folder}. `check` compares every file with its SHA-256 first. Raises
+        parts from, such as {"clip": folder}. `check` compares every file with its SHA-256 first. `tile` bounds the side of
+        what an autoencoder decodes at once, in pixels; pictures differ a little at the tiles' borders. Raises
         `FileNotFoundError` where there is no model, `ModelError` where it is damaged or parts do not fit together.
         """
         opened = open_model(model, parts=parts, check=check)
@@ -125,6 +131,7 @@ class Parts:
             device=target,
             dtype=chosen,
             offload=offload,
+            tile=tile,
             mixed={name: opened.parts[name].model for name in parts or ()},
         )
         made._again = functools.partial(
@@ -135,6 +142,7 @@ class Parts:
             dtype=str(chosen),
             parts={name: _absolute(other) for name, other in (parts or {}).items()},
             offload=offload,
+            tile=tile,
         )
         return made
 
@@ -186,6 +194,28 @@ class Parts:
         """CLIP's embedding space: width and length, from its config alone."""
         return EmbeddingSpace.of(self.config("clip"))
 
+    @functools.cached_property
+    def family(self) -> Family:
+        """Family of the decoder. Raises `Unsupported` where the model has none."""
+        autoencoder = self._parts.get("autoencoder")
+        return family_of(self.config("decoder"), None if autoencoder is None else autoencoder.config)
+
+    @functools.cached_property
+    def codec(self) -> Codec:
+        """Image space of the decoder; the autoencoder, if there is one, is lent for as long as it computes."""
+        return self.family.codec(functools.partial(self.lend, "autoencoder", nn.Module), self.tile)
+
+    def tokenizer_of(self, name: str) -> CaptionTokenizer:
+        """Tokenizer of a text tower: a part's own, or that of the model."""
+        return self.tokenizer
+
+    @functools.cached_property
+    def text_towers(self) -> tuple[str, ...]:
+        """Parts that read captions: CLIP, whose embeddings the prior follows, and the decoder's own tower."""
+        clip = self._parts.get("clip")
+        found = ("clip",) if clip is not None and clip.config.towers != "image" else ()
+        return (*found, "text") if "text" in self._parts else found
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the parts, loaded or not."""
@@ -208,6 +238,11 @@ class Parts:
         return sizes(self.config("decoder").size, self.cascade)
 
     @property
+    def step(self) -> int | None:
+        """Number whose multiples the decoder draws at, where it is not bound to one size and no upsampler follows."""
+        return None if self.cascade else self.family.step
+
+    @property
     def default_size(self) -> int:
         """Side that is made unless asked for: what the first upsampler makes, as further ones take long."""
         return self.sizes[min(1, len(self.sizes) - 1)]
@@ -217,14 +252,14 @@ class Parts:
         """What the model can do, in the words of `Request.needs`."""
         found = {part.role for part in self._parts.values()} | set(self._parts)
         if (clip := self._parts.get("clip")) is not None:
-            found.add("text_encoder")
-            if clip.config.towers == "both":
-                found.add("image_encoder")
-        if (decoder := self._parts.get("decoder")) is not None:
-            # Known pixels and DDIM inversion work with every decoder; a network trained to inpaint reads them as well.
-            found |= {"inversion", "inpainting"}
-            if decoder.config.caption is not None:
-                found.add("caption")
+            found |= {"text_encoder"} if clip.config.towers != "image" else set()
+            found |= {"image_encoder"} if clip.config.towers != "text" else set()
+        if self.text_towers:
+            found.add("prompt")
+        if "decoder" in self._parts:
+            found |= self.family.capabilities
+            if "image_encoder" in found or "image_embedding" not in found:
+                found.add("own_embedding")
         return frozenset(found)
 
     def require(self, kind: str, needs: tuple[str, ...]) -> None:
@@ -237,12 +272,15 @@ class Parts:
                 )
 
     @contextlib.contextmanager
-    def lend(self, name: str, kind: type[Network]) -> Iterator[Network]:
-        """Context with a network in memory, computing in its dtype. Raises `Unsupported` where the model lacks it."""
+    def lend(self, name: str, kind: type[Network], *, exact: bool = False) -> Iterator[Network]:
+        """Context with a network in memory, computing in its dtype, or in float32 if `exact`.
+
+        Raises `Unsupported` where the model lacks it.
+        """
         part = self._part(name)
-        half = part.dtype != torch.float32
+        half = part.dtype != torch.float32 and not exact
         with (
-            self._in_memory(name) as network,
+            self._in_memory(name, exact) as network,
             torch.autocast(self.device.type, dtype=part.dtype if half else torch.bfloat16, enabled=half),
         ):
             if not isinstance(network, kind):
@@ -252,7 +290,12 @@ class Parts:
             yield network
 
     @contextlib.contextmanager
-    def _in_memory(self, name: str) -> Iterator[nn.Module]:
+    def _in_memory(self, name: str, exact: bool = False) -> Iterator[nn.Module]:
+        if exact and self._parts[name].dtype != torch.float32:
+            with torch.inference_mode(False):
+                network = _prepare(self._parts[name].load(dtype=torch.float32))
+            yield network
+            return
         if not self.offload:
             with self._lock:
                 if name not in self._networks:
@@ -300,6 +343,9 @@ _WORDS = {
     "image_encoder": "image encoder",
     "prior_autoregressive": "autoregressive prior",
     "caption": "decoder that reads captions",
+    "image_embedding": "decoder that reads image embeddings",
+    "prompt": "text encoder",
+    "own_embedding": "image encoder",
 }
 
 
@@ -326,7 +372,7 @@ def read_dtype(dtype: torch.dtype | str, device: torch.device) -> torch.dtype:
 
 def compute_dtype(part: OpenPart, dtype: torch.dtype) -> torch.dtype:
     """Type that a part computes in: `dtype` where it is safe, else float32."""
-    if isinstance(part.config, ClipConfig):
+    if part.role in ("clip", "text"):
         weights = without_weights(part.load).parameters() if dtype != torch.float32 else ()
         return dtype if 4 * sum(weight.numel() for weight in weights) > LARGE_CLIP else torch.float32
     return dtype if _computes_in(part.config, dtype) else torch.float32
@@ -340,7 +386,8 @@ def _computes_in(config: Any, dtype: torch.dtype) -> bool:
     """
     eps = getattr(getattr(config, "process", None), "parametrization", None) == "eps"
     unet = isinstance(getattr(config, "net", None), UnetConfig)
-    return dtype == torch.float32 or not (isinstance(config, ClipConfig) or (eps and not unet))
+    text = isinstance(config, ClipConfig) or getattr(config, "kind", "") == "text_encoder"
+    return dtype == torch.float32 or not (text or (eps and not unet))
 
 
 def _prepare(network: nn.Module) -> nn.Module:

@@ -38,7 +38,7 @@ class Prompted(Request):
 
     def needs(self, sampling: Sampling) -> tuple[str, ...]:
         """Text encoder and decoder, and what gives the image embedding."""
-        return ("text_encoder", "decoder", *prior_needs(sampling))
+        return ("prompt", "decoder", *prior_needs(sampling))
 
 
 def prompted(

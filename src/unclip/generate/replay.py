@@ -9,7 +9,7 @@ from unclip.errors import RequestError
 from unclip.generate.operations import BY_KIND, read_request
 from unclip.generate.provenance import FORMAT
 from unclip.generate.request import Request
-from unclip.stages.sampling import DEFAULTS, FLAT_NAMES, sampling
+from unclip.stages.sampling import DEFAULTS, FLAT_NAMES, of_0_1, sampling
 
 
 class Replay(NamedTuple):
@@ -148,7 +148,9 @@ def _request_of_format_1(recipe: Mapping[str, Any]) -> dict[str, Any]:
         if new in values:
             read_field(BY_KIND[kind], new, values[new], f"recipe.{old}", error=RequestError)
     # 0.1 recorded every setting that took part, so what it left out is the default of that version.
-    settings = sampling(**{name: recipe[name] for name in FLAT_NAMES if name in recipe}).over(DEFAULTS)
+    settings = sampling(**of_0_1({name: recipe[name] for name in FLAT_NAMES if name in recipe})).over(
+        DEFAULTS
+    )
     if operation in ("generate", "redraw", "vary"):
         values["n"] = 1
     return {"kind": kind, "seed": recipe.get("seed"), "sampling": settings, **values}

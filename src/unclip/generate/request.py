@@ -7,7 +7,7 @@ file in `unclip.generate.operations`, with what it needs of a model and how it r
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 from unclip.config import Param, check
@@ -95,10 +95,13 @@ def resolve_inversion(sampling: Sampling, defaults: Sampling) -> Sampling:
 
     Raises `RequestError` for another sampler than DDIM, the only one that can be walked backwards.
     """
-    if sampling.decoder.sampler not in (None, "ddim"):
+    if sampling.decoder.sampler not in (None, "ddim", "euler"):
         raise RequestError(
             f"sampler {sampling.decoder.sampler!r} cannot be inverted: leave it out, or give 'ddim'"
         )
+    if sampling.decoder.sampler == "euler":
+        # The same method, on the grid of inversions.
+        sampling = replace(sampling, decoder=replace(sampling.decoder, sampler="ddim"))
     base = defaults.faster() if sampling.fast else defaults
     given = Sampling(decoder=INVERSION).over(base)
     return Sampling(
@@ -142,6 +145,10 @@ def compact(value: Any) -> Any:
 
 def prior_needs(sampling: Sampling) -> tuple[str, ...]:
     """Capabilities that give the image embedding of a caption, as the resolved sampling settings choose."""
-    needed = {"diffusion": "prior", "autoregressive": "prior_autoregressive", "none": "caption"}
-    found = needed.get(sampling.prior.kind or "")
-    return () if found is None else (found,)
+    needed = {
+        "diffusion": ("text_encoder", "prior", "image_embedding"),
+        "autoregressive": ("text_encoder", "prior_autoregressive", "image_embedding"),
+        "text": ("text_encoder", "image_embedding"),
+        "none": ("caption",),
+    }
+    return needed.get(sampling.prior.kind or "", ())

@@ -7,12 +7,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from PIL import Image as PillowImage
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unclip.diffusion import paths
-from unclip.diffusion.denoiser import Step
-from unclip.diffusion.inpainting import repaint
 from unclip.errors import RequestError
 from unclip.generate.drawing import Drawing
 from unclip.generate.image import Image
@@ -22,17 +20,17 @@ from unclip.generate.sources import Source
 from unclip.generate.stage_runner import StageRunner
 from unclip.images.files import resize as resize_image
 from unclip.images.tensors import to_image
-from unclip.networks.decoder import Decoder
 from unclip.rng import derive, draw_seed
+from unclip.stages.codec import state_shape
 from unclip.stages.conditioner import Condition
+from unclip.stages.family import Fill
 from unclip.stages.inpainting import InpaintingReference, match_border
 from unclip.stages.noise import Seeds
-from unclip.stages.renderer import decoder_renderer
 from unclip.stages.sampling import PriorSampling, settled
 from unclip.stages.windows import Window
 
-RESAMPLINGS = 5
-"""RePaint walks per step, for decoders that were not trained to inpaint."""
+MAX_SIDE = 4096
+"""Largest side in pixels that a decoder which is not bound to one size is asked for."""
 DRAFT_STRENGTH = 0.4
 """Image-to-image strength over a draft: its content stays in place and gains the detail of its size.
 
@@ -52,6 +50,12 @@ class Session(StageRunner):
         """Side to draw: `asked`, or the model's default. Raises `RequestError` for one that the model cannot make."""
         if asked is None:
             return self.parts.default_size
+        if (step := self.parts.step) is not None:
+            if asked % step or not step <= asked <= MAX_SIDE:
+                raise RequestError(
+                    f"{self.parts.name!r} makes pictures whose sides are multiples of {step} up to {MAX_SIDE}, not {asked}"
+                )
+            return asked
         if asked not in self.parts.sizes:
             raise RequestError(
                 f"{self.parts.name!r} makes pictures of {', '.join(map(str, self.parts.sizes))} pixels, not {asked}"
@@ -75,9 +79,8 @@ class Session(StageRunner):
 
     def fill_steps(self, size: int, *, drafted: bool = False) -> int:
         """Steps of one `fill` at `size`."""
-        walks = 1 if self.parts.config("decoder").inpainting else RESAMPLINGS
         levels = self.decoder_grid(DRAFT_STRENGTH if drafted else 1.0)
-        return (len(levels) - 1) * walks + self.cascade_steps(self.route(size))
+        return (len(levels) - 1) * self.parts.family.walks + self.cascade_steps(self.route(size))
 
     @torch.no_grad()
     def fill(
@@ -119,38 +122,42 @@ class Session(StageRunner):
         seeds: Seeds,
         first: int,
     ) -> Float[Tensor, "1 3 h w"]:
-        settings, config = self.sampling.decoder, self.parts.config("decoder")
-        condition = self.complete(condition)
-        known = known.at(config.size).to(self.device)
-        levels = self.decoder_grid(1.0 if draft is None else DRAFT_STRENGTH)
-        noise = seeds.stage("decoder")
-        if config.inpainting:
-            condition = replace(condition, hint=torch.cat([known.pixels * known.mask, known.mask], dim=1))
-        with self.parts.lend("decoder", Decoder) as decoder:
-            renderer = decoder_renderer(decoder)
-            if draft is None:
-                x = renderer.noise_state(noise, levels[0], config.size, config.size, self.device)
-            else:
-                begun = F.interpolate(
-                    draft[None], size=config.size, mode="bicubic", antialias=True, align_corners=False
-                )
-                x = paths.noised(begun.clamp(-1, 1).to(self.device), levels[0], noise)
+        settings, side = self.sampling.decoder, self.side()
+        codec, family = self.parts.codec, self.parts.family
+        known = known.at(side).to(self.device)
+        visits = self.visits(1.0 if draft is None else DRAFT_STRENGTH)
+        levels, noise = visits.sigmas, seeds.stage("decoder")
+        condition = self.complete(condition, noise)
+        posterior = self._posterior(noise)
+        # A network that reads the known pixels as its own hint is not shown them as state.
+        state = known.in_state(codec, posterior if family.keeps_state else None)
+        begun = None
+        if draft is not None:
+            begun = F.interpolate(draft[None], size=side, mode="bicubic", antialias=True, align_corners=False)
+            begun = codec.encode(begun.clamp(-1, 1).to(self.device))
+        z = noise.normal(*state_shape(codec, side, side))
+        if begun is not None:
+            x = begun + float(levels[0]) * z.to(begun)
+        else:
+            x = (paths.start(z, levels[0]) if visits.unit_start else float(levels[0]) * z).to(self.device)
+        hint = family.hint(known, state, codec, posterior)
+        if hint is not None:
+            condition = replace(condition, hint=hint)
+        with self.parts.lend("decoder", nn.Module) as decoder:
+            renderer = family.renderer(decoder, codec)
             denoise = renderer.denoiser(
-                condition, guidance=settled(settings.guidance), interval=settings.guidance_interval
+                condition,
+                guidance=settled(settings.guidance),
+                interval=settings.guidance_interval,
+                labelling=visits.labelling,
             )
-            walk: Iterator[Step]
-            if config.inpainting:
-                kept = known.kept_until_last(denoise, levels)
-                walk = renderer.sample(kept, x, levels, sampler=settled(settings.sampler), noise=noise)
-                total = len(levels) - 1
-            else:
-                walk = repaint(
-                    denoise, x, levels, known.pixels, known.mask, noise=noise, resamplings=RESAMPLINGS
-                )
-                total = (len(levels) - 1) * RESAMPLINGS
-            drawn = self._follow(walk, "decoder", total, first, renderer.codec)
+            given = Fill(denoise, x, z.to(x), visits, state, settled(settings.sampler), noise)
+            total = (len(levels) - 1) * family.walks
+            drawn = self._follow(family.fill(renderer, given), "decoder", total, first, renderer.codec)
             self.require_finite(drawn, "decoder", "decoder", renderer.watch)
-        matched = match_border(drawn, known, reach=REACH * config.size)
+            drawn = renderer.finished(drawn, levels[-1])
+        drawn = codec.decode(drawn)
+        matched = match_border(drawn, known, reach=REACH * side)
         return torch.lerp(matched, known.pixels, known.mask)
 
     # Results
@@ -165,7 +172,7 @@ class Session(StageRunner):
             z_i = torch.stack([one.z_i for one in chosen]).to(self.device)
             given = [one.x_T for one in chosen if one.x_T is not None]
             x_T = torch.stack(given) if given else None
-            small = self.decode(Condition(z_i=z_i), seeds, x_T=x_T, eta=eta, first=batch.start)
+            small = self.decode(Condition(z_i=z_i), seeds, x_T=x_T, eta=eta, size=size, first=batch.start)
             pixels = self.enlarge(small, seeds, size, first=batch.start)
             yield from (
                 self.result(pixels[k], one.request, z_i=one.z_i, sources=sources)

@@ -1,38 +1,37 @@
 """Stages of a model run with the sampling settings of one request, each step reported to the callback."""
 
-import functools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from unclip.diffusion import paths
-from unclip.diffusion.denoiser import Step
+from unclip.diffusion.conventions import Visits
+from unclip.diffusion.denoiser import NoiseSource, Step
 from unclip.errors import NonFinite, RequestError
 from unclip.generate.parts import Parts
 from unclip.generate.progress import Callback, Reporter
 from unclip.generate.sources import Source, read_source
 from unclip.images.tensors import to_image, to_tensor
 from unclip.networks.clip import Clip
-from unclip.networks.decoder import Decoder
 from unclip.networks.prior_autoregressive import AutoregressivePrior
 from unclip.networks.prior_diffusion import EmbeddingDiffusion
 from unclip.networks.upsampler import Upsampler
 from unclip.rng import derive
 from unclip.stages.cascade import Link, route
-from unclip.stages.conditioner import Condition, reads_text_encodings
+from unclip.stages.conditioner import Condition
 from unclip.stages.finite import Watch
 from unclip.stages.inpainting import InpaintingReference
 from unclip.stages.noise import Seeds
 from unclip.stages.prior import choose, prior_condition, sample_autoregressive_prior, sample_diffusion_prior
-from unclip.stages.renderer import decoder_renderer, inversion_grid, upsampler_renderer
+from unclip.stages.renderer import Renderer, inversion_grid, upsampler_renderer
 from unclip.stages.sampling import Sampling, settled
 from unclip.stages.space import Basis
-from unclip.stages.text import Captions, read_captions, truncation_warning
+from unclip.stages.text import Captions, Tower, read_captions, truncation_warning
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +40,13 @@ INVERSION_ITERATIONS = 2
 
 
 class Inversion(NamedTuple):
-    """(z_i, x_T), the paper's bipartite latent: z_i holds what CLIP sees, x_T all that is left, as N(0, I) noise."""
+    """(z_i, x_T), the paper's bipartite latent: z_i holds what CLIP sees, x_T all that is left, as N(0, I) noise.
 
-    z_i: Float[Tensor, " d"]
-    x_T: Float[Tensor, "3 s s"]
+    z_i is None for a decoder that reads no image embedding. x_T has the channels and the size of the decoder's state.
+    """
+
+    z_i: Float[Tensor, " d"] | None
+    x_T: Float[Tensor, "c sh sw"]
 
 
 class StageRunner:
@@ -67,6 +69,7 @@ class StageRunner:
         self.warnings: list[str] = []
         self._callback = on_progress
         self._reporter: Reporter | None = None
+        self._empty: Captions | None = None
 
     @property
     def device(self) -> torch.device:
@@ -98,6 +101,10 @@ class StageRunner:
         process = self.parts.config("decoder").process.build()
         return len(inversion_grid(process, settled(self.sampling.decoder.steps))) - 1
 
+    def side(self, size: int | None = None) -> int:
+        """Side that the decoder draws at for pictures of `size`: its own, or `size` where it is not bound to one."""
+        return self.parts.sizes[0] if size is None or self.parts.step is None else size
+
     def route(self, size: int) -> list[Link]:
         """Upsamplers from the decoder's size to `size`."""
         return route(self.parts.sizes[0], size, self.parts.cascade)
@@ -106,26 +113,49 @@ class StageRunner:
         """Steps of some upsamplers."""
         return sum(settled(self.sampling.upsampler(link.index).steps) for link in links)
 
+    def visits(self, strength: float = 1.0) -> Visits:
+        """Noise levels of the decoder's steps; `strength` below 1 keeps the last ones, for starting from a picture.
+
+        Raises `RequestError` for steps or a spacing that the decoder's table does not have.
+        """
+        settings = self.sampling.decoder
+        try:
+            visits = self.parts.family.visits(
+                settled(settings.sampler), settled(settings.steps), settings.spacing
+            )
+        except ValueError as error:
+            raise RequestError(str(error)) from None
+        if strength == 1:
+            return visits
+        return visits._replace(sigmas=paths.truncate(visits.sigmas, strength), unit_start=True)
+
     def decoder_grid(self, strength: float = 1.0) -> Float[Tensor, " levels"]:
-        """Noise levels of the decoder's steps; `strength` below 1 keeps the last ones, for starting from a picture."""
-        grid = self.parts.config("decoder").process.build().grid(settled(self.sampling.decoder.steps))
-        return grid if strength == 1 else paths.truncate(grid, strength)
+        """`visits` without what goes with the levels."""
+        return self.visits(strength).sigmas
 
     # Text and embeddings
 
     @torch.no_grad()
     def captions(self, prompts: Sequence[str]) -> Captions:
         """Tokens and text encodings of prompts."""
-        with self.parts.lend("clip", Clip) as clip:
-            read = read_captions(clip, self.parts.tokenizer, prompts, self.device)
-        for field in read.encoding:
-            self.require_finite(field, "clip", "text")
-        return read
+        read: list[Captions] = []
+        for name in self.parts.text_towers:
+            pad = getattr(self.parts.config(name), "pad", 0)
+            with self.parts.lend(name, nn.Module) as tower:
+                tokenizer = self.parts.tokenizer_of(name)
+                read.append(read_captions(cast(Tower, tower), tokenizer, prompts, self.device, pad))
+            for field in read[-1].encoding:
+                self.require_finite(field, name, "text")
+        return (
+            read[0] if self.parts.text_towers[-1:] != ("text",) else read[0]._replace(own=read[-1].encoding)
+        )
 
-    @functools.cached_property
+    @property
     def empty_caption(self) -> Captions:
-        """Encoding of the empty caption, one row."""
-        return self.captions([""])
+        """Encoding of the empty caption, one row; read once."""
+        if self._empty is None:
+            self._empty = self.captions([""])
+        return self._empty
 
     def warn_if_truncated(self, *prompts: str | None) -> None:
         """Record a warning for each prompt that is longer than the model's context."""
@@ -233,11 +263,17 @@ class StageRunner:
         """Seed of a part of the picture, such as a tile."""
         return derive(self.seed, *purpose)
 
-    def complete(self, condition: Condition) -> Condition:
-        """Condition with the empty caption, if the decoder reads CLIP's text encodings."""
-        if condition.empty is not None or not reads_text_encodings(self.parts.config("decoder")):
-            return condition
-        return replace(condition, empty=self.empty_caption)
+    def complete(self, condition: Condition, noise: NoiseSource | None = None) -> Condition:
+        """Condition with all that the decoder's family reads; `noise` is the decoder's stream (see `Family.complete`)."""
+        level = self.sampling.decoder.noise_level or 0
+        if level and "image_embedding" not in self.parts.capabilities:
+            raise RequestError("noise_level is for decoders that read image embeddings: leave it out")
+        return self.parts.family.complete(replace(condition, noise_level=level), self, noise)
+
+    def _noise(self, renderer: Renderer, noise: NoiseSource, visits: Visits, side: int) -> Tensor:
+        """State of pure noise at the first level."""
+        x = renderer.noise_state(noise, visits.sigmas[0], side, side, self.device)
+        return x if visits.unit_start else paths.start_noise(x, visits.sigmas[0]) * float(visits.sigmas[0])
 
     @torch.no_grad()
     def decode(
@@ -245,55 +281,68 @@ class StageRunner:
         condition: Condition,
         seeds: Seeds,
         *,
-        x_T: Float[Tensor, "b 3 s s"] | None = None,
+        x_T: Float[Tensor, "b c sh sw"] | None = None,
         eta: float = 0.0,
         start: Float[Tensor, "b 3 h w"] | None = None,
         strength: float = 1.0,
+        size: int | None = None,
         first: int = 0,
     ) -> Float[Tensor, "b 3 s s"]:
-        """Small pictures in [-1, 1].
+        """Small pictures in [-1, 1]; of a decoder that is not bound to one size, those of `size`.
 
         From noise; or from `x_T` by DDIM with `eta`; or from the pictures `start` with noise added, of which
         `strength` is redrawn.
         """
-        settings, condition = self.sampling.decoder, self.complete(condition)
-        with self.parts.lend("decoder", Decoder) as decoder:
-            renderer, side = decoder_renderer(decoder), decoder.config.size
-            denoise = renderer.denoiser(
-                condition, guidance=settled(settings.guidance), interval=settings.guidance_interval
-            )
-            noise = seeds.stage("decoder")
+        settings, codec = self.sampling.decoder, self.parts.codec
+        noise = seeds.stage("decoder")
+        condition = self.complete(condition, None if x_T is not None else noise)
+        # Before the decoder is in memory.
+        begun = None if start is None else codec.encode(start.to(self.device), self._posterior(noise))
+        with self.parts.lend("decoder", nn.Module) as decoder:
+            renderer = self.parts.family.renderer(decoder, codec)
             if x_T is not None:
-                grid = renderer.inversion_grid(settled(settings.steps))
-                x = paths.start(x_T.to(self.device), grid[0])
-                walk = renderer.sample(denoise, x, grid, sampler="ddim", noise=noise, eta=eta)
+                visits = Visits(renderer.inversion_grid(settled(settings.steps)))
+                x = paths.start(x_T.to(self.device), visits.sigmas[0])
+                sampler, options = "ddim", {"eta": eta}
             else:
-                grid = self.decoder_grid(strength)
-                if start is None:
-                    x = renderer.noise_state(noise, grid[0], side, side, self.device)
+                visits, sampler, options = self.visits(strength), settled(settings.sampler), {}
+                if begun is None:
+                    x = self._noise(renderer, noise, visits, self.side(size))
                 else:
-                    x = paths.noised(renderer.codec.encode(start.to(self.device)), grid[0], noise)
-                walk = renderer.sample(denoise, x, grid, sampler=settled(settings.sampler), noise=noise)
-            state = self._follow(walk, "decoder", len(grid) - 1, first, renderer.codec)
+                    x = paths.noised(begun, visits.sigmas[0], noise)
+            denoise = renderer.denoiser(
+                condition,
+                guidance=settled(settings.guidance),
+                interval=settings.guidance_interval,
+                labelling=visits.labelling,
+            )
+            walk = renderer.sample(denoise, x, visits.sigmas, sampler=sampler, noise=noise, **options)
+            state = self._follow(walk, "decoder", len(visits.sigmas) - 1, first, renderer.codec)
             self.require_finite(state, "decoder", "decoder", renderer.watch)
-            return renderer.codec.decode(state)
+            state = renderer.finished(state, visits.sigmas[-1])
+        return codec.decode(state)
+
+    def _posterior(self, noise: NoiseSource) -> NoiseSource | None:
+        """Noise of an autoencoder's posterior: none, or where diffusers' draws are followed, the stream it draws from."""
+        return noise if settled(self.sampling.random) == "diffusers" else None
 
     @torch.no_grad()
     def invert(self, source: Source, first: int = 0) -> Inversion:
-        """z_i by CLIP, then x_T by walking DDIM up from the picture under z_i; on the model's device."""
-        z_i = self.embed_images([source])
+        """z_i by CLIP where the decoder reads it, then x_T by walking DDIM up from the picture; on the model's device."""
+        reads = "image_embedding" in self.parts.capabilities
+        z_i = self.embed_images([source]) if reads else None
         settings, condition = self.sampling.decoder, self.complete(Condition(z_i=z_i))
-        with self.parts.lend("decoder", Decoder) as decoder:
-            renderer = decoder_renderer(decoder)
+        x0 = self.parts.codec.encode(source.square(self.side())[None].to(self.device))
+        with self.parts.lend("decoder", nn.Module) as decoder:
+            renderer = self.parts.family.renderer(decoder, self.parts.codec)
             grid = renderer.inversion_grid(settled(settings.steps))
             denoise = renderer.denoiser(
                 condition, guidance=settled(settings.guidance), interval=settings.guidance_interval
             )
-            x0 = renderer.codec.encode(source.square(decoder.config.size)[None].to(self.device))
             walk = paths.invert(denoise, x0, grid, iterations=INVERSION_ITERATIONS)
             top = self._follow(walk, "inversion", len(grid) - 1, first, renderer.codec)
             self.require_finite(top, "decoder", "inversion", renderer.watch)
-        return Inversion(z_i[0], paths.start_noise(top, grid[0])[0])
+        return Inversion(None if z_i is None else z_i[0], paths.start_noise(top, grid[0])[0])
 
     # Upsamplers
 

@@ -56,8 +56,8 @@ class ClipConfig:
     normalize: bool = True
     """Whether `encode_*` return unit vectors. Karlo's prior and decoder want them as they are."""
     loss: Literal["contrastive", "sigmoid"] = "contrastive"
-    towers: Literal["both", "text"] = "both"
-    """Some public weights come without the picture tower: then only `encode_text` is there."""
+    towers: Literal["both", "text", "image"] = "both"
+    """Some public weights come without one of the towers: then only `encode_text` or `encode_image` is there."""
 
 
 class TextEncoding(NamedTuple):
@@ -118,7 +118,8 @@ class VisionTower(nn.Module):
 class TextTower(nn.Module):
     """A causal transformer whose state at the end token is the caption's embedding."""
 
-    def __init__(self, config: TextConfig, embedding: int):
+    def __init__(self, config: TextConfig, embedding: int | None):
+        """Without an `embedding` width there is no projection, and the state at the end token is the embedding."""
         super().__init__()
         self.config = config
         self.tokens = nn.Embedding(config.vocabulary, config.width)
@@ -127,9 +128,10 @@ class TextTower(nn.Module):
             config.width, config.layers, config.heads, activation=config.activation, causal=True
         )
         self.norm_out = nn.LayerNorm(config.width)
-        self.project = nn.Linear(config.width, embedding, bias=False)
+        self.project = nn.Identity() if embedding is None else nn.Linear(config.width, embedding, bias=False)
         nn.init.normal_(self.tokens.weight, std=0.02)
-        nn.init.normal_(self.project.weight, std=config.width**-0.5)
+        if isinstance(self.project, nn.Linear):
+            nn.init.normal_(self.project.weight, std=config.width**-0.5)
 
     def forward(self, tokens: Int[Tensor, "b n"]) -> TextEncoding:
         """Tokens of the config's context, each row with an end token -> embedding, states, mask."""
@@ -151,8 +153,8 @@ class Clip(nn.Module):
     def __init__(self, config: ClipConfig):
         super().__init__()
         self.config = config
-        self.vision = VisionTower(config.vision, config.embedding) if config.towers == "both" else None
-        self.text = TextTower(config.text, config.embedding)
+        self.vision = None if config.towers == "text" else VisionTower(config.vision, config.embedding)
+        self.text = None if config.towers == "image" else TextTower(config.text, config.embedding)
         sigmoid = config.loss == "sigmoid"
         self.logit_scale = nn.Parameter(torch.tensor(math.log(10.0 if sigmoid else 1 / 0.07)))
         self.logit_bias = nn.Parameter(torch.tensor(-10.0)) if sigmoid else None
@@ -170,7 +172,14 @@ class Clip(nn.Module):
         return nn.functional.normalize(embedding, dim=-1) if self.config.normalize else embedding
 
     def encode_text(self, tokens: Int[Tensor, "b n"]) -> TextEncoding:
-        """Tokens -> text embeddings z_t (as `encode_image`), hidden states and mask."""
+        """Tokens -> text embeddings z_t (as `encode_image`), hidden states and mask.
+
+        Raises ValueError for a CLIP that came without its text tower.
+        """
+        if self.text is None:
+            raise ValueError(
+                "this CLIP came without its text tower, so it cannot read captions: take one that has both"
+            )
         encoding = self.text(tokens)
         embedding = encoding.embedding.float()
         if self.config.normalize:

@@ -7,6 +7,7 @@ from torch import nn
 
 from unclip.networks.unet import Unet
 from unclip.nn.fused import FusedResBlock
+from unclip.nn.map_blocks import MapDecoder, MapEncoder
 from unclip.nn.packed import PackedConv2d, PackedLinear, PackedResBlock, can_pack
 from unclip.nn.resblock import ResBlock
 
@@ -14,9 +15,11 @@ from unclip.nn.resblock import ResBlock
 def matrices(network: nn.Module) -> frozenset[str]:
     """The names of the weights that may be kept in bfloat16 under autocast: of all layers that multiply.
 
-    The first and last convolutions of U-Nets stay float32: they are small, and what they compute is not averaged out.
+    The first and last convolutions of U-Nets and autoencoders stay float32: they are small, and what they compute is not averaged out.
     """
-    kept = {layer for module in network.modules() if isinstance(module, Unet) for layer in _ends(module)}
+    kept = {
+        layer for module in network.modules() if isinstance(module, _WITH_ENDS) for layer in _ends(module)
+    }
     kinds = (nn.Linear, nn.Conv2d, nn.Embedding)
     return frozenset(
         f"{name}.weight" if name else "weight"
@@ -57,13 +60,16 @@ def settle(network: nn.Module) -> None:
 
 
 def suits_channels_last(network: nn.Module, device: torch.device) -> bool:
-    """Whether to keep a network's maps with the channels innermost: U-Nets, but not on CUDA with group norms.
+    """Whether to keep a network's maps with the channels innermost: U-Nets and autoencoders, not on CUDA with group norms.
 
     Convolutions are quicker so. CUDA's group norm lays its input and output out the other way, and every norm and every
     convolution would rearrange the map (docs/speed.md, "On a GPU").
     """
     nets = [module for module in network.modules() if isinstance(module, Unet)]
-    return bool(nets) and (device.type != "cuda" or all(net.config.norm == "rms" for net in nets))
+    maps = any(isinstance(module, MapEncoder | MapDecoder) for module in network.modules())
+    if device.type == "cuda":
+        return bool(nets) and not maps and all(net.config.norm == "rms" for net in nets)
+    return bool(nets) or maps
 
 
 def _settle_unet(unet: Unet) -> None:
@@ -91,9 +97,12 @@ def _cast(module: nn.Module, name: str, dtype: torch.dtype) -> None:
         setattr(module, name, nn.Parameter(weight.detach().to(dtype), requires_grad=weight.requires_grad))
 
 
-def _ends(unet: Unet) -> Iterator[nn.Module]:
-    yield unet.entrance
-    yield unet.exit
+_WITH_ENDS = (Unet, MapEncoder, MapDecoder)
+
+
+def _ends(network: Unet | MapEncoder | MapDecoder) -> Iterator[nn.Module]:
+    yield network.entrance
+    yield network.exit
 
 
 def _prepack_within(module: nn.Module) -> None:

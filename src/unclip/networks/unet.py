@@ -1,6 +1,7 @@
 """The ADM U-Net (Dhariwal and Nichol 2021) with GLIDE's conditioning: decoders and upsamplers are instances of it."""
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from unclip.nn.embeddings import LabelEmbedding
 from unclip.nn.norm import NormKind, normalization
 from unclip.nn.resample import Downsample, Upsample, depth_to_space, space_to_depth
 from unclip.nn.resblock import ResBlock, zeroed
+from unclip.nn.spatial_transformer import CrossAttention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,10 @@ class UnetConfig:
         return self.patch * 2 ** (len(self.multiples) - 1)
 
 
+Attention = Callable[[Any, int], nn.Module]
+"""Maker of the attention of a level, from the net's config and the level's index."""
+
+
 class Level(nn.Module):
     """The blocks of one resolution on one side of the U: residual blocks, their attentions, the change of size."""
 
@@ -76,12 +82,13 @@ class Level(nn.Module):
         level: int,
         in_channels: list[int],
         resample: Literal["down", "up"] | None,
+        attention: "Attention",
     ):
         super().__init__()
         channels = config.channels * config.multiples[level]
         self.resblocks = nn.ModuleList(_resblock(config, width, channels) for width in in_channels)
         attends = level in config.attention_levels
-        self.attentions = nn.ModuleList(_attention(config, channels) for _ in in_channels if attends)
+        self.attentions = nn.ModuleList(attention(config, level) for _ in in_channels if attends)
         self.resample: nn.Module | None = None
         if resample is not None and config.resample == "resblock":
             self.resample = _resblock(config, channels, channels, resample)
@@ -148,11 +155,11 @@ class UpLevel(Level):
 class Middle(nn.Module):
     """Residual block, attention (if the net has any), residual block, at the coarsest resolution."""
 
-    def __init__(self, config: UnetConfig):
+    def __init__(self, config: UnetConfig, attention: "Attention"):
         super().__init__()
         channels = config.channels * config.multiples[-1]
         self.resblock1 = _resblock(config, channels, channels)
-        self.attention = _attention(config, channels) if config.attention_levels else None
+        self.attention = attention(config, len(config.multiples) - 1) if config.attention_levels else None
         self.resblock2 = _resblock(config, channels, channels)
 
     def forward(
@@ -183,10 +190,7 @@ class Unet(nn.Module):
         levels = range(len(widths))
         embedding_width = config.embedding_width
         self.label = LabelEmbedding(embedding_width, frequencies=config.channels)
-        self.vector: nn.Module | None = None
-        if config.vector_width is not None:
-            same = config.vector_width == embedding_width
-            self.vector = nn.Identity() if same else nn.Linear(config.vector_width, embedding_width)
+        self.vector = self.make_vector(config)
         self.entrance = nn.Conv2d(config.in_channels * config.patch**2, config.channels, 3, padding=1)
         self.down = nn.ModuleList()
         skips = [config.channels]
@@ -194,23 +198,46 @@ class Unet(nn.Module):
         for level in levels:
             last = level == levels[-1]
             inputs = [current] + [widths[level]] * (config.blocks - 1)
-            self.down.append(DownLevel(config, level, inputs, None if last else "down"))
+            self.down.append(DownLevel(config, level, inputs, None if last else "down", self.make_attention))
             current = widths[level]
             skips += [current] * (config.blocks if last else config.blocks + 1)
-        self.middle = Middle(config)
+        self.middle = Middle(config, self.make_attention)
         self.up = nn.ModuleList()
         for level in reversed(levels):
             inputs = []
             for _ in range(config.blocks + 1):
                 inputs.append(current + skips.pop())
                 current = widths[level]
-            self.up.append(UpLevel(config, level, inputs, "up" if level else None))
+            self.up.append(UpLevel(config, level, inputs, "up" if level else None, self.make_attention))
         self.exit_norm = normalization(config.norm, current, config.groups)
         self.exit = zeroed(nn.Conv2d(current, config.out_channels * config.patch**2, 3, padding=1))
 
+    @staticmethod
+    def make_attention(config: Any, level: int) -> nn.Module:
+        """The attention of a level: a module called (map, context, mask)."""
+        return PixelAttention(
+            config.channels * config.multiples[level],
+            config.head_channels,
+            config.context_width,
+            norm=config.norm,
+            groups=config.groups,
+        )
+
+    @staticmethod
+    def make_vector(config: Any) -> nn.Module | None:
+        """The projection of the conditioning vector to the width of the time embedding; None takes no vector."""
+        if config.vector_width is None:
+            return None
+        same = config.vector_width == config.embedding_width
+        return nn.Identity() if same else nn.Linear(config.vector_width, config.embedding_width)
+
     def read(self, context: Float[Tensor, "b m f"]) -> Readings:
         """What all attentions make of context tokens: `forward` takes it in their place, and has less to do."""
-        return {one: one.read(context) for one in self.modules() if isinstance(one, PixelAttention)}
+        return {
+            one: one.read(context)
+            for one in self.modules()
+            if isinstance(one, PixelAttention | CrossAttention)
+        }
 
     def forward(
         self,
@@ -291,10 +318,4 @@ def _resblock(
         dropout=config.dropout,
         norm=config.norm,
         groups=config.groups,
-    )
-
-
-def _attention(config: UnetConfig, channels: int) -> PixelAttention:
-    return PixelAttention(
-        channels, config.head_channels, config.context_width, norm=config.norm, groups=config.groups
     )

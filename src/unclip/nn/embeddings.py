@@ -39,6 +39,19 @@ class LabelEmbedding(nn.Module):
         return self.linear_2(nn.functional.silu(self.linear_1(embedding)))
 
 
+class VectorEmbedding(nn.Module):
+    """A two-layer perceptron from a conditioning vector to `width` channels, as Stable Diffusion's class embedding."""
+
+    def __init__(self, vector: int, width: int):
+        super().__init__()
+        self.linear_1 = nn.Linear(vector, width)
+        self.linear_2 = nn.Linear(width, width)
+
+    def forward(self, vector: Float[Tensor, "b v"]) -> Float[Tensor, "b d"]:
+        """(b, vector) -> (b, width)."""
+        return self.linear_2(nn.functional.silu(self.linear_1(vector)))
+
+
 def grid_positions(height: int, width: int, dimension: int) -> Float[Tensor, "n d"]:
     """Sinusoids of row and column, half of the channels each, for a row-major grid (ViT; MAE, appendix)."""
     rows = timestep_embedding(torch.arange(height, dtype=torch.float32), dimension // 2)

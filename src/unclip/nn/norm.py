@@ -42,10 +42,10 @@ class GroupNorm(nn.GroupNorm):
             return F.group_norm(input, self.num_groups, weight, bias, self.eps)
 
 
-def normalization(kind: NormKind, channels: int, groups: int = 32) -> nn.Module:
-    """The norm called `kind` for `channels` channels; `groups` counts the groups of "group" and must divide them.
+def normalization(kind: NormKind, channels: int, groups: int = 32, *, eps: float = 1e-5) -> nn.Module:
+    """The norm called `kind` for `channels` channels; `groups` and `eps` belong to "group".
 
-    Raises ValueError when it does not.
+    Raises ValueError where `groups` does not divide `channels`.
     """
     if kind == "rms":
         return PixelRmsNorm(channels)
@@ -53,4 +53,4 @@ def normalization(kind: NormKind, channels: int, groups: int = 32) -> nn.Module:
         raise ValueError(
             f"{channels} channels do not split into {groups} norm groups; choose a divisor of {channels}"
         )
-    return GroupNorm(groups, channels, eps=1e-5)
+    return GroupNorm(groups, channels, eps=eps)

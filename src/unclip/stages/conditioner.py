@@ -27,9 +27,13 @@ class Condition:
     empty: Captions | None = None
     """The empty caption, one row, for decoders that read CLIP's text encodings (`reads_text_encodings`)."""
     hint: Float[Tensor, "b k h w"] | None = None
-    """Inpainting input: the masked picture and its mask (1 = known)."""
+    """Inpainting input, as the decoder's family lays it out: the masked picture and its mask (1 = known)."""
     low: Float[Tensor, "b 3 h w"] | None = None
     """Small pictures in [-1, 1], for upsamplers."""
+    noise_level: int = 0
+    """Level that z_i is noised to, for decoders that read it so (Stable unCLIP)."""
+    z_noise: Float[Tensor, "b d"] | None = None
+    """Standard normal noise for that; None takes the mean."""
 
 
 class Contexts(NamedTuple):

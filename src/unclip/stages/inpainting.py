@@ -7,9 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from unclip.diffusion.denoiser import Denoiser
+from unclip.diffusion.denoiser import Denoiser, NoiseSource
 from unclip.diffusion.guidance import switch
 from unclip.diffusion.inpainting import keep_known
+from unclip.stages.codec import Codec
 
 EDGE = 0.15
 """Difference between neighbouring pixels, on the scale of [-1, 1], across which blending hardly diffuses a colour."""
@@ -18,8 +19,16 @@ EDGE = 0.15
 class InpaintingReference(NamedTuple):
     """A picture in [-1, 1] and its mask: 1 where pixels are known, 0 in the hole."""
 
-    pixels: Float[Tensor, "1 3 s s"]
-    mask: Float[Tensor, "1 1 s s"]
+    pixels: Float[Tensor, "1 c h w"]
+    mask: Float[Tensor, "1 1 h w"]
+
+    def in_state(self, codec: Codec, noise: NoiseSource | None = None) -> "InpaintingReference":
+        """The reference in the state of a codec, a sample of it with `noise`; an element is known if all its pixels are."""
+        if codec.factor == 1:
+            return self
+        height, width = (side // codec.factor for side in self.mask.shape[-2:])
+        mask = 1 - F.adaptive_max_pool2d(1 - self.mask, (height, width))
+        return InpaintingReference(codec.encode(self.pixels, noise), mask)
 
     def at(self, size: int) -> "InpaintingReference":
         """The reference at `size` pixels a side; a pixel is known if all the pixels it covers are.

@@ -5,17 +5,19 @@ The decoder and the upsamplers are instances.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unclip.diffusion.conventions import Labelling, label_of
 from unclip.diffusion.denoiser import Denoiser, NoiseSource, Step
 from unclip.diffusion.guidance import classifier_free_batched, clip, switch
 from unclip.diffusion.parametrization import Preconditioned, Process, Spacing
-from unclip.diffusion.paths import start
+from unclip.diffusion.paths import start, start_noise
 from unclip.diffusion.samplers import SAMPLERS
 from unclip.networks.decoder import Decoder
 from unclip.networks.tiling import TiledUnet
@@ -59,13 +61,15 @@ class Renderer:
         guidance: float = 1.0,
         interval: tuple[float, float] | None = None,
         grid: Float[Tensor, " levels"] | None = None,
+        labelling: Labelling = "log",
     ) -> Denoiser:
         """Guided network under a condition (a `Condition`), its estimates clipped to the codec's range.
 
         `guidance` is the classifier-free guidance scale (1 is off), within the noise levels of `interval`. `grid` is
-        needed where there is a network for the last step.
+        needed where there is a network for the last step. `labelling` says which time the network is given for a level
+        between two of the table.
         """
-        model = Preconditioned(self.watch.over(self.network), self.process)
+        model = Preconditioned(self.watch.over(self.network), self._labelled(labelling))
         context, null = self.conditioner(condition, guided=guidance != 1)
         if null is None:
             denoise = self._clipped(model.bind(context))
@@ -80,11 +84,22 @@ class Renderer:
             denoise = switch(denoise, last, float(grid[-2]))
         return denoise
 
+    def _labelled(self, labelling: Labelling) -> Process:
+        table = self.process.table
+        if labelling == "log" or table is None:
+            return self.process
+        row = replace(self.process.parametrization, label=partial(label_of, table, labelling))
+        return replace(self.process, parametrization=row)
+
     def noise_state(
         self, noise: NoiseSource, level: float | Tensor, height: int, width: int, device: torch.device
     ) -> Float[Tensor, "b c sh sw"]:
         """State of pure noise at a noise level, for pictures of `height` x `width` pixels."""
         return start(noise.normal(*state_shape(self.codec, height, width)), level).to(device)
+
+    def finished(self, x: Float[Tensor, "b c sh sw"], level: float | Tensor) -> Float[Tensor, "b c sh sw"]:
+        """The result of a walk that ended at `level`: the state as it is, or above 0 in DDPM's units."""
+        return x if float(level) == 0 else start_noise(x, level)
 
     def sample(
         self,
@@ -118,12 +133,12 @@ class Renderer:
         return denoise if self.codec.clip_range is None else clip(denoise, *self.codec.clip_range)
 
 
-def decoder_renderer(decoder: Decoder) -> Renderer:
-    """Renderer of a decoder."""
+def decoder_renderer(decoder: Decoder, codec: Codec | None = None) -> Renderer:
+    """Renderer of a decoder, in pixels unless a codec is given."""
     return Renderer(
         network=decoder,
         process=decoder.config.process.build(),
-        codec=PixelCodec(),
+        codec=PixelCodec() if codec is None else codec,
         conditioner=UnclipConditioner(decoder),
     )
 

@@ -14,6 +14,7 @@ from unclip.errors import RequestError
 
 PriorName = Literal["diffusion", "autoregressive", "text", "none"]
 RandomName = Literal["unclip", "diffusers"]
+SpacingName = Literal["leading", "trailing", "linspace", "karras"]
 
 T = TypeVar("T")
 Settings = TypeVar("Settings", "PriorSampling", "DecoderSampling", "UpsamplerSampling")
@@ -62,6 +63,14 @@ class DecoderSampling:
             "noise levels (sigma) within which the decoder is guided (arXiv 2404.07724); all if not given",
             metavar="LOW,HIGH",
         ),
+    ] = None
+    spacing: Annotated[
+        SpacingName | None,
+        Param("which noise levels the decoder's steps visit; the sampler's own if not given"),
+    ] = None
+    noise_level: Annotated[
+        int | None,
+        Param("noise added to the image embedding, for Stable unCLIP; 0 if not given", ge=0, le=999),
     ] = None
 
     def __post_init__(self) -> None:
@@ -175,6 +184,8 @@ FLAT_NAMES: dict[str, tuple[str, ...]] = {
     "sampler": ("decoder", "sampler"),
     "guidance": ("decoder", "guidance"),
     "guidance_interval": ("decoder", "guidance_interval"),
+    "spacing": ("decoder", "spacing"),
+    "noise_level": ("decoder", "noise_level"),
     "upsampler_steps": ("upsamplers", "0", "steps"),
     "upsampler_sampler": ("upsamplers", "0", "sampler"),
     "second_upsampler_steps": ("upsamplers", "1", "steps"),
@@ -245,7 +256,15 @@ def read_sampling(data: Mapping[str, Any] | Any) -> Sampling:
     if not isinstance(data, Mapping) or not all(isinstance(name, str) for name in data):
         raise RequestError(f"sampling: expected an object with names, got {shown(data)}")
     flat = isinstance(data.get("prior"), str) or not set(data) <= {field.name for field in fields(Sampling)}
-    return sampling(**data) if flat else from_dict(Sampling, data, error=RequestError)
+    return sampling(**of_0_1(data)) if flat else from_dict(Sampling, data, error=RequestError)
+
+
+def of_0_1(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat settings of version 0.1 in today's names: its "euler" was DDIM, and is now a sampler with a grid of its own."""
+    return {
+        name: "ddim" if name.endswith("sampler") and value == "euler" else value
+        for name, value in flat.items()
+    }
 
 
 def settled(value: T | None) -> T:

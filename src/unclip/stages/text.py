@@ -1,13 +1,13 @@
 """Captions as the stages read them: tokens, and the encoding of CLIP's text tower."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from unclip.networks.clip import Clip, TextEncoding
+from unclip.networks.clip import TextEncoding
 from unclip.tokenizers.reading import CaptionTokenizer
 
 
@@ -16,23 +16,45 @@ class Captions(NamedTuple):
 
     tokens: Int[Tensor, "b n"]
     encoding: TextEncoding
+    """By CLIP, whose embeddings the prior follows; by the decoder's own tower in models without a CLIP that reads text."""
+    own: TextEncoding | None = None
+    """By the decoder's own text tower (the part `text`), in families that have one."""
+
+    @property
+    def states(self) -> Float[Tensor, "b n w"]:
+        """States that the decoder reads: those of its own tower, or CLIP's."""
+        return (self.encoding if self.own is None else self.own).states
 
     def take(self, rows: Sequence[int]) -> "Captions":
         """Captions of the given rows."""
         index = torch.tensor(rows, device=self.tokens.device)
-        return Captions(self.tokens[index], TextEncoding(*(field[index] for field in self.encoding)))
+        own = None if self.own is None else TextEncoding(*(field[index] for field in self.own))
+        return Captions(self.tokens[index], TextEncoding(*(field[index] for field in self.encoding)), own)
+
+
+@runtime_checkable
+class Tower(Protocol):
+    """A text tower: `Clip`, `TextEncoder`, or another network with this method."""
+
+    def encode_text(self, tokens: Int[Tensor, "b n"]) -> TextEncoding:
+        """Embeddings, states and mask of tokens."""
+        ...
 
 
 def read_captions(
-    clip: Clip, tokenizer: CaptionTokenizer, prompts: Sequence[str], device: torch.device
+    tower: Tower, tokenizer: CaptionTokenizer, prompts: Sequence[str], device: torch.device, pad: int = 0
 ) -> Captions:
     """Tokens and text encodings of prompts; a prompt longer than the context is truncated.
 
     Each distinct prompt is encoded once and alone, so that its encoding does not depend on its batch, even by rounding.
     """
     unique = list(dict.fromkeys(prompts))
-    tokens = tokenizer.encode(unique).to(device)
-    encodings = [clip.encode_text(row[None]) for row in tokens]
+    tokens = tokenizer.encode(unique)
+    if pad:
+        for row, prompt in zip(tokens, unique):
+            row[tokenizer.length(prompt) :] = pad
+    tokens = tokens.to(device)
+    encodings = [tower.encode_text(row[None]) for row in tokens]
     read = Captions(tokens, TextEncoding(*(torch.cat(fields) for fields in zip(*encodings))))
     return read if unique == list(prompts) else read.take([unique.index(prompt) for prompt in prompts])
 

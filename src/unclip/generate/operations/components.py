@@ -40,7 +40,12 @@ class Components(Request):
 
     def needs(self, sampling: Sampling) -> tuple[str, ...]:
         """Image encoder and decoder; for the model's basis, the autoregressive prior."""
-        return ("image_encoder", "decoder", *(("prior_autoregressive",) if self.basis == "model" else ()))
+        return (
+            "image_encoder",
+            "decoder",
+            "image_embedding",
+            *(("prior_autoregressive",) if self.basis == "model" else ()),
+        )
 
     def run(self, session: "Session", sources: "Sequence[Source]") -> "Iterator[Image]":
         """One picture per number of components."""

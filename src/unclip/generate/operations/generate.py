@@ -57,7 +57,7 @@ class Generate(Request):
 
     def needs(self, sampling: Sampling) -> tuple[str, ...]:
         """Text encoder and decoder, and what gives the image embedding."""
-        return ("text_encoder", "decoder", *prior_needs(sampling))
+        return ("prompt", "decoder", *prior_needs(sampling))
 
     def run(self, session: "Session", sources: "Sequence[Source]") -> "Iterator[Image]":
         """Pictures in the order of the prompts."""
@@ -114,7 +114,7 @@ def _draw_batch(session: "Session", orders: Sequence[Generate], size: int, first
     negative = session.captions(negatives) if any(negatives) else None
     z_i = session.sample_prior(captions, seeds, negative, first)
     condition = stages.conditioner.Condition(z_i=z_i, captions=captions, negative=negative)
-    small = session.decode(condition, seeds, first=first)
+    small = session.decode(condition, seeds, size=size, first=first)
     pixels = session.enlarge(small, seeds, size, first=first)
     return [
         session.result(

@@ -9,7 +9,7 @@ from unclip.config import Param
 from unclip.generate.drawing import Drawing
 from unclip.generate.operations.path import Frames, Thetas, path_thetas
 from unclip.generate.request import Request, Size, Sources, resolve_inversion
-from unclip.stages.sampling import Sampling
+from unclip.stages.sampling import Sampling, settled
 
 if TYPE_CHECKING:
     from unclip.generate.image import Image
@@ -40,7 +40,12 @@ class Interpolate(Request):
 
     def needs(self, sampling: Sampling) -> tuple[str, ...]:
         """Image encoder and decoder; with inverted noise, inversion."""
-        return ("image_encoder", "decoder", *(("inversion",) if self.noise == "inverted" else ()))
+        return (
+            "image_encoder",
+            "decoder",
+            "image_embedding",
+            *(("inversion",) if self.noise == "inverted" else ()),
+        )
 
     def run(self, session: "Session", sources: "Sequence[Source]") -> "Iterator[Image]":
         """One picture per position on the path."""
@@ -60,5 +65,5 @@ class Interpolate(Request):
         for theta in thetas:
             x_T = None if x_a is None or x_b is None else between(x_a, x_b, theta)
             alone = replace(self, frames=None, thetas=(theta,), size=size, seed=session.seed)
-            drawings.append(Drawing(alone, between(z_a, z_b, theta), x_T))
+            drawings.append(Drawing(alone, between(settled(z_a), settled(z_b), theta), x_T))
         return session.draw(drawings, size, sources=sources)

@@ -58,7 +58,9 @@ class Outpaint(Request):
 
     def needs(self, sampling: Sampling) -> tuple[str, ...]:
         """Inpainting; with a prompt, what a prompt needs, else the image encoder."""
-        own = ("image_encoder",) if self.prompt is None else ("text_encoder", *prior_needs(sampling))
+        own = ("prompt", "decoder", *prior_needs(sampling))
+        if self.prompt is None:
+            own = ("image_encoder", "decoder", "image_embedding")
         return (*own, "decoder", "inpainting")
 
     def run(self, session: "Session", sources: "Sequence[Source]") -> "Iterator[Image]":
@@ -103,6 +105,6 @@ class Outpaint(Request):
 
 def _within(session: "Session", condition: "Condition", square: "Tensor") -> "Condition":
     """Condition of a square of the whole: CLIP's view of its draft, where the model has an image encoder."""
-    if "image_encoder" not in session.parts.capabilities:
+    if not {"image_encoder", "image_embedding"} <= session.parts.capabilities:
         return condition
     return stages.conditioner.Condition(z_i=session.embed_pixels(square), negative=condition.negative)

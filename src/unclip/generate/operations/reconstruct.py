@@ -28,8 +28,8 @@ class Reconstruct(Request):
         return resolve_inversion(self.sampling, defaults)
 
     def needs(self, sampling: Sampling) -> tuple[str, ...]:
-        """Image encoder, and a decoder that can be inverted."""
-        return ("image_encoder", "decoder", "inversion")
+        """A decoder that can be inverted, and the image encoder where it reads embeddings."""
+        return ("decoder", "own_embedding", "inversion")
 
     def run(self, session: "Session", sources: "Sequence[Source]") -> "Iterator[Image]":
         """One picture."""
@@ -43,7 +43,7 @@ class Reconstruct(Request):
         (source,) = sources
         z_i, x_T = session.invert(source)
         seeds = session.seeds([session.seed])
-        condition = stages.conditioner.Condition(z_i=z_i[None])
+        condition = stages.conditioner.Condition(z_i=None if z_i is None else z_i[None])
         small = session.decode(condition, seeds, x_T=x_T[None])
         psnr = stages.likeness.psnr(small[0].cpu(), source.square(small.shape[-1]))
         pixels = session.enlarge(small, seeds, size)

@@ -39,11 +39,13 @@ class Redraw(Prompted):
         """`n` pictures."""
         size = session.size(self.size)
         steps = len(session.decoder_grid(self.strength)) - 1 + session.cascade_steps(session.route(size))
-        start = sources[0].square(session.parts.config("decoder").size)[None]
+        start = sources[0].square(session.side(size))[None]
 
         def draw(condition: "Condition", seed: int, index: int) -> "Tensor":
             seeds = session.streams(seed)
-            small = session.decode(condition, seeds, start=start, strength=self.strength, first=index)
+            small = session.decode(
+                condition, seeds, start=start, strength=self.strength, size=size, first=index
+            )
             return session.enlarge(small, seeds, size, first=index)[0]
 
         def alone(seed: int) -> Request:

@@ -9,7 +9,7 @@ from unclip.config import Param
 from unclip.generate.drawing import Drawing
 from unclip.generate.operations.path import Frames, Thetas, path_thetas
 from unclip.generate.request import Request, Size, Sources, check_prompt, resolve_inversion
-from unclip.stages.sampling import Sampling
+from unclip.stages.sampling import Sampling, settled
 
 if TYPE_CHECKING:
     from unclip.generate.image import Image
@@ -42,7 +42,7 @@ class TextDiff(Request):
 
     def needs(self, sampling: Sampling) -> tuple[str, ...]:
         """Both encoders, and a decoder that can be inverted."""
-        return ("text_encoder", "image_encoder", "decoder", "inversion")
+        return ("text_encoder", "image_encoder", "decoder", "image_embedding", "inversion")
 
     def run(self, session: "Session", sources: "Sequence[Source]") -> "Iterator[Image]":
         """One picture per position on the path."""
@@ -57,7 +57,8 @@ class TextDiff(Request):
         space = session.parts.space
         z_t, z_t0 = session.embed_text([self.target, self.baseline])
         z_d = space.difference(z_t, z_t0)
-        z_i, x_T = session.invert(sources[0])
+        inverted, x_T = session.invert(sources[0])
+        z_i = settled(inverted)
         z_d = space.at_length_of(z_d, z_i)
         drawings = [
             Drawing(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from unclip.config import Param
 from unclip.generate.drawing import Drawing
 from unclip.generate.request import Count, Request, Size, Sources, resolve_inversion
-from unclip.stages.sampling import Sampling
+from unclip.stages.sampling import Sampling, settled
 
 if TYPE_CHECKING:
     from unclip.generate.image import Image
@@ -40,7 +40,7 @@ class Vary(Request):
 
     def needs(self, sampling: Sampling) -> tuple[str, ...]:
         """Image encoder and decoder; with `eta`, inversion."""
-        return ("image_encoder", "decoder", *(() if self.eta is None else ("inversion",)))
+        return ("image_encoder", "decoder", "image_embedding", *(() if self.eta is None else ("inversion",)))
 
     def run(self, session: "Session", sources: "Sequence[Source]") -> "Iterator[Image]":
         """`n` variations."""
@@ -52,7 +52,7 @@ class Vary(Request):
         )
         z_i, x_T = session.invert(sources[0]) if inverted else (session.embed_images(sources)[0], None)
         drawings = [
-            Drawing(replace(self, n=1, size=size, seed=session.seed_of(index)), z_i, x_T)
+            Drawing(replace(self, n=1, size=size, seed=session.seed_of(index)), settled(z_i), x_T)
             for index in range(self.n)
         ]
         return session.draw(drawings, size, sources=sources, eta=self.eta or 0.0)
