@@ -19,7 +19,7 @@ from unclip.checkpoints.registry import Role, read_config, role_of
 from unclip.errors import ModelError
 from unclip.formats.public import PublicModel, pickle_refused
 from unclip.formats.registry import recognise, resolve, what_it_holds
-from unclip.stages.families import family_of
+from unclip.stages.families import FAMILIES, family_of
 from unclip.stages.sampling import DEFAULTS, Sampling
 from unclip.stages.space import PROJECTION, EmbeddingSpace, fingerprint_of
 from unclip.tokenizers.reading import CaptionTokenizer, read_tokenizer_json
@@ -137,13 +137,14 @@ def check_fit(parts: Mapping[str, OpenPart]) -> None:
     clip, decoder = parts.get("clip"), parts.get("decoder")
     if clip is not None:
         _check_readers(clip, parts)
-    if decoder is not None:
+    if decoder is not None and decoder.config.kind in FAMILIES:
         autoencoder = parts.get("autoencoder")
         family = family_of(decoder.config, None if autoencoder is None else autoencoder.config)
         for reader, what, needed, source, given in family.agreements(
             {name: part.config for name, part in parts.items()}
         ):
             _agree(reader, parts[reader], what, needed, source, parts[source], given)
+    if decoder is not None:
         source, giving, size = "decoder", decoder, decoder.config.size
         upsamplers = [name for name, part in parts.items() if part.role == "upsampler"]
         for name in sorted(upsamplers, key=lambda one: parts[one].config.high_size):

@@ -21,7 +21,7 @@ from unclip.networks.unet import UnetConfig
 from unclip.nn.precision import fastest
 from unclip.stages.cascade import Link, sizes
 from unclip.stages.codec import Codec
-from unclip.stages.families import family_of
+from unclip.stages.families import FAMILIES, family_of
 from unclip.stages.family import Family
 from unclip.stages.sampling import DEFAULTS, Sampling
 from unclip.stages.space import EmbeddingSpace
@@ -197,7 +197,9 @@ class Parts:
     @functools.cached_property
     def family(self) -> Family:
         """Family of the decoder. Raises `Unsupported` where the model has none."""
-        autoencoder = self._parts.get("autoencoder")
+        autoencoder, kind = self._parts.get("autoencoder"), self.config("decoder").kind
+        if kind not in FAMILIES:
+            raise Unsupported(f"the decoder of {self.name!r} is of the kind {kind!r}, which cannot draw yet")
         return family_of(self.config("decoder"), None if autoencoder is None else autoencoder.config)
 
     @functools.cached_property
@@ -256,7 +258,7 @@ class Parts:
             found |= {"image_encoder"} if clip.config.towers != "text" else set()
         if self.text_towers:
             found.add("prompt")
-        if "decoder" in self._parts:
+        if "decoder" in self._parts and self.config("decoder").kind in FAMILIES:
             found |= self.family.capabilities
             if "image_encoder" in found or "image_embedding" not in found:
                 found.add("own_embedding")
