@@ -13,6 +13,9 @@ import torch
 from PIL import Image
 
 from unclip import disk
+from unclip.checkpoints.io import save_model
+from unclip.checkpoints.quantize import stored_size
+from unclip.checkpoints.quantize_model import quantize_model
 from unclip.data.dataset import open_dataset
 from unclip.data.decoded_cache import DecodedCache
 from unclip.disk import DiskFull, is_full, reserve
@@ -97,6 +100,24 @@ def test_a_written_file_without_room_is_named(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("storage", ["float32", "float16", "int8"])
+def test_a_model_without_room_is_refused_before_it_is_written(tmp_path, tiny, storage):
+    tiny_parts = tiny.parts(tiny.tokenizer())
+    with (
+        no_file_above(1 << 16),
+        pytest.raises(DiskFull, match=r"no room for the model: it needs .*make room.*model'$"),
+    ):
+        save_model(tmp_path / "model", tiny_parts, name="model", storage=storage)
+    assert list(tmp_path.iterdir()) == []
+    folder = save_model(tmp_path / "model", tiny_parts, name="model", storage=storage)
+    written = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    needed = sum(stored_size(part.state_dict(), storage) for part in tiny_parts.values())
+    assert written <= needed <= 1.5 * written + 20_000
+    with no_file_above(1 << 16), pytest.raises(DiskFull, match="no room for the weights"):
+        quantize_model(folder, tmp_path / "smaller", storage="float16")
+    assert not (tmp_path / "smaller").exists()
+
+
 @pytest.mark.parametrize("can_reserve", [True, False])
 def test_a_cache_without_room(pictures, tmp_path, monkeypatch, can_reserve):
     if not can_reserve:
@@ -134,7 +155,7 @@ def test_a_checkpoint_without_room_leaves_the_last_one(state, tmp_path, monkeypa
     ):
         state.save(folder, keep=2)
     # Room for the reservation, but not for what is written then.
-    monkeypatch.setattr("unclip.train.state.reserve", lambda file, *rest, **named: file.touch())
+    monkeypatch.setattr("unclip.train.state.require_room", lambda *rest, **named: None)
     with no_file_above(8192), pytest.raises(DiskFull, match="the checkpoint"):
         state.save(folder, keep=2)
     assert list(folder.iterdir()) == [good]

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 import shutil
 from pathlib import Path
 
@@ -28,6 +29,15 @@ def reserve(file: Path, size: int, *, what: str, remedy: str, name: Path | None 
         raise disk_full(name or file, size, what=what, remedy=remedy) from error
     finally:
         os.close(descriptor)
+
+
+def require_room(folder: Path, size: int, *, what: str, remedy: str, name: Path) -> None:
+    """Raise `DiskFull` unless `size` bytes can be written into `folder` now, quotas included; nothing is left there."""
+    room = folder / f".{secrets.token_hex(6)}.room"
+    try:
+        reserve(room, size, what=what, remedy=remedy, name=name)
+    finally:
+        room.unlink(missing_ok=True)
 
 
 def is_full(error: BaseException) -> bool:

@@ -65,8 +65,20 @@ def test_encodings_and_line_ends(tmp_path, encoding, end):
         (tmp_path / table).write_bytes(line.format(end=end).encode(encoding))
         data, bad = read(tmp_path)
         assert [data.info(index).captions for index in range(2)] == [("Käfer",), ("Maus",)]
-        assert not bad.report()
+        assert not len(bad)
+        assert bad.notes == dict.fromkeys(("a.txt", "b.json"), f"is not read, as {table} is")
         (tmp_path / table).unlink()
+
+
+def test_caption_files_that_are_not_used_are_noted(tmp_path):
+    pictures(tmp_path, "a.png", "sub/b.png")
+    for name in ("a.txt", "a.json", "sub/b.caption", "sub/c.txt", "README.txt"):
+        (tmp_path / name).write_text('{"caption": "grey"}' if name.endswith("json") else "grey")
+    data, bad = read(tmp_path)
+    assert data.keys() == ["a.png", "sub/b.png"]
+    missing = "no picture has its name"
+    assert bad.notes == {"a.txt": "is not read, as a.json is", "README.txt": missing, "sub/c.txt": missing}
+    assert bad.report().startswith("3 unused files: ")
 
 
 def test_other_encodings_are_named_with_a_remedy(tmp_path):

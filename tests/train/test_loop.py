@@ -63,7 +63,25 @@ def test_a_batch_that_fails_as_a_whole_is_named_by_its_range(small, begin):
     run.task.forward = lambda batch, noise: forward(batch, noise)._replace(
         loss=forward(batch, noise).loss * (math.inf if len(batch.windows) > 1 else 1.0)
     )
-    with pytest.raises(NonFiniteLoss, match=r"\(sample 0\).*\(sample 3\): no picture fails alone"):
+    with pytest.raises(
+        NonFiniteLoss, match="at sample 0: no sample fails alone, so the weights have diverged"
+    ):
+        run.step()
+
+
+def test_weights_that_diverged_blame_no_picture(small, begin):
+    run = begin(small("upsampler", "batch=4"))
+    with torch.no_grad():
+        next(run.state.model.parameters()).fill_(math.nan)
+    message = r"at sample 0: 4 of 4 samples fail alone, so the weights have diverged: lower .*; there is no checkpoint yet"
+    with pytest.raises(NonFiniteLoss, match=message):
+        run.step()
+    with torch.no_grad():
+        next(run.state.model.parameters()).fill_(0.0)
+    kept = run.state.save(run.folder.checkpoints, keep=2)
+    with torch.no_grad():
+        next(run.state.model.parameters()).fill_(math.nan)
+    with pytest.raises(NonFiniteLoss, match=rf"the run goes on from {kept}"):
         run.step()
 
 

@@ -118,6 +118,7 @@ def test_a_run_of_an_older_version_goes_on(half):
     assert (RunFolder(half).path / "data.json").exists()
 
 
+@pytest.mark.filterwarnings("ignore::unclip.train.source.SkippedSamples")
 def test_the_order_of_a_table_counts(small, pictures, begin):
     rows = [{"file_name": f"{number:02}.png", "text": f"number {number}"} for number in range(20)]
 
@@ -156,6 +157,7 @@ def test_the_share_of_bad_samples_is_an_option(small, pictures):
             small("clip", f"data.bad_share={share}")
 
 
+@pytest.mark.filterwarnings("ignore::unclip.train.source.SkippedSamples")
 def test_metadata_of_any_type_have_factors(small, pictures):
     for number in range(20):
         record = {"caption": "x", "label": 5, "kind": [number % 2], "weight": 1}

@@ -24,16 +24,18 @@ from unclip.checkpoints.manifest import (
     read_manifest,
     write_folder,
 )
-from unclip.checkpoints.quantize import SCALE, STORAGES, Storage, decode, encode, plain_names
+from unclip.checkpoints.quantize import SCALE, STORAGES, Storage, decode, encode, plain_names, stored_size
 from unclip.checkpoints.registry import RETIRED_WEIGHTS, classes, kind_of, read_config
 from unclip.checkpoints.stream import Stream
 from unclip.config import to_dict
+from unclip.disk import disk_full, is_full, require_room
 from unclip.errors import ModelError
 from unclip.networks.inference import matrices
 from unclip.stages.sampling import Sampling, read_sampling
 from unclip.stages.space import PROJECTION, fingerprint_of
 
 Network = TypeVar("Network", bound=nn.Module)
+_ROOM = "make room, or give another folder"
 
 
 def save_model(
@@ -53,13 +55,15 @@ def save_model(
 
     `parts` are networks of registered kinds with their `config`; `tokenizer` is the JSON text of one; `defaults` are
     sampling settings, or their JSON (nested, or the flat names of version 0.1); `space` is the embedding space, where no
-    CLIP is among the parts. Raises `FileExistsError` unless `force`, and `ValueError` for an unregistered part or a weight
-    that is not finite.
+    CLIP is among the parts. Raises `FileExistsError` unless `force`, `DiskFull` where there is no room for all parts, and
+    `ValueError` for an unregistered part or a weight that is not finite.
     """
     settings = defaults if isinstance(defaults, Sampling) else read_sampling(defaults or {})
 
     def fill(fresh: Path) -> Manifest:
         entries = {}
+        size = sum(stored_size(network.state_dict(), storage) for network in parts.values())
+        require_room(fresh, size, what="the model", remedy=_ROOM, name=Path(folder))
         for part, network in parts.items():
             file = fresh / f"{part}.safetensors"
             write_weights(file, network.state_dict(), storage)
@@ -230,10 +234,11 @@ def write_weights(file: Path, weights: Mapping[str, Tensor], storage: Storage = 
     """Write a safetensors file and sync it to disk.
 
     Weights are written from where they are; only those that share memory are copied, as each name is written. Raises
-    `OSError` if that fails, such as on a full disk.
+    `DiskFull` before anything is written where there is no room, and `OSError` if writing fails.
     """
     if storage not in STORAGES:
         raise ValueError(f"storage {storage!r} is not one of {', '.join(STORAGES)}")
+    require_room(file.parent, stored_size(weights, storage), what="the weights", remedy=_ROOM, name=file)
     tensors = _apart(encode(weights, storage))
     # safetensors makes files for their owner alone: let the umask decide, as for every other file.
     file.touch()
@@ -242,6 +247,9 @@ def write_weights(file: Path, weights: Mapping[str, Tensor], storage: Storage = 
     try:
         save_file(tensors, file, metadata={"format": "pt"})
     except SafetensorError as error:
+        if is_full(error):
+            size = stored_size(weights, storage)
+            raise disk_full(file, size, what="the weights", remedy=_ROOM) from error
         raise OSError(f"{file} could not be written ({error}): is there room on the disk?") from error
     file.chmod(mode)
     with open(file, "rb+") as written:

@@ -51,6 +51,20 @@ def encode(weights: Mapping[str, Tensor], storage: Storage) -> dict[str, Tensor]
     return encoded
 
 
+def stored_size(weights: Mapping[str, Tensor], storage: Storage) -> int:
+    """About the bytes of a safetensors file with these weights."""
+    size = 4096
+    for weight in weights.values():
+        if not weight.is_floating_point():
+            size += weight.nbytes
+        elif storage == "int8" and weight.ndim >= 2 and weight.numel() >= MIN_SIZE:
+            size += weight.numel() + 4 * len(weight) + 128
+        else:
+            size += weight.numel() * (4 if storage == "float32" else 2)
+        size += 128
+    return size
+
+
 def plain_names(names: Iterable[str]) -> set[str]:
     """Names of the weights without those of their scales."""
     names = set(names)

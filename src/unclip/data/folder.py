@@ -103,6 +103,7 @@ class FolderDataset:
             elif ending in EXTENSIONS and path not in self._named:
                 self.bad.note(self._key(path), f"is in no row of {self._key(owner)}" if owner else "")
         yield from self._from_pairs(loose, files)
+        self._note_unread_texts(loose, files, owners)
 
     def _files(self) -> list[Path]:
         """All files but hidden ones, sorted; folders that are not followed are noted."""
@@ -170,6 +171,24 @@ class FolderDataset:
                 self.bad.record(key, f"caption file: {error}")
                 continue
             yield _Found(key, path, record)
+
+    def _note_unread_texts(
+        self, loose: Sequence[Path], files: Sequence[Path], owners: Mapping[Path, Path]
+    ) -> None:
+        """Note caption files that no picture took: those of no picture, of a table's folder, and second ones."""
+        pictures = {(path.parent, path.stem) for path in loose}
+        named = {(path.parent, path.stem) for path in self._named}
+        taken: dict[tuple[Path, str], Path] = {}
+        texts = [path for path in files if path.suffix.lower() in _TEXTS and path.name.lower() not in TABLES]
+        for path in sorted(texts, key=lambda one: _TEXTS.index(one.suffix.lower())):
+            place = (path.parent, path.stem)
+            owner = next((owners[one] for one in path.parents if one in owners), None)
+            if owner is not None and place in named:
+                self.bad.note(self._key(path), f"is not read, as {self._key(owner)} is")
+            elif place not in pictures and place not in named:
+                self.bad.note(self._key(path), "no picture has its name")
+            elif place in pictures and (first := taken.setdefault(place, path)) != path:
+                self.bad.note(self._key(path), f"is not read, as {self._key(first)} is")
 
     def _key(self, path: Path) -> str:
         return shown(path.relative_to(self.folder).as_posix())

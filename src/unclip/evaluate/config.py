@@ -39,11 +39,15 @@ class EvaluationConfig:
     """Drawings that are reduced and enlarged again; they need originals of the upsampler's size."""
     originals: str = ""
     """Folder or tar with those originals, if not in `data`; the first split of `held_out` is used."""
+    bad_share: float = 0.01
+    """Share of bad samples (unreadable, without a caption) above which an evaluation stops; one is passed over in any case."""
     seed: int = 0
     batch: int = 16
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for a count below its minimum."""
+        """Raise `ValueError` for a count below its minimum, or a share out of range."""
+        if not 0 <= self.bad_share <= 1:
+            raise ValueError(f"bad_share is {self.bad_share}; it is a share from 0 to 1, such as 0.05")
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")

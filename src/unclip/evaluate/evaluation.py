@@ -58,7 +58,7 @@ class Evaluation:
         self.independent = self.judge.digest != self.clip.digest
         self.folder, self.cache = folder, cache
         self.size = model.sizes[0]
-        self.splits = splits or Splits(config.data, self.size, cache)
+        self.splits = splits or Splits(config.data, self.size, cache, bad_share=config.bad_share)
         self.asked = ask_all(config, self.splits) if asked is None else list(asked)
 
     def smaller(self, count: int) -> "Evaluation":

@@ -23,7 +23,7 @@ from unclip.train.interrupt import Interrupted, stop_requests
 from unclip.train.metrics import MetricsLogger
 from unclip.train.optim import build_optimizers, schedule, set_rate
 from unclip.train.run_folder import RunFolder, with_precision
-from unclip.train.state import TrainingState
+from unclip.train.state import TrainingState, newest_checkpoint
 from unclip.train.task import Built, build_task
 
 LOOKED_AT = 256
@@ -186,14 +186,21 @@ class Run:
             if not _is_finite(self._accumulate(np.array([number]))):
                 alone.append(int(number))
         self._forget_gradients()
-        suspects = alone or numbers.tolist()
-        keys = ", ".join(f"{self.batches.key(number)} (sample {number})" for number in suspects[:8])
-        return (
-            f"loss {metrics['loss']}, gradient norm {metrics['gradient_norm']} at {keys}"
-            f"{f' and {len(suspects) - 8} more' if len(suspects) > 8 else ''}: "
-            + ("look at these pictures" if alone else "no picture fails alone: lower optimizer.learning_rate")
-            + f". Nothing was learned from this batch; the last checkpoint in {self.folder.checkpoints} is good"
+        looked_at = min(len(numbers), LOOKED_AT)
+        what = f"loss {metrics['loss']}, gradient norm {metrics['gradient_norm']}"
+        # Where most of a batch fails, it is not for a picture: the weights have diverged.
+        if not alone or (looked_at > 1 and 2 * len(alone) > looked_at):
+            found = f"{len(alone)} of {looked_at} samples fail alone" if alone else "no sample fails alone"
+            cause = f"at sample {numbers[0]}: {found}, so the weights have diverged: lower optimizer.learning_rate"
+        else:
+            keys = ", ".join(f"{self.batches.key(number)} (sample {number})" for number in alone[:8])
+            more = f" and {len(alone) - 8} more" if len(alone) > 8 else ""
+            cause = f"at {keys}{more}: look at these pictures"
+        kept = newest_checkpoint(self.folder.checkpoints)
+        rest = (
+            f"the run goes on from {kept}" if kept else "there is no checkpoint yet, so the run begins again"
         )
+        return f"{what} {cause}. Nothing was learned from this batch; {rest}"
 
     def _batch(self, numbers: Int64[np.ndarray, " b"]) -> Any:
         """The batch of these sample numbers. Raises `BatchError` that names the first sample that fails alone."""

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unclip.disk import DiskFull, disk_full, is_full, reserve
+from unclip.disk import DiskFull, disk_full, is_full, require_room
 from unclip.train.ema import Ema, copy_of
 
 MANIFEST = "manifest.json"
@@ -112,15 +112,8 @@ class TrainingState:
     def _write(self, fresh: Path) -> None:
         contents, numbers = self._contents()
         # Whether there is room is known before the first of the files is written.
-        room = fresh / "room"
-        reserve(
-            room,
-            self._size(),
-            name=fresh.with_name(f"samples-{self.samples:012d}"),
-            what="the checkpoint",
-            remedy=ROOM,
-        )
-        room.unlink()
+        final = fresh.with_name(f"samples-{self.samples:012d}")
+        require_room(fresh, self._size(), name=final, what="the checkpoint", remedy=ROOM)
         for name, content in contents.items():
             save_file(
                 {key: value.contiguous() for key, value in content.items()}, fresh / f"{name}.safetensors"
@@ -169,6 +162,11 @@ def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
                 values[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(
                     value
                 )
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint in a folder that verifies; None if there is none."""
+    return next((checkpoint for checkpoint in _checkpoints(folder) if _fault(checkpoint) is None), None)
 
 
 def _checkpoints(folder: Path) -> list[Path]:

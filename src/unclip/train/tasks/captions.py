@@ -11,6 +11,7 @@ from torch import Tensor
 from unclip.networks.prior_diffusion import PriorCondition
 from unclip.rng import Noise
 from unclip.train.config import ClipDependent
+from unclip.train.cut_captions import report_cut_captions
 from unclip.train.embed import ClipRun
 from unclip.train.source import Source, evenly_spaced, on_device
 
@@ -35,6 +36,7 @@ class CaptionedBatches:
         cache = Path(config.out).parent / "embeddings"
         self.train_embeddings = self.clip.image_embeddings(self.train, cache)
         self.held_out_embeddings = self.clip.image_embeddings(self.held_out, cache)
+        report_cut_captions(self.train, self.clip.tokenizer)
         if device.type == "cuda":
             self.train.read_captions(self.clip.tokenizer)
 

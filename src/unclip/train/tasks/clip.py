@@ -16,6 +16,7 @@ from unclip.networks.clip import Clip, ClipConfig
 from unclip.rng import Noise
 from unclip.tokenizers.clip import ClipTokenizer
 from unclip.train.config import TrainConfig
+from unclip.train.cut_captions import report_cut_captions
 from unclip.train.run_folder import kept_tokenizer
 from unclip.train.source import Source, evenly_spaced
 from unclip.train.task import Built, Losses, Task, compiled
@@ -64,6 +65,7 @@ class PairBatches:
             )
         )
         self.tokenizer_json = self.tokenizer.to_json()
+        report_cut_captions(self.train, self.tokenizer)
         if device.type == "cuda":
             self.train.read_captions(self.tokenizer)
 

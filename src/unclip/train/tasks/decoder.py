@@ -19,6 +19,7 @@ from unclip.networks.decoder import CaptionConfig, Decoder, DecoderCondition, De
 from unclip.rng import Noise
 from unclip.stages.renderer import decoder_renderer
 from unclip.train.config import ClipDependent
+from unclip.train.cut_captions import report_cut_captions
 from unclip.train.embed import ClipRun
 from unclip.train.source import Source, evenly_spaced, on_device
 from unclip.train.task import Built, ByBlock, Losses, Task, by_block, compiled
@@ -80,6 +81,8 @@ class DecoderBatches:
         self.train_embeddings = self.clip.image_embeddings(self.train, cache)
         self.held_out_embeddings = self.clip.image_embeddings(self.held_out, cache)
         self.mean_embedding, self.embedding_noise = self.train_embeddings.mean(0), config.embedding_noise
+        if config.model.caption is not None:
+            report_cut_captions(self.train, self.clip.tokenizer)
         if device.type == "cuda" and config.model.caption is not None:
             self.train.read_captions(self.clip.tokenizer)
 
