@@ -49,7 +49,7 @@ def _read_csv(path: Path) -> Iterator[Mapping[Any, Any]]:
     if first.lower().startswith("sep=") and len(first) == 5:
         text = text[5:].lstrip("\r\n")
         first = next(iter(split_lines(text)), "")
-    separator = _separator(first)
+    separator = separator_in(first)
     if separator is None:
         raise ValueError(
             f"{shown(str(path))}: its first line names none of the columns {', '.join(FILE_COLUMNS)}, separated by a comma, "
@@ -72,7 +72,7 @@ def _read_csv(path: Path) -> Iterator[Mapping[Any, Any]]:
         ) from error
 
 
-def _separator(first: str) -> str | None:
+def separator_in(first: str) -> str | None:
     """The separator with which the first line names a column of files."""
     for separator in _SEPARATORS:
         try:

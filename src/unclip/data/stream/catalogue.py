@@ -1,0 +1,258 @@
+"""A catalogue of loose pictures and their captions: an SQLite file, so that folders and tables of any size need no memory.
+
+It is built once for a listing of the folder, in the cache, and read by sample number.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from unclip.data.decode import EXTENSIONS, MAX_BYTES
+from unclip.data.sample import captions_in, shown
+from unclip.data.stream.dataset import Fault, Record, Units
+from unclip.data.stream.faults import CORRUPT, DUPLICATE, TEXT, UNUSED, VANISHED, Faults
+from unclip.data.stream.rows import rows_of
+from unclip.data.stream.store import Store, Vanished
+from unclip.data.tables import FILE_COLUMNS, TABLES
+
+UNIT = 10_000
+"""Samples of a unit of batch work."""
+_TEXTS = ("json", "txt", "caption")
+_PAGE = 20_000
+
+
+class Catalogue:
+    """Samples of loose pictures, sorted by key; see `unclip.data.stream.dataset.StreamDataset`.
+
+    A picture's captions are in the table of its folder, or in a `.json`, `.txt` or `.caption` file beside it.
+    """
+
+    def __init__(self, store: Store, file: Path, fingerprint: str, faults: Faults):
+        self.store, self.file, self.faults = store, file, faults
+        self._fingerprint = fingerprint
+        self._connection: tuple[int, sqlite3.Connection] | None = None
+        state = json.loads(self._ask("SELECT value FROM state")[0][0])
+        faults.merge(state["counts"], state["names"])
+        self._count = int(state["count"])
+        starts = range(0, self._count, UNIT)
+        counts = [min(UNIT, self._count - start) for start in starts]
+        self.units = Units([f"samples-{number:06d}" for number in range(len(counts))], counts)
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of names, sizes and times of the files."""
+        return self._fingerprint
+
+    def __len__(self) -> int:
+        return self._count
+
+    def keys(self, unit: int) -> list[str]:
+        """The names of a unit's pictures."""
+        _, start, count = self.units[unit]
+        found = self._ask(
+            "SELECT key FROM samples WHERE id >= ? AND id < ? ORDER BY id", start, start + count
+        )
+        return [key for (key,) in found]
+
+    def read(self, indices: Sequence[int] | Int[np.ndarray, " b"]) -> list[Record | Fault]:
+        """Samples by number."""
+        return [self._read(int(index)) for index in indices]
+
+    def _read(self, index: int) -> Record | Fault:
+        rows = self._ask("SELECT key, size, beside, record FROM samples WHERE id = ?", index)
+        if not rows:
+            raise IndexError(f"sample numbers lie in [0, {self._count}), not {index}")
+        key, size, beside, record = rows[0]
+        try:
+            if size > MAX_BYTES:
+                return Fault(key, CORRUPT, f"{size} bytes are more than the {MAX_BYTES} allowed")
+            picture = self.store.get(key)
+            if record is not None:
+                return Record(key, picture, meta=json.loads(record))
+            text = None if beside is None else self.store.get(beside)
+            is_json = beside is not None and beside.lower().endswith(".json")
+            return Record(key, picture, json=text if is_json else None, text=None if is_json else text)
+        except Vanished as error:
+            return Fault(key, VANISHED, str(error))
+
+    def _ask(self, question: str, *values: object) -> list[tuple[Any, ...]]:
+        # Connections belong to one process and thread.
+        owner = os.getpid() ^ threading.get_ident()
+        if self._connection is None or self._connection[0] != owner:
+            uri = f"{self.file.resolve().as_uri()}?mode=ro&immutable=1"
+            self._connection = (owner, sqlite3.connect(uri, uri=True))
+        return self._connection[1].execute(question, values).fetchall()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_connection": None}
+
+
+def open_catalogue(store: Store, folder: Path, faults: Faults, table: str | None = None) -> Catalogue:
+    """The catalogue of a store's pictures, found in `folder` or built there. table: of this one's rows alone."""
+    state = _state_of(store, table)
+    file = folder / f"{state}.catalogue"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f".{secrets.token_hex(8)}.part"
+        try:
+            _build(store, partial, table)
+            os.replace(partial, file)
+        finally:
+            partial.unlink(missing_ok=True)
+    return Catalogue(store, file, state, faults)
+
+
+def _state_of(store: Store, table: str | None) -> str:
+    """Digest of a listing in whatever order it comes: the sum of its entries' own digests."""
+    total = 0
+    for one in store.files():
+        digest = hashlib.blake2b("\n".join(map(str, one)).encode("utf-8", "surrogatepass"), digest_size=16)
+        total += int.from_bytes(digest.digest(), "big")
+    ends = f"1\n{store.url}\n{table}\n{total % (1 << 128)}"
+    return hashlib.blake2b(ends.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _build(store: Store, file: Path, table: str | None) -> None:
+    faults = Faults()
+    with sqlite3.connect(file) as database:
+        database.executescript(
+            "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA temp_store=FILE;"
+            "CREATE TABLE state (value TEXT);"
+            "CREATE TABLE pictures (key TEXT PRIMARY KEY, stem TEXT, size INTEGER, listed INTEGER) WITHOUT ROWID;"
+            "CREATE TABLE texts (stem TEXT, rank INTEGER, name TEXT, PRIMARY KEY (stem, rank)) WITHOUT ROWID;"
+            "CREATE TABLE rows (key TEXT, number INTEGER, record TEXT, PRIMARY KEY (key, number)) WITHOUT ROWID;"
+            "CREATE TABLE samples (id INTEGER PRIMARY KEY, key TEXT, size INTEGER, beside TEXT, record TEXT);"
+        )
+        tables = _list(store, database, table)
+        for name in tables:
+            _add_rows(store, database, name, faults)
+        owners = [name.rpartition("/")[0] for name in tables]
+        count = _join(database, owners, faults)
+        for name in ("pictures", "texts", "rows"):
+            database.execute(f"DROP TABLE {name}")
+        state = {"count": count, "counts": faults.counts, "names": faults.names}
+        database.execute("INSERT INTO state VALUES (?)", (json.dumps(state),))
+    database.close()
+
+
+def _list(store: Store, database: sqlite3.Connection, table: str | None) -> list[str]:
+    """Note pictures and caption files; the tables to read: the first of a folder, and none below another."""
+    tables: list[str] = []
+    for page in _pages(store.files()):
+        pictures, texts = [], []
+        for name, size, _ in page:
+            stem, _, ending = name.rpartition(".")
+            ending = ending.lower()
+            if name.rpartition("/")[2].lower() in TABLES:
+                tables.append(name)
+            elif ending in EXTENSIONS:
+                pictures.append((shown(name), shown(stem), size, 0))
+            elif ending in _TEXTS:
+                texts.append((shown(stem), _TEXTS.index(ending), shown(name)))
+        database.executemany("INSERT OR IGNORE INTO pictures VALUES (?, ?, ?, ?)", pictures)
+        database.executemany("INSERT OR IGNORE INTO texts VALUES (?, ?, ?)", texts)
+    if table is not None:
+        return [table]
+    read: dict[str, str] = {}
+    tables.sort(key=lambda name: (name.count("/"), TABLES.index(name.rpartition("/")[2].lower())))
+    for name in tables:
+        folder = name.rpartition("/")[0]
+        if not any(f"{folder}/".startswith(f"{other}/") or not other for other in read):
+            read[folder] = name
+    return list(read.values())
+
+
+def _add_rows(store: Store, database: sqlite3.Connection, table: str, faults: Faults) -> None:
+    folder = table.rpartition("/")[0]
+    prefix = f"{folder}/" if folder else ""
+    for page in _pages(enumerate(rows_of(store, table), start=1)):
+        found = []
+        for number, row in page:
+            name = next(
+                (row[one] for one in FILE_COLUMNS if isinstance(row.get(one), str) and row[one]), None
+            )
+            if None in row:
+                faults.record(TEXT, f"{table} row {number}", "has more fields than the first line")
+            elif name is None:
+                faults.record(
+                    TEXT, f"{table} row {number}", f"has none of the columns {', '.join(FILE_COLUMNS)}"
+                )
+            elif name.rpartition(".")[2].lower() not in EXTENSIONS:
+                faults.record(CORRUPT, prefix + shown(name), f"is none of {', '.join(EXTENSIONS)}")
+            elif name.startswith("/") or ".." in name.split("/"):
+                faults.record(CORRUPT, shown(name), "points outside of the folder")
+            else:
+                found.append((prefix + name, number, json.dumps(dict(row), default=str)))
+        database.executemany("INSERT OR IGNORE INTO rows VALUES (?, ?, ?)", found)
+
+
+def _join(database: sqlite3.Connection, owners: Sequence[str], faults: Faults) -> int:
+    """Fill `samples` in the order of keys; their number. Rows of one picture are one sample with all their captions."""
+    reading = database.cursor()
+    count = 0
+
+    def add(key: str, size: int, beside: str | None, record: str | None) -> None:
+        nonlocal count
+        database.execute("INSERT INTO samples VALUES (?, ?, ?, ?, ?)", (count, key, size, beside, record))
+        count += 1
+
+    if owners:
+        found = reading.execute(
+            "SELECT r.key, r.record, p.size FROM rows r LEFT JOIN pictures p ON p.key = r.key ORDER BY r.key, r.number"
+        )
+        for key, several in groupby(found, key=lambda row: row[0]):
+            rows = list(several)
+            if rows[0][2] is None:
+                faults.record(VANISHED, key, "no such file")
+                continue
+            records = [json.loads(record) for _, record, _ in rows]
+            database.execute("UPDATE pictures SET listed = 1 WHERE key = ?", (key,))
+            if len(records) > 1:
+                faults.record(
+                    DUPLICATE, key, f"is in {len(records)} rows: their captions are one sample's", 0
+                )
+            add(key, rows[0][2], None, json.dumps(_together(records)))
+    loose = (
+        "SELECT p.key, p.size, t.name, MIN(t.rank) FROM pictures p LEFT JOIN texts t ON t.stem = p.stem "
+        "GROUP BY p.key ORDER BY p.key"
+    )
+    for key, size, beside, _ in reading.execute(loose):
+        if any(not owner or key.startswith(f"{owner}/") for owner in owners):
+            continue
+        if beside is None:
+            faults.record(TEXT, key, "has no caption")
+        else:
+            add(key, size, beside, None)
+    if owners:
+        unlisted = "SELECT key FROM pictures WHERE listed = 0 ORDER BY key"
+        for (key,) in reading.execute(unlisted):
+            if any(not owner or key.startswith(f"{owner}/") for owner in owners):
+                faults.record(UNUSED, key, "is in no row of its table")
+    return count
+
+
+def _together(records: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    if len(records) == 1:
+        return records[0]
+    captions = dict.fromkeys(caption for record in records for caption in captions_in(record))
+    return {**records[0], "captions": list(captions)}
+
+
+def _pages(items: Iterator[Any]) -> Iterator[list[Any]]:
+    page = []
+    for item in items:
+        page.append(item)
+        if len(page) == _PAGE:
+            yield page
+            page = []
+    yield page

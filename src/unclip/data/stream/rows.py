@@ -1,0 +1,87 @@
+"""Rows of tables of any size, one after the other: .jsonl, .csv, .tsv and .parquet, on a disk or a store."""
+
+import codecs
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from io import BufferedReader
+from typing import Any
+
+from unclip.data.sample import read_json
+from unclip.data.stream.store import Store
+from unclip.data.tables import FILE_COLUMNS, separator_in
+
+_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+
+def rows_of(store: Store, name: str) -> Iterator[Mapping[Any, Any]]:
+    """The rows of a table. Those of a .csv that are longer than its first line have the rest under None.
+
+    Raises ValueError naming the file and the line that cannot be read.
+    """
+    ending = name.lower().rpartition(".")[2]
+    with store.open(name) as file:
+        if ending == "parquet":
+            yield from _parquet_rows(file, name)
+            return
+        text = io.TextIOWrapper(file, encoding=_encoding(file), newline="")
+        try:
+            yield from _csv_rows(text, name) if ending in ("csv", "tsv") else _json_rows(text, name)
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{name} is not {error.encoding.upper()} ({error.reason}): save it as UTF-8"
+            ) from error
+
+
+def _encoding(file: BufferedReader) -> str:
+    head = file.read(3)
+    file.seek(0)
+    return next((name for mark, name in _MARKS.items() if head.startswith(mark)), "utf-8")
+
+
+def _json_rows(text: io.TextIOWrapper, table: str) -> Iterator[Mapping[Any, Any]]:
+    for number, line in enumerate(text, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = read_json(line)
+        except ValueError as error:
+            raise ValueError(f"{table}, line {number}: {error}") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{table}, line {number}: not a JSON object")
+        yield row
+
+
+def _csv_rows(text: io.TextIOWrapper, table: str) -> Iterator[Mapping[Any, Any]]:
+    first = text.readline()
+    # Excel's way to name the separator.
+    if first.lower().startswith("sep="):
+        first = text.readline()
+    separator = separator_in(first.rstrip("\r\n"))
+    if separator is None:
+        raise ValueError(
+            f"{table}: its first line names none of the columns {', '.join(FILE_COLUMNS)}, separated by a comma, tab, "
+            "semicolon or |"
+        )
+    names = [name.strip() for name in next(csv.reader([first], delimiter=separator))]
+    reader = csv.DictReader(text, names, delimiter=separator, strict=True)
+    while True:
+        begun = reader.line_num + 2
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise ValueError(f"{table}, line {begun}: {error} (is a quotation mark not closed?)") from error
+        if row is None:
+            return
+        yield row
+
+
+def _parquet_rows(file: BufferedReader, table: str) -> Iterator[Mapping[Any, Any]]:
+    from unclip.data.stream.parquet import open_parquet
+
+    # What pyarrow raises for a damaged file is a ValueError, and names no file.
+    try:
+        for batch in open_parquet(file, table).iter_batches(batch_size=1000):
+            yield from batch.to_pylist()
+    except ValueError as error:
+        raise ValueError(f"{table}: {error}") from error
