@@ -53,7 +53,7 @@ class BadSample(ValueError):
         super().__init__(f"{key}: {reason}")
         self.key, self.reason = key, reason
 
-    def __reduce__(self) -> tuple[type["BadSample"], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type["BadSample"], tuple[str, ...]]:
         return BadSample, (self.key, self.reason)
 
 

@@ -17,7 +17,7 @@ class Unit(NamedTuple):
 
     name: str
     start: int
-    count: int
+    size: int
 
 
 class Fault(BadSample):
@@ -27,7 +27,7 @@ class Fault(BadSample):
         super().__init__(key, reason)
         self.kind = kind
 
-    def __reduce__(self) -> tuple[type["Fault"], tuple[str, str, str]]:
+    def __reduce__(self) -> tuple[type[BadSample], tuple[str, ...]]:
         return Fault, (self.key, self.kind, self.reason)
 
 
@@ -102,7 +102,7 @@ class Units(Sequence[Unit]):
         if isinstance(number, slice):
             return [self[one] for one in range(*number.indices(len(self)))]
         start, stop = (int(one) for one in self.starts[range(len(self))[number] :][:2])
-        return Unit(self.names[number], start, stop - start)
+        return Unit(str(self.names[number]), start, stop - start)
 
     @property
     def total(self) -> int:

@@ -14,6 +14,8 @@ from unclip.data.stream.store import Entry, Store, StoreOptions, is_url, open_st
 from unclip.data.stream.tar import SUMMARY, TarShards
 from unclip.data.tables import TABLES
 
+#: Endings of most files, looked at first.
+_COMMON = (".jpg", ".png", ".webp", ".txt", ".json")
 _TABLES = (".jsonl", ".csv", ".tsv")
 
 
@@ -74,7 +76,10 @@ def _opened(
 
 def _matters(one: Entry) -> bool:
     """Whether a file decides what kind of data set it is; loose pictures, of which there may be many, do not."""
-    return one.name.lower().endswith((".tar", ".index", ".parquet", SUMMARY)) or is_compressed(Path(one.name))
+    name = one.name.lower()
+    return name.endswith((".tar", ".index", ".parquet", SUMMARY)) or (
+        not name.endswith(_COMMON) and is_compressed(Path(name))
+    )
 
 
 def _belongs(name: str, only: str) -> bool:

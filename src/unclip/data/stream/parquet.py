@@ -102,7 +102,7 @@ class ParquetPictures:
 
     def keys(self, unit: int) -> list[str]:
         """The keys of a file's rows."""
-        return [f"{self.units.names[unit]}/{row}" for row in range(self.units[unit].count)]
+        return [f"{self.units.names[unit]}/{row}" for row in range(self.units[unit].size)]
 
     def read(self, indices: Sequence[int] | Int[np.ndarray, " b"]) -> list[Record | Fault]:
         """Rows by number; those of a row group together."""

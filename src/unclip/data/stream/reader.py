@@ -125,8 +125,8 @@ def _decode(dataset: StreamDataset, size: int, captions: bool, indices: Sequence
         found = _decode_one(record, picture, captions)
         samples.append(found)
     # Retries are counted where requests are made.
-    store = getattr(dataset, "store", None)
-    retried = store.faults.take() if hasattr(store, "faults") else ({}, {})
+    asked = getattr(getattr(dataset, "store", None), "faults", None)
+    retried = ({}, {}) if asked is None else asked.take()
     return _Piece(samples, pictures, retried)
 
 

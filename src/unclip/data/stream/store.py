@@ -206,8 +206,8 @@ class ObjectStore:
 
     def _connect(self) -> None:
         try:
-            import obstore
-            from obstore import store
+            import obstore  # pyright: ignore[reportMissingImports]
+            from obstore import store  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise ImportError(
                 f"reading {self.url} needs obstore: install it with `pip install 'unclip[cloud]'`"
@@ -225,6 +225,7 @@ class ObjectStore:
         """The answer to a request, repeated while it fails for no fault of its own."""
         errors = self._api.exceptions
         lasting = (errors.PermissionDeniedError, errors.UnauthenticatedError, errors.InvalidPathError)
+        last: BaseException | None = None
         for attempt in range(self.options.attempts):
             if attempt:
                 time.sleep(self.options.pause * 2 ** (attempt - 1))
@@ -341,7 +342,7 @@ class _Object(io.RawIOBase):
         return True
 
 
-def _first_line(error: BaseException) -> str:
+def _first_line(error: BaseException | None) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[
         :200
     ]

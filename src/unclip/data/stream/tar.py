@@ -88,9 +88,9 @@ class TarShards:
         found = self._indexes.get(unit)
         if found is None:
             found = self._find_index(self.names[unit], int(self._sizes[unit]))
-            if len(found) != self.units[unit].count:
+            if len(found) != self.units[unit].size:
                 raise ValueError(
-                    f"the index of {self.names[unit]} has {len(found)} samples, {SUMMARY} says {self.units[unit].count}: "
+                    f"the index of {self.names[unit]} has {len(found)} samples, {SUMMARY} says {self.units[unit].size}: "
                     "write both again with `unclip data index`"
                 )
             self._indexes[unit] = found
