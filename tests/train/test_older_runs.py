@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 from unclip import recipes
 from unclip.config import ConfigError, to_dict
 from unclip.recipes import tiny
+from unclip.train.checkpoint_files import _digest as digest
+from unclip.train.checkpoint_files import describe
 from unclip.train.config import change, read_config
 from unclip.train.run_folder import RunFolder
 from unclip.train.state import TrainingState
-from unclip.train.state import _describe as describe
-from unclip.train.state import _digest as digest
 
 #: Configs of recipes as version 0.1 wrote them.
 V0_1 = Path(__file__).parent / "v0_1"

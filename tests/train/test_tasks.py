@@ -7,7 +7,7 @@ import torch
 from unclip.checkpoints.io import space_of
 from unclip.diffusion.parametrization import Preconditioned
 from unclip.rng import Noise
-from unclip.train.tasks.clip import same_tokens
+from unclip.train.tasks.clip_loss import CaptionNames, names_of
 from unclip.train.tasks.hints import random_hint
 
 
@@ -37,10 +37,21 @@ def loss_of(run, numbers):
     return run.task(run.batches.batch(numbers, noise), noise)
 
 
-def test_equal_captions_are_found():
-    tokens = torch.tensor([[1, 2, 0], [1, 3, 0], [1, 2, 0]])
-    expected = torch.tensor([[1, 0, 1], [0, 1, 0], [1, 0, 1]]).bool()
-    assert torch.equal(same_tokens(tokens), expected)
+def test_captions_fit_by_their_words_or_their_tokens():
+    said = names_of(["a cat", "A dog", "a bird"])
+    own = names_of(["A CAT", "a dog", "a dog", "a puppy", "a bird", "a bird"]).reshape(3, 2)
+    by_words = CaptionNames(torch.arange(3), said, own)
+    assert by_words.fits(by_words).tolist() == [
+        [True, True, False],
+        [False, True, False],
+        [False, False, True],
+    ]
+    by_tokens = by_words._replace(tokens=torch.tensor([5, 6, 5]), own=said[:, None])
+    assert by_tokens.fits(by_tokens).tolist() == [
+        [True, False, True],
+        [False, True, False],
+        [True, False, True],
+    ]
 
 
 def test_equal_captions_are_no_negatives(small, begin):

@@ -11,7 +11,9 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from signal import SIGTERM
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
@@ -20,10 +22,11 @@ import torch
 from unclip.train.config import TrainConfig
 from unclip.train.ema import copy_of
 from unclip.train.interrupt import Interrupted, stop_requests
-from unclip.train.loop import Run, train, training_device
+from unclip.train.loop import Run, build_on_all, train
 from unclip.train.metrics import MetricsLogger
 from unclip.train.run_folder import RunFolder, time_spent, with_precision
-from unclip.train.task import Built, build_task
+from unclip.train.task import Built
+from unclip.train.world import World, open_world
 
 logger = logging.getLogger(__name__)
 
@@ -70,19 +73,38 @@ def train_within(
     A run that was stopped keeps the length that it had, whatever `seconds` is now. Raises what `train` raises,
     and `BudgetSpent` where not one step fits.
     """
+    with open_world(device, timeout=config.parallel.timeout) as world:
+        # All processes go by the main one's clock, so that they decide alike.
+        return _within(config, seconds, world, lambda: world.from_main(clock), device=device, loggers=loggers)
+
+
+def _within(
+    config: TrainConfig,
+    seconds: float,
+    world: World,
+    clock: Clock,
+    *,
+    device: str | None,
+    loggers: Sequence[MetricsLogger],
+) -> Path:
     started = clock()
     if not config.out:
         raise ValueError("the config names no folder for the run: set out")
-    chosen = training_device(device)
-    config = with_precision(config, chosen)
-    begun = begun_with(config)
+    config = world.from_main(lambda: with_precision(config, world.device))
+    begun = world.from_main(lambda: begun_with(config))
     if begun is not None:
         return train(begun, device=device, loggers=loggers)
-    built = build_task(config, chosen)
+    built = build_on_all(config, world)
     left = seconds - (clock() - started)
-    costs = measure(config, built, chosen, seconds=left, clock=clock)
+    costs = measure(config, built, world.device, seconds=left, clock=clock, world=world)
+    if world.size > 1:
+        # A task is spread over processes once.
+        built = build_on_all(config, world)
     config = fitted(config, seconds - (clock() - started), costs)
-    run = Run(config, built, chosen, RunFolder(config, spent=clock() - started, loggers=loggers))
+    spent = clock() - started
+    with world.main_first():
+        folder = RunFolder(config, spent=spent, loggers=loggers, main=world.is_main)
+    run = Run(config, built, world.device, folder, world)
     began, first = clock(), run.state.samples
     run.go(until=constant_until(config))
     if run.state.samples > first:
@@ -128,17 +150,25 @@ def begun_with(config: TrainConfig) -> TrainConfig | None:
 
 
 def measure(
-    config: TrainConfig, built: Built, device: torch.device, *, seconds: float, clock: Clock
+    config: TrainConfig,
+    built: Built,
+    device: torch.device,
+    *,
+    seconds: float,
+    clock: Clock,
+    world: World | None = None,
 ) -> Costs:
-    """What the run's parts cost on this machine; the network is as before. Raises `Interrupted`."""
+    """What the run's parts cost on this machine; a single process's network is as before. Raises `Interrupted`."""
+    world = World(device) if world is None else world
     weights = copy_of(built.task.state_dict())
     with TemporaryDirectory() as folder, stop_requests() as stop:
         trial = replace(config, out=folder, samples=_ENDLESS, keep="last", loggers=())
-        run = Run(trial, built, device, RunFolder(trial))
+        run = Run(trial, built, device, RunFolder(trial, main=world.is_main), world)
 
         def taken(part: Callable[[], Any]) -> float:
-            if stop.signal is not None:
-                raise Interrupted("nothing was trained yet; run the same command again", stop.signal)
+            if any(world.any(bool(stop))):
+                message = "nothing was trained yet; run the same command again"
+                raise Interrupted(message, stop.signal or SIGTERM)
             before = clock()
             part()
             return clock() - before
@@ -150,7 +180,8 @@ def measure(
             steps.append(taken(run.step))
         costs = Costs(sum(steps) / len(steps), taken(run.validate), taken(run.preview))
         run.prefetcher.close()
-    built.task.load_state_dict(weights)
+    if world.size == 1:
+        built.task.load_state_dict(weights)
     return costs
 
 
@@ -194,23 +225,32 @@ def train_all(
     what `train_within` raises.
     """
     models = {}
-    for name, (config, share) in stages.items():
-        if seconds is None:
-            logger.info("%s: %s samples", name, f"{config.samples:,}")
-            models[name] = train(config, device=device)
-            continue
-        if begun_with(config) is None:
-            spent = sum(time_spent(Path(one.out)) for one, _ in stages.values())
-            waiting = [share for one, share in stages.values() if begun_with(one) is None]
-            allotted = (seconds - spent) * share / sum(waiting)
-            if allotted <= 0:
-                raise BudgetSpent(
-                    f"{spent:.0f} s of {seconds:.0f} s are spent, and {name} has not begun: "
-                    "the same command with a larger budget resumes"
-                )
-            logger.info("%s: %.0f s", name, allotted)
-        else:
-            allotted = seconds
-            logger.info("%s: finished, or resumed with the length that it has", name)
-        models[name] = train_within(config, allotted, device=device, clock=clock)
+    # One process group for all stages, where there are several processes.
+    with open_world(device) as world:
+        for name, (config, share) in stages.items():
+            if seconds is None:
+                logger.info("%s: %s samples", name, f"{config.samples:,}")
+                models[name] = train(config, device=device)
+                continue
+            time_left = partial(_allotted, stages, name, share, seconds)
+            models[name] = train_within(config, world.from_main(time_left), device=device, clock=clock)
     return models
+
+
+def _allotted(
+    stages: Mapping[str, tuple[TrainConfig, float]], name: str, share: float, seconds: float
+) -> float:
+    """The seconds of a stage that has not begun, of those that are left; all of them for one that has."""
+    if begun_with(stages[name][0]) is not None:
+        logger.info("%s: finished, or resumed with the length that it has", name)
+        return seconds
+    spent = sum(time_spent(Path(one.out)) for one, _ in stages.values())
+    waiting = [share for one, share in stages.values() if begun_with(one) is None]
+    allotted = (seconds - spent) * share / sum(waiting)
+    if allotted <= 0:
+        raise BudgetSpent(
+            f"{spent:.0f} s of {seconds:.0f} s are spent, and {name} has not begun: "
+            "the same command with a larger budget resumes"
+        )
+    logger.info("%s: %.0f s", name, allotted)
+    return allotted

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from unclip.data.sample import Sample
@@ -22,13 +22,6 @@ class ChosenCaptions(NamedTuple):
     """Captions with the same tokens have the same number."""
     own: Int64[Tensor, "b k"]
     """The numbers of all captions of each picture; the last ones are repeated."""
-
-    def fitting(self) -> Bool[Tensor, "b b"]:
-        """Which captions (columns) fit which pictures (rows): those that read like one of the picture's own."""
-        fits = torch.zeros(len(self.number), len(self.number), dtype=torch.bool, device=self.number.device)
-        for column in self.own.unbind(1):
-            fits |= column[:, None] == self.number[None]
-        return fits
 
 
 class CaptionTokens:

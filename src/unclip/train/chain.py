@@ -25,6 +25,7 @@ from unclip.stages.sampling import Sampling
 from unclip.train import budget as budgets
 from unclip.train.bundle import bundle
 from unclip.train.config import TrainConfig
+from unclip.train.world import open_world
 
 logger = logging.getLogger(__name__)
 
@@ -65,9 +66,14 @@ def train_chain(
     """Train every stage of a chain within `budget` seconds, or as long as their configs say; bundle and measure the model.
 
     Called again, it resumes: finished runs are left alone, and so is a report of the same model and questions.
-    `on_status` gets a line now and then while the model is measured. Raises what `budget.train_all` raises.
+    `on_status` gets a line now and then while the model is measured. Several processes train each stage together. Raises what `budget.train_all` raises.
     """
-    budgets.train_all(chain.stages, budget, device=device)
+    with open_world(device) as world:
+        budgets.train_all(chain.stages, budget, device=device)
+        is_main = world.is_main
+    if not is_main:
+        # One process bundles and measures.
+        return Trained(chain.folder / "model", None)
     model = bundle(
         [chain.folder / stage for stage in chain.stages if stage not in chain.beside],
         chain.folder / "model",

@@ -65,6 +65,33 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ParallelConfig:
+    """How a run is spread over processes. A run may be resumed with other settings: weights differ by rounding only."""
+
+    layout: Literal["ddp", "fsdp"] = "ddp"
+    """What each process holds of the network, its moments and its average: a whole copy, or a shard (FSDP2)."""
+    replicas: int = 1
+    """With "fsdp": groups of processes that each hold all shards (HSDP); between groups only gradients travel."""
+    activation_checkpointing: bool = False
+    """Whether the activations inside of blocks are computed again in the backward pass instead of kept."""
+    reduce: Literal["fp32", "bf16"] = "fp32"
+    """What gradients are added up in between processes."""
+    gather: Literal["fp32", "bf16"] = "fp32"
+    """With "fsdp": what the weights of blocks travel in; "bf16" needs `precision=bf16`. Shards are float32 always."""
+    timeout: float = 1800.0
+    """Seconds that processes wait for each other before the run ends with an error."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for numbers that lay out no run."""
+        if self.replicas < 1:
+            raise ValueError(f"parallel.replicas is {self.replicas}; it must be at least 1")
+        if not self.timeout > 0:
+            raise ValueError(f"parallel.timeout is {self.timeout}; give seconds, such as 1800")
+        if self.layout == "ddp" and (self.replicas != 1 or self.gather != "fp32"):
+            raise ValueError("parallel.replicas and parallel.gather are settings of parallel.layout=fsdp")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """One run of one stage, whole: the same config and data give the same weights.
 
@@ -77,13 +104,15 @@ class TrainConfig:
     """Config of the network."""
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     samples: int = 100_000
     """Length of the run in samples seen, so that it means the same at every batch size."""
     batch: int = 64
     micro_batch: int | None = None
     """Samples held in memory at once; their gradients are accumulated to a batch. None: the whole batch.
 
-    A caption's negatives in CLIP's loss are those of its micro-batch only: there, a smaller one is another loss.
+    Several processes hold it together, each a part. A caption's negatives in CLIP's loss are those of its micro-batch,
+    in all processes: there, a smaller one is another loss.
     """
     ema_decay: float = 0.998
     keep: Literal["last", "best"] = "last"

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from unclip.train.world import local
+
 
 class Ema:
     """`average <- decay * average + (1 - decay) * weights` after every step.
@@ -24,8 +26,11 @@ class Ema:
         weight = 1.0 - min(self.decay, (1 + steps) / (10 + steps))
         state = model.state_dict()
         floating = [name for name, value in self.average.items() if value.is_floating_point()]
+        # Each process averages the part that it holds.
         torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
-            [self.average[name] for name in floating], [state[name] for name in floating], weight
+            [local(self.average[name]) for name in floating],
+            [local(state[name]) for name in floating],
+            weight,
         )
         for name in self.average.keys() - set(floating):
             self.average[name].copy_(state[name])

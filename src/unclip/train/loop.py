@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
+from signal import SIGTERM
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,17 @@ from tqdm import tqdm
 from unclip.rng import Noise, derive
 from unclip.train.batches import BatchError, Prefetcher
 from unclip.train.begin import take_weights
+from unclip.train.checkpoint_files import newest_checkpoint
 from unclip.train.config import TrainConfig
-from unclip.train.ema import Ema, holding
+from unclip.train.ema import Ema
 from unclip.train.interrupt import Interrupted, stop_requests
 from unclip.train.metrics import MetricsLogger
 from unclip.train.optim import build_optimizers, schedule, set_rate
+from unclip.train.parallel import Parallel
 from unclip.train.run_folder import RunFolder, with_precision
-from unclip.train.state import TrainingState, newest_checkpoint
+from unclip.train.state import TrainingState
 from unclip.train.task import Built, build_task
+from unclip.train.world import World, open_world
 
 LOOKED_AT = 256
 """So many samples of a batch that failed are looked at one by one."""
@@ -37,17 +41,25 @@ class NonFiniteLoss(ArithmeticError):
 def train(config: TrainConfig, *, device: str | None = None, loggers: Sequence[MetricsLogger] = ()) -> Path:
     """Folder of the model of one stage, trained to its end, from the newest checkpoint if there is one.
 
-    An interruption does not change the weights: they are bitwise those of an uninterrupted run on the same device with
-    as many threads (on CUDA, as far as its kernels add up in a fixed order). `RunFolder` describes the files in
+    Called in several processes (of torchrun, SLURM, or a process group that exists), they train it together; the samples
+    and their order are the same, and weights differ by the rounding of sums. `unclip.train.world` describes that. An interruption does not change the weights: they are bitwise those of an uninterrupted run on the same device with
+    as many threads and processes (on CUDA, as far as its kernels add up in a fixed order). `RunFolder` describes the files in
     `config.out`; measurements go to `loggers` as well. Raises `NonFiniteLoss`, `BatchError`, `Interrupted`,
     `DataChanged`, and ValueError where the folder holds a run of another config.
     """
-    chosen = training_device(device)
-    config = with_precision(config, chosen)
-    folder = RunFolder(config, loggers=loggers)
-    if folder.finished:
-        return folder.model
-    return Run(config, build_task(config, chosen), chosen, folder).finish()
+    with open_world(device, timeout=config.parallel.timeout) as world:
+        config = world.from_main(lambda: with_precision(config, world.device))
+        with world.main_first():
+            folder = RunFolder(config, loggers=loggers, main=world.is_main)
+        if world.from_main(lambda: folder.finished):
+            return folder.model
+        return Run(config, build_on_all(config, world), world.device, folder, world).finish()
+
+
+def build_on_all(config: TrainConfig, world: World) -> Built:
+    """The task and the data in every process; the main one comes first, so that the others find its caches."""
+    with world.main_first():
+        return build_task(config, world.device)
 
 
 def training_device(name: str | None) -> torch.device:
@@ -58,26 +70,30 @@ def training_device(name: str | None) -> torch.device:
 class Run:
     """A run, loaded from its newest checkpoint if there is one."""
 
-    def __init__(self, config: TrainConfig, built: Built, device: torch.device, folder: RunFolder):
+    def __init__(
+        self,
+        config: TrainConfig,
+        built: Built,
+        device: torch.device,
+        folder: RunFolder,
+        world: World | None = None,
+    ):
         if config.precision == "auto":
             raise ValueError("the run's precision is not chosen yet: call `with_precision` first")
         self.config, self.device, self.folder = config, device, folder
+        self.world = World(device) if world is None else world
         self.task, self.batches = built
-        folder.keep_data(
-            {"train": self.batches.train.contents(), "validation": self.batches.held_out.contents()},
-            tokenizer=self.batches.tokenizer_json if config.stage == "clip" else None,
-            clip=getattr(getattr(self.batches, "clip", None), "hash", None),
-            allow=config.data.changed == "allow",
-        )
+        self.world.from_main(self._keep_data)
         if config.init:
             take_weights(self.task.network, config.init, config.stage)
+        self.parallel = Parallel(self.task, config.parallel, self.world, precision=config.precision)
         self.groups = self.task.groups(config)
         optimizers = [
             optimizer
             for group in self.groups
             for optimizer in build_optimizers(group.parameters, group.optimizer, fused=True)
         ]
-        self.state = TrainingState(self.task, Ema(self.task, config.ema_decay), optimizers)
+        self.state = TrainingState(self.task, Ema(self.task, config.ema_decay), optimizers, self.world)
         self.state.load_newest(folder.checkpoints)
         folder.rewind_metrics(self.state.samples)
         # Halved, so that a sample's number can be added to it below 2^63.
@@ -88,13 +104,25 @@ class Run:
         """Folder of the finished model, after all remaining steps."""
         self.go()
         best = self.state.best
-        with holding(self.task, self.state.ema.average if best is None else best.average):
-            return self.task.save(
-                self.folder.model,
-                stage=self.config.stage,
-                name=f"{self.config.recipe}-{self.config.stage}",
-                batches=self.batches,
+        average = self.state.ema.average if best is None else best.average
+        with self.parallel.holding(average):
+            return self.world.from_main(
+                lambda: self.task.save(
+                    self.folder.model,
+                    stage=self.config.stage,
+                    name=f"{self.config.recipe}-{self.config.stage}",
+                    batches=self.batches,
+                )
             )
+
+    def _keep_data(self) -> None:
+        config, batches = self.config, self.batches
+        self.folder.keep_data(
+            {"train": batches.train.contents(), "validation": batches.held_out.contents()},
+            tokenizer=batches.tokenizer_json if config.stage == "clip" else None,
+            clip=getattr(getattr(batches, "clip", None), "hash", None),
+            allow=config.data.changed == "allow",
+        )
 
     def set_length(self, config: TrainConfig) -> None:
         """Continue with another length or schedule, and record it in the folder."""
@@ -104,7 +132,7 @@ class Run:
 
     def go(self, until: int | None = None) -> None:
         """Step until all samples are seen, or `until` of them; save on the way, when asked to stop, and at the end."""
-        config, state = self.config, self.state
+        config, state, world = self.config, self.state, self.world
         end = config.samples if until is None else min(until, config.samples)
         saved = time.monotonic()
         with (
@@ -113,25 +141,33 @@ class Run:
             stop_requests() as stop,
             self._progress_bar() as bar,
         ):
-            while state.samples < end and not stop:
+            # All processes stop, and save, after the same step.
+            (stopped,) = world.any(bool(stop))
+            if state.samples < end:
+                self.parallel.settle(lambda: self._accumulate(next(micro_batches(config, state.samples))))
+            while state.samples < end and not stopped:
                 before, started = state.samples, time.monotonic()
                 metrics = self.step()
                 rate = (state.samples - before) / (time.monotonic() - started)
                 bar.set_postfix(loss=f"{metrics['loss']:.4f}", refresh=False)
                 bar.update(state.samples - before)
                 self.folder.write_metrics(state.samples, **metrics, rate=rate)
+                overdue = world.is_main and time.monotonic() - saved > config.checkpoint_seconds
+                stopped, overdue = world.any(bool(stop), overdue)
                 # A validation that decides which average is kept takes place even when a stop was requested.
-                if self._due(before, config.validate_every) and (config.keep == "best" or not stop):
+                if self._due(before, config.validate_every) and (config.keep == "best" or not stopped):
                     self.validate()
-                if self._due(before, config.preview_every) and not stop:
+                if self._due(before, config.preview_every) and not stopped:
                     self.preview()
-                if time.monotonic() - saved > config.checkpoint_seconds:
+                if overdue:
                     self._save()
                     saved = time.monotonic()
             self._save()
-            if stop.signal is not None:
+            state.wait()
+            (stopped,) = world.any(bool(stop))
+            if stopped:
                 message = f"saved after {state.samples:,} samples; the same command resumes"
-                raise Interrupted(message, stop.signal)
+                raise Interrupted(message, stop.signal or SIGTERM)
 
     def step(self) -> dict[str, float]:
         """One optimiser step; its measurements. Nothing has changed when it raises `NonFiniteLoss`."""
@@ -157,26 +193,34 @@ class Run:
     ) -> dict[str, float]:
         """Leave the clipped gradient of the samples' mean loss in the network; measurements of it.
 
-        Micro-batches of `following` are prepared meanwhile.
+        Micro-batches of `following` are prepared meanwhile. Each process computes its part of every micro-batch.
         """
+        world = self.world
         chunks = split(numbers, self.config.micro_batch)
         sums: dict[str, torch.Tensor] = {}
         for place, chunk in enumerate(chunks):
-            batch = self.prefetcher.take(chunk, chain(chunks[place + 1 :], following))
-            share = len(chunk) / len(numbers)
+            division = world.divide(chunk)
+            own, last = division.part(chunk), place == len(chunks) - 1
+            later = (world.divide(one).part(one) for one in chain(chunks[place + 1 :], following))
+            batch = self.prefetcher.take(own, later)
+            share = division.count / len(numbers)
             # For dropout inside of networks, the only randomness that does not come from `Noise`.
-            torch.manual_seed(derive(self.stream, "dropout", int(chunk[0])))
-            with self._autocast():
-                losses = self.task(batch, self._noise(chunk))
-            (losses.loss * share).backward()
+            torch.manual_seed(derive(self.stream, "dropout", int(own[0])))
+            with self.parallel.accumulating(last=last):
+                with self._autocast():
+                    losses = self.parallel.forward(batch, self._noise(own), division)
+                # Gradients are averaged over processes, and losses are parts of a sum.
+                (losses.loss * (share * world.size)).backward()
             for name, value in {"loss": losses.loss, **losses.metrics}.items():
                 sums[name] = value.detach() * share + sums.get(name, 0.0)
+        norms: dict[str, torch.Tensor] = {}
         for place, group in enumerate(self.groups):
             parameters = [parameter for _, parameter in group.parameters]
-            norm = torch.nn.utils.clip_grad_norm_(parameters, group.optimizer.clip_norm)
-            sums[f"gradient_norm_{place + 1}" if place else "gradient_norm"] = norm.detach()
+            norm = self.parallel.clip(parameters, group.optimizer.clip_norm)
+            norms[f"gradient_norm_{place + 1}" if place else "gradient_norm"] = norm.detach()
+        found = torch.cat([world.sum(torch.stack(list(sums.values()))), torch.stack(list(norms.values()))])
         # The only time in a step that the host waits for the device.
-        return dict(zip(sums, torch.stack(list(sums.values())).tolist()))
+        return dict(zip((*sums, *norms), found.tolist()))
 
     def _blame(self, numbers: Int64[np.ndarray, " b"], metrics: dict[str, float]) -> str:
         """Message naming the samples that fail alone, or the whole batch where none does."""
@@ -224,13 +268,18 @@ class Run:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
+    def _inference(self) -> Any:
+        # Weights that are gathered from shards become tensors of training again.
+        return torch.no_grad() if self.parallel.sharded else torch.inference_mode()
+
     def _due(self, before: int, every: int) -> bool:
         return before // every != self.state.samples // every or self.state.samples >= self.config.samples
 
     def validate(self) -> None:
         """Log the average's losses on held-out data; keep the average if it is the best and the config says so."""
-        with self.state.ema.applied(self.state.model), torch.inference_mode(), self._autocast():
+        with self.state.ema.applied(self.state.model), self._inference(), self._autocast():
             losses = self.task.validate(self.batches)
+        losses = self.world.from_main(lambda: losses)
         named = {f"validation_{name}": value for name, value in losses.items()}
         self.folder.write_metrics(self.state.samples, **named)
         if self.config.keep == "best":
@@ -238,7 +287,9 @@ class Run:
 
     def preview(self) -> None:
         """Log a picture drawn with the average, if the task has one."""
-        with self.state.ema.applied(self.state.model), torch.inference_mode(), self._autocast():
+        if not (self.world.is_main or self.parallel.sharded):
+            return
+        with self.state.ema.applied(self.state.model), self._inference(), self._autocast():
             picture = self.task.preview(self.batches)
         if picture is not None:
             self.folder.write_preview(self.state.samples, picture)
@@ -252,7 +303,7 @@ class Run:
             initial=self.state.samples,
             desc=self.config.stage,
             unit=" pictures",
-            disable=not sys.stderr.isatty(),
+            disable=not (self.world.is_main and sys.stderr.isatty()),
             dynamic_ncols=True,
             smoothing=0.05,
         )

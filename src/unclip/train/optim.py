@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.optim._muon import _zeropower_via_newtonschulz
+
+from unclip.train.world import is_sharded, local
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +46,16 @@ def build_optimizers(
     ]
     chosen = {id(parameter) for parameter in hidden}
     rest = [parameter for _, parameter in named if id(parameter) not in chosen]
+    # Decay shrinks matrices only: norms, biases and embeddings of one axis are left alone.
+    small = [[p for p in rest if p.ndim < 2]]
+    if any(is_sharded(p) for p in rest):
+        # Shards and what is kept whole are updated by different kernels.
+        small = [[p for p in small[0] if is_sharded(p)], [p for p in small[0] if not is_sharded(p)]]
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(
             [
-                # Decay shrinks matrices only: norms, biases and embeddings of one axis are left alone.
                 {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
-                {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+                *({"params": group, "weight_decay": 0.0} for group in small),
             ],
             lr=config.learning_rate,
             betas=config.betas,
@@ -79,13 +86,17 @@ class StackedMuon(torch.optim.Muon):
     @torch.no_grad()
     def step(self, closure=None):  # pyright: ignore[reportIncompatibleMethodOverride]
         """Take one step; see `torch.optim.Muon`."""
-        if not all(p.device.type == "cuda" for group in self.param_groups for p in group["params"]):
+        if any(is_sharded(p) for group in self.param_groups for p in group["params"]):
+            step = sharded_step
+        elif all(p.device.type == "cuda" for group in self.param_groups for p in group["params"]):
+            step = stacked_step
+        else:
             return super().step(closure)
         for group in self.param_groups:
             params, grads, buffers = [], [], []
             self._init_group(group, params, grads, buffers)
             if params:
-                stacked_step(params, grads, buffers, group)
+                step(params, grads, buffers, group)
         return None
 
 
@@ -105,6 +116,27 @@ def stacked_step(params: list[Tensor], grads: list[Tensor], buffers: list[Tensor
             list(stack.float().unbind()),
             alpha=-rate * 0.2 * max(shape) ** 0.5,
         )
+
+
+def sharded_step(params: list[Tensor], grads: list[Tensor], buffers: list[Tensor], group: dict) -> None:
+    """`stacked_step` of matrices whose rows are spread over processes: each process orthogonalises some of them."""
+    from unclip.train.parallel import orthogonalised
+
+    momentum, rate = group["momentum"], group["lr"]
+    updates = []
+    for parameter, grad, buffer in zip(params, grads, buffers):
+        local(buffer).lerp_(local(grad), 1 - momentum)
+        updates.append(local(grad).lerp(local(buffer), momentum))
+        local(parameter).mul_(1 - rate * group["weight_decay"])
+
+    def on_whole(matrix: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
+        if matrix.device.type == "cuda":
+            return orthogonal(matrix[None], group)[0].to(matrix.dtype)
+        steps = group["ns_coefficients"], group["ns_steps"], group["eps"]
+        return _zeropower_via_newtonschulz(matrix, *steps).to(matrix.dtype)
+
+    for parameter, update in zip(params, orthogonalised(params, updates, on_whole)):
+        local(parameter).add_(update, alpha=-rate * 0.2 * max(parameter.shape) ** 0.5)
 
 
 def orthogonal(stack: Float[Tensor, "k m n"], group: dict) -> Float[Tensor, "k m n"]:

@@ -34,6 +34,7 @@ _FREE = {
     "checkpoints_kept",
     "prefetch",
     "loggers",
+    "parallel",
 }
 _FREE_OF_DATA = {"cache", "bad_share", "changed"}
 
@@ -55,15 +56,23 @@ class RunFolder:
     """The folder that `config.out` names, claimed for a run of that config.
 
     `spent` is the seconds that the run has taken already, where its metrics do not record them. Measurements go to the folder,
-    to the config's `loggers` and to the given ones.
+    to the config's `loggers` and to the given ones. Of several processes, only the `main` one writes.
     Raises ValueError where the config names no folder, or the folder holds a run of another config.
     """
 
-    def __init__(self, config: TrainConfig, *, spent: float = 0.0, loggers: Sequence[MetricsLogger] = ()):
+    def __init__(
+        self,
+        config: TrainConfig,
+        *,
+        spent: float = 0.0,
+        loggers: Sequence[MetricsLogger] = (),
+        main: bool = True,
+    ):
         if not config.out:
             raise ValueError("the config names no folder for the run: set out")
-        self.path = Path(config.out)
-        self.loggers = [FolderLogger(self.path), *build_loggers(config.loggers, self.path), *loggers]
+        self.path, self.main = Path(config.out), main
+        own = [FolderLogger(self.path), *build_loggers(config.loggers, self.path), *loggers]
+        self.loggers = own if main else []
         self._started = time.monotonic() - (spent or time_spent(self.path))
         file = self.path / "config.json"
         if file.exists():
@@ -79,6 +88,8 @@ class RunFolder:
 
     def write_config(self, config: TrainConfig) -> None:
         """Record the run's config."""
+        if not self.main:
+            return
         write_atomically(
             self.path / "config.json", json.dumps(to_dict(config), indent=2).encode(), force=True
         )

@@ -4,7 +4,6 @@ A kill at any moment leaves either the old checkpoints or the old ones and a who
 function of the seed and the sample's number, the state is the weights, their average, the optimisers, and one number.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -19,12 +18,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unclip.disk import DiskFull, disk_full, is_full, require_room
+from unclip.train.checkpoint_files import (
+    MANIFEST,
+    ROOM,
+    checkpoints,
+    describe,
+    fault_of,
+    prune,
+    sync,
+    write_manifest,
+)
 from unclip.train.ema import Ema, copy_of
+from unclip.train.world import World, is_sharded
 
-MANIFEST = "manifest.json"
 PARTS = ("model", "ema", "optimizers")
 BEST = "best"
-ROOM = "make room, and the same command goes on from the last checkpoint"
 
 
 class DamagedCheckpoint(UserWarning):
@@ -42,8 +50,16 @@ class Best(NamedTuple):
 class TrainingState:
     """State of a run: weights, average, optimisers, samples seen, and the best average where the run keeps that."""
 
-    def __init__(self, model: nn.Module, ema: Ema, optimizers: list[torch.optim.Optimizer]):
+    def __init__(
+        self,
+        model: nn.Module,
+        ema: Ema,
+        optimizers: list[torch.optim.Optimizer],
+        world: World | None = None,
+    ):
         self.model, self.ema, self.optimizers = model, ema, optimizers
+        self.world = World() if world is None else world
+        self._writer: Any = None
         self.samples = 0
         self.steps = 0
         self.best: Best | None = None
@@ -55,10 +71,12 @@ class TrainingState:
 
     def save(self, folder: Path, *, keep: int) -> Path:
         """Write a checkpoint below `folder` and remove all but the newest `keep`."""
-        folder.mkdir(parents=True, exist_ok=True)
         target = folder / f"samples-{self.samples:012d}"
-        if target.exists() and _fault(target) is None:
+        if self.world.from_main(lambda: target.exists() and fault_of(target) is None):
             return target
+        if self.world.size > 1:
+            return self._save_shards(target, keep)
+        folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(".writing-*"):
             shutil.rmtree(leftover)
         fresh = folder / f".writing-{os.getpid()}"
@@ -73,17 +91,32 @@ class TrainingState:
         if target.exists():
             shutil.rmtree(target)
         fresh.rename(target)
-        _sync(folder)
-        # Whatever claims to be newer than this run was found damaged when it started, and must not displace the good.
-        old = [checkpoint for checkpoint in _checkpoints(folder) if checkpoint.name <= target.name]
-        for checkpoint in set(_checkpoints(folder)).difference(old[:keep]):
-            shutil.rmtree(checkpoint)
+        sync(folder)
+        prune(target, keep)
         return target
 
+    def _save_shards(self, target: Path, keep: int) -> Path:
+        from unclip.train.sharded_checkpoint import ShardedWriter
+
+        if self._writer is None:
+            self._writer = ShardedWriter(self.world)
+        self._writer.save(target, self._by_name(), self._numbers(), keep=keep)
+        return target
+
+    def wait(self) -> None:
+        """Wait for a checkpoint that is written while training goes on."""
+        if self._writer is not None:
+            self._writer.wait()
+
     def load_newest(self, folder: Path) -> Path | None:
-        """Load the newest checkpoint that verifies and return its folder; warns `DamagedCheckpoint` of each that does not."""
-        for checkpoint in _checkpoints(folder):
-            fault = _fault(checkpoint)
+        """Load the newest checkpoint that verifies and return its folder; warns `DamagedCheckpoint` of each that does not.
+
+        It may come from any number of processes in any layout.
+        """
+        world = self.world
+        for checkpoint in world.from_main(lambda: checkpoints(folder)):
+            faults = world.objects(fault_of(checkpoint, part=world.rank, of=world.size))
+            fault = next((one for one in faults if one is not None), None)
             if fault is None:
                 self._read(checkpoint)
                 return checkpoint
@@ -118,34 +151,96 @@ class TrainingState:
             save_file(
                 {key: value.contiguous() for key, value in content.items()}, fresh / f"{name}.safetensors"
             )
-        manifest = {
-            "samples": self.samples,
-            "steps": self.steps,
-            "optimizers": numbers,
-            "files": {f"{name}.safetensors": _describe(fresh / f"{name}.safetensors") for name in contents},
-        }
+        files = {f"{name}.safetensors": describe(fresh / f"{name}.safetensors") for name in contents}
+        write_manifest(fresh, {**self._numbers(), "optimizers": numbers, "files": files})
+
+    def _numbers(self) -> dict[str, Any]:
+        """What the manifest says of the state, beside files and tensors."""
+        numbers: dict[str, Any] = {"samples": self.samples, "steps": self.steps}
         if self.best is not None:
-            manifest[BEST] = {"loss": self.best.loss, "samples": self.best.samples}
-        with (fresh / MANIFEST).open("w", encoding="utf-8") as file:
-            json.dump({**manifest, "sha256": _digest(manifest)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        _sync(fresh)
+            numbers[BEST] = {"loss": self.best.loss, "samples": self.best.samples}
+        return numbers
 
     def _read(self, checkpoint: Path) -> None:
         manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        if manifest.get("format") == "sharded":
+            self._read_shards(checkpoint, manifest)
+        else:
+            self._read_whole(checkpoint, manifest)
+        self.samples, self.steps = manifest["samples"], manifest["steps"]
+
+    def _read_whole(self, checkpoint: Path, manifest: dict[str, Any]) -> None:
+        """Read a single process's checkpoint."""
         model, ema, tensors = (load_file(checkpoint / f"{name}.safetensors") for name in PARTS)
-        self.model.load_state_dict(self._named(model))
-        self.ema.load_state_dict(self._named(ema))
+        put(self.model.state_dict(), self._named(model))
+        put(self.ema.average, self._named(ema))
         states = _unflatten(tensors, manifest["optimizers"])
         for optimizer, state in zip(self.optimizers, states, strict=True):
-            optimizer.load_state_dict(state)
-            _lay_out_as_parameters(optimizer)
-        self.samples, self.steps = manifest["samples"], manifest["steps"]
+            for number, (_, parameter) in enumerate(self._parameters(optimizer)):
+                if number in state["state"]:
+                    optimizer.state[parameter] = {
+                        name: laid_out(value, parameter) for name, value in state["state"][number].items()
+                    }
         if BEST in manifest:
-            self.best = Best(
-                **manifest[BEST], average=self._named(load_file(checkpoint / f"{BEST}.safetensors"))
-            )
+            average = copy_of(self.ema.average)
+            put(average, self._named(load_file(checkpoint / f"{BEST}.safetensors")))
+            self.best = Best(**manifest[BEST], average=average)
+
+    def _read_shards(self, checkpoint: Path, manifest: dict[str, Any]) -> None:
+        """Read the shards of several processes, of each what this one holds."""
+        from unclip.train.sharded_checkpoint import read, shapes
+
+        found = shapes(checkpoint)
+        states: list[dict[nn.Parameter, dict[str, Tensor]]] = []
+        for index, optimizer in enumerate(self.optimizers):
+            parameters, prefix = dict(self._parameters(optimizer)), f"optimizers/{index}/"
+            moments: dict[nn.Parameter, dict[str, Tensor]] = {}
+            for key, (shape, kind) in found.items():
+                if key.startswith(prefix):
+                    moment, name = key.removeprefix(prefix).split("/")
+                    parameter = parameters[name]
+                    if shape == parameter.shape:
+                        empty = torch.empty_like(parameter, dtype=kind, requires_grad=False)
+                    else:
+                        empty = torch.empty(shape, dtype=kind, device=parameter.device)
+                    moments.setdefault(parameter, {})[moment] = empty
+            states.append(moments)
+        best = copy_of(self.ema.average) if BEST in manifest else None
+        read(checkpoint, self._by_name(states, best), self.world)
+        for optimizer, moments in zip(self.optimizers, states, strict=True):
+            for parameter, values in moments.items():
+                optimizer.state[parameter] = values
+        if best is not None:
+            self.best = Best(**manifest[BEST], average=best)
+
+    def _by_name(
+        self,
+        states: "list[dict[nn.Parameter, dict[str, Tensor]]] | None" = None,
+        best: dict[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Every tensor of the state by a name that depends on no layout; moments and best average as given, or the own."""
+        if best is None and self.best is not None:
+            best = self.best.average
+        found = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        found |= {f"ema/{name}": value for name, value in self.ema.average.items()}
+        found |= {f"{BEST}/{name}": value for name, value in (best or {}).items()}
+        for index, optimizer in enumerate(self.optimizers):
+            state: Any = optimizer.state if states is None else states[index]
+            for name, parameter in self._parameters(optimizer):
+                for moment, value in state.get(parameter, {}).items():
+                    found[f"optimizers/{index}/{moment}/{name}"] = value
+        return found
+
+    def _parameters(self, optimizer: torch.optim.Optimizer) -> list[tuple[str, nn.Parameter]]:
+        """An optimiser's parameters with their names, in the order in which a single process numbers them."""
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        places = {parameter: place for place, parameter in enumerate(names)}
+        groups = [group["params"] for group in optimizer.param_groups]
+        if len(groups) > 1:
+            # Shards have a further group for what is kept whole: all but matrices are one group elsewhere.
+            rest = [parameter for group in groups[1:] for parameter in group]
+            groups = [groups[0], sorted(rest, key=places.__getitem__)]
+        return [(names[parameter], parameter) for group in groups for parameter in group]
 
     def _named(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights by this version's names: checkpoints of 0.1 have the network's, without that of the task."""
@@ -154,62 +249,36 @@ class TrainingState:
         return {f"network.{name}": weight for name, weight in weights.items()}
 
 
-def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
+def laid_out(value: Tensor, parameter: Tensor) -> Tensor:
+    """A whole moment of a parameter, as optimisers keep it: on its device, in its memory's order, or in shards like it."""
+    if value.shape != parameter.shape:
+        return value.to(parameter.device)
     # Fused steps walk plain memory, so moments of a channels-last weight must be channels-last as well; files are not.
-    for parameter, values in optimizer.state.items():
-        for name, value in values.items():
-            if value.shape == parameter.shape:
-                values[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(
-                    value
-                )
+    empty = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False)
+    put({"": empty}, {"": value})
+    return empty
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint in a folder that verifies; None if there is none."""
-    return next((checkpoint for checkpoint in _checkpoints(folder) if _fault(checkpoint) is None), None)
+def put(targets: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Copy whole tensors into those of their names, of which each process may hold shards. Raises ValueError for other names."""
+    if targets.keys() != values.keys():
+        other = sorted(targets.keys() ^ values.keys())
+        raise ValueError(f"the checkpoint is of another network: {other[0]} is in one of them only")
+    with torch.no_grad():
+        for name, target in targets.items():
+            target.copy_(_like(values[name], target))
 
 
-def _checkpoints(folder: Path) -> list[Path]:
-    return sorted(folder.glob("samples-*"), reverse=True)
+def _like(value: Tensor, target: Tensor) -> Tensor:
+    if not is_sharded(target):
+        return value
+    from torch.distributed.tensor import DTensor, distribute_tensor
 
-
-def _describe(file: Path) -> dict[str, Any]:
-    with file.open("rb+") as handle:
-        os.fsync(handle.fileno())
-        return {
-            "bytes": file.stat().st_size,
-            "sha256": hashlib.file_digest(handle, "sha256").hexdigest(),
-        }
-
-
-def _fault(checkpoint: Path) -> str | None:
-    """Why a checkpoint cannot be used; None for a good one."""
-    try:
-        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-        if manifest.pop("sha256") != _digest(manifest):
-            return f"{MANIFEST} does not match its checksum"
-        for name, entry in manifest["files"].items():
-            file = checkpoint / name
-            if file.stat().st_size != entry["bytes"]:
-                return f"{name} has {file.stat().st_size} bytes instead of {entry['bytes']}"
-            with file.open("rb") as handle:
-                if hashlib.file_digest(handle, "sha256").hexdigest() != entry["sha256"]:
-                    return f"{name} does not match its checksum"
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        return repr(error)
-    return None
-
-
-def _digest(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    assert isinstance(target, DTensor)
+    # Every process has read the whole tensor, and keeps its part.
+    return distribute_tensor(
+        value.to(target.device), target.device_mesh, target.placements, src_data_rank=None
+    )
 
 
 def _flatten(states: list[dict[str, Any]]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:

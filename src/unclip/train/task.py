@@ -10,15 +10,23 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from unclip.checkpoints.io import save_model
 from unclip.networks.patch_transformer import ModulatedBlock
+from unclip.nn.attention import PixelAttention
+from unclip.nn.resblock import ResBlock
 from unclip.nn.transformer import Block
 from unclip.rng import Noise, derive
 from unclip.train.batches import Batches
 from unclip.train.config import TrainConfig
 from unclip.train.optim import OptimizerConfig
 from unclip.train.registry import stage_module
+from unclip.train.world import Division
+
+TRANSFORMER_BLOCKS = (Block, ModulatedBlock)
+BLOCKS = (*TRANSFORMER_BLOCKS, ResBlock, PixelAttention)
+"""Modules that are sharded one by one, and whose activations may be computed again; networks call them as modules."""
 
 Result = TypeVar("Result")
 Network = TypeVar("Network", bound=nn.Module)
@@ -47,6 +55,9 @@ class Task(nn.Module, ABC, Generic[Network]):
 
     network: Network
     """What becomes the model."""
+
+    division: Division = Division()
+    """How the micro-batch of the next `forward` is divided among processes; a loss that is no mean over samples reads it."""
 
     @abstractmethod
     def forward(self, batch: Any, noise: Noise) -> Losses:
@@ -88,50 +99,85 @@ def build_task(config: TrainConfig, device: torch.device) -> Built:
 def compiled(
     config: TrainConfig, device: torch.device, network: Callable[..., Result]
 ) -> Callable[..., Result]:
-    """`network` for training steps, compiled where the config wants it: on a GPU block by block, if it has blocks.
+    """`network` for training steps, compiled where the config wants it: block by block, if `by_block` and it has blocks.
 
     Validation and previews call the network itself: it would be compiled again for their shapes.
     """
     wanted = device.type == "cuda" if config.compile is None else config.compile
     if not wanted:
         return network
-    if by_block(config, device) and _blocks(network):
-        return ByBlock(network)
+    if by_block(config, device) and _blocks(network, kinds := _kinds(config)):
+        return ByBlock(network, kinds)
     return torch.compile(network)
 
 
 def by_block(config: TrainConfig, device: torch.device) -> bool:
-    """Whether blocks are compiled one by one: on a GPU, where the config does not forbid it."""
+    """Whether blocks are compiled one by one: on a GPU, or in shards, where the config does not forbid it."""
+    if config.compile and config.parallel.layout == "fsdp":
+        return True
     return device.type == "cuda" and config.compile is not False
 
 
+def _kinds(config: TrainConfig) -> tuple[type[nn.Module], ...]:
+    # A block in shards is compiled alone, between the exchange of its weights and that of its gradients.
+    return BLOCKS if config.parallel.layout == "fsdp" else TRANSFORMER_BLOCKS
+
+
 class ByBlock(Generic[Result]):
-    """A network, or a method of one, whose transformer blocks run compiled within the call.
+    """A network, or a method of one, whose blocks (transformer blocks, if not said) run compiled within the call.
 
     All blocks of one shape share one compilation, so that a stage begins within seconds.
     """
 
-    def __init__(self, network: Callable[..., Result]):
-        self.network, self.blocks = network, _blocks(network)
+    def __init__(
+        self, network: Callable[..., Result], kinds: tuple[type[nn.Module], ...] = TRANSFORMER_BLOCKS
+    ):
+        self.network, self.blocks = network, _blocks(network, kinds)
         # Stages follow each other in one process, and each brings shapes of its own.
         torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-        kinds = {type(block) for block in self.blocks}
-        self.forwards = {kind: torch.compile(kind.forward, dynamic=False) for kind in kinds}
+        shared = {type(block) for block in self.blocks}
+        self.forwards = {kind: torch.compile(kind.forward, dynamic=False) for kind in shared}
 
     def __call__(self, *arguments: Any, **named: Any) -> Result:
         """The network's answer."""
-        for block in self.blocks:
-            block.forward = partial(self.forwards[type(block)], block)
+        plain = [vars(block).get("forward") for block in self.blocks]
+        for block, own in zip(self.blocks, plain):
+            # Shards give a block a class of their own, derived from its class.
+            kind = next(kind for kind in type(block).__mro__ if kind in self.forwards)
+            inner = partial(self.forwards[kind], block)
+            block.forward = inner if own is None else Checkpointed(inner)
         try:
             return self.network(*arguments, **named)
         finally:
-            for block in self.blocks:
+            for block, own in zip(self.blocks, plain):
                 del block.forward
+                if own is not None:
+                    block.forward = own
 
 
-def _blocks(network: Callable[..., Any]) -> list[nn.Module]:
-    """The transformer blocks of a network, or of the one whose method it is."""
+class Checkpointed:
+    """A block's forward pass that keeps its inputs only; the backward pass computes the rest again."""
+
+    def __init__(self, forward: Callable[..., Any]):
+        self.forward = forward
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """The block's answer."""
+        if not torch.is_grad_enabled():
+            return self.forward(*arguments, **named)
+        return checkpoint(self.forward, *arguments, use_reentrant=False, **named)
+
+
+def checkpoint_blocks(module: nn.Module) -> None:
+    """Let every block in `module` keep its inputs only (Chen et al. 2016, arXiv 1604.06174)."""
+    for block in module.modules():
+        if isinstance(block, BLOCKS):
+            block.forward = Checkpointed(block.forward)
+
+
+def _blocks(network: Callable[..., Any], kinds: tuple[type[nn.Module], ...]) -> list[nn.Module]:
+    """The blocks of a network, or of the one whose method it is."""
     owner = network if isinstance(network, nn.Module) else getattr(network, "__self__", None)
     if not isinstance(owner, nn.Module):
         return []
-    return [module for module in owner.modules() if isinstance(module, Block | ModulatedBlock)]
+    return [module for module in owner.modules() if isinstance(module, kinds)]

@@ -6,12 +6,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from unclip.config import from_dict, to_dict
-from unclip.evaluate.retrieval import fitting_captions, retrieval
+from unclip.evaluate.retrieval import retrieval
 from unclip.networks.clip import Clip, ClipConfig
 from unclip.rng import Noise
 from unclip.tokenizers.clip import ClipTokenizer
@@ -20,6 +19,7 @@ from unclip.train.cut_captions import report_cut_captions
 from unclip.train.run_folder import kept_tokenizer
 from unclip.train.source import Source, evenly_spaced
 from unclip.train.task import Built, Losses, Task, compiled
+from unclip.train.tasks.clip_loss import CaptionNames, names_of, pair_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +38,12 @@ class PairBatch:
 
     pictures: Float[Tensor, "b 3 h w"]
     tokens: Int64[Tensor, "b n"]
-    fitting: Bool[Tensor, "b b"]
-    """Which captions (columns) fit which pictures (rows): any of a picture's own, or one with the same tokens."""
+    captions: CaptionNames
+
+    @property
+    def fitting(self) -> Bool[Tensor, "b b"]:
+        """Which captions (columns) fit which pictures (rows): any of a picture's own, or one with the same tokens."""
+        return self.captions.fits(self.captions)
 
 
 class PairBatches:
@@ -84,11 +88,19 @@ class PairBatches:
     def _pairs(self, source: Source, indices: Int64[np.ndarray, " b"], noise: Noise | None) -> PairBatch:
         if noise is not None and source.has_tokens:
             chosen = source.tokens(indices, noise)
-            return PairBatch(source.pictures(indices, noise), chosen.tokens, chosen.fitting())
+            names = CaptionNames(chosen.number, chosen.number, chosen.own)
+            return PairBatch(source.pictures(indices, noise), chosen.tokens, names)
         captions = source.captions(indices, noise)
-        tokens = self.tokenizer.encode(captions).to(self.device)
-        own = fitting_captions([source.decoded.samples[index] for index in indices], captions)
-        return PairBatch(source.pictures(indices, noise), tokens, same_tokens(tokens) | own.to(self.device))
+        tokens = self.tokenizer.encode(captions)
+        own = [source.decoded.samples[index].captions for index in indices]
+        most = max(map(len, own))
+        padded = [text for texts in own for text in (*texts, *texts[-1:] * (most - len(texts)))]
+        names = CaptionNames(
+            names_of([row.numpy().tobytes() for row in tokens]).to(self.device),
+            names_of(captions).to(self.device),
+            names_of(padded).to(self.device).reshape(len(own), most),
+        )
+        return PairBatch(source.pictures(indices, noise), tokens.to(self.device), names)
 
 
 class ClipTask(Task[Clip]):
@@ -101,10 +113,10 @@ class ClipTask(Task[Clip]):
         self.encode_text = compiled(config, device, network.encode_text)
 
     def forward(self, batch: PairBatch, noise: Noise) -> Losses:
-        """The loss of the batch's pairs among themselves."""
+        """The loss of the micro-batch's pairs among themselves, in all processes."""
         image = self.encode_image(batch.pictures)
         text = self.encode_text(batch.tokens).embedding
-        loss = self.network.loss(image, text, batch.fitting)
+        loss = pair_loss(self.network, image, text, batch.captions, self.division)
         return Losses(loss, {"temperature": self.network.logit_scale.detach().neg().exp()})
 
     def validate(self, batches: PairBatches) -> dict[str, float]:
@@ -122,11 +134,6 @@ def build(config: ClipTraining, device: torch.device) -> Built:
     batches = PairBatches(config, device)
     network = Clip(fitted(config.model, batches.tokenizer)).to(device)
     return Built(ClipTask(config, network, device), batches)
-
-
-def same_tokens(tokens: Int64[Tensor, "b n"]) -> Bool[Tensor, "b b"]:
-    """Which pairs of captions have the same tokens."""
-    return (rearrange(tokens, "b n -> b 1 n") == rearrange(tokens, "b n -> 1 b n")).all(-1)
 
 
 def fitted(config: ClipConfig, tokenizer: ClipTokenizer) -> ClipConfig:
