@@ -23,9 +23,11 @@ from unclip.cli import (
     models,
     probe,
     redo,
+    serve,
     show,
     train,
     verbs,
+    worker,
 )
 from unclip.cli.console import UsageError
 from unclip.errors import RequestError
@@ -34,6 +36,7 @@ GROUPS: dict[str, tuple[Any, ...]] = {
     "draw": verbs.DRAW,
     "edit": verbs.EDIT,
     "inspect": (*verbs.INSPECT, captions, probe, show, redo),
+    "serve": (serve, worker),
     "models": (models, convert, doctor),
     "train": (data, train, bundle, evaluate),
 }

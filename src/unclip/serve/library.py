@@ -1,0 +1,141 @@
+"""The library: pictures that were drawn or given, stars, collections, deletes with undo, and canvases of the editor."""
+
+import json
+import time
+import uuid
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from unclip.errors import RequestError
+from unclip.images.errors import PictureError
+from unclip.serve.database import Database
+from unclip.serve.errors import NotFound, Unavailable
+from unclip.serve.queue import emit
+from unclip.serve.settings import Settings
+from unclip.serve.store import Store, picture_name, upload_name
+from unclip.serve.tables import jobs, live, members, parents, pictures, tasks, uploads
+
+_DAY = 86_400.0
+_KEPT_EVENTS = 100_000
+
+
+class Library:
+    """Pictures in database and store."""
+
+    def __init__(self, database: Database, store: Store, settings: Settings):
+        self.database, self.store, self.settings = database, store, settings
+
+    def upload(self, data: bytes) -> dict[str, Any]:
+        """A given picture, checked, and kept as PNG with its pixels alone. Raises `PictureError`."""
+        from unclip.images import open_picture
+        from unclip.images.metadata import encode_png
+
+        side = self.settings.max_side
+        image = open_picture(data, max_pixels=side * side)
+        if max(image.size) > side:
+            raise PictureError(
+                f"the picture is {image.width}x{image.height}: give at most {side} pixels a side"
+            )
+        encoded = encode_png(image, source_type=None)
+        id = str(uuid.uuid4())
+        self.store.put(upload_name(id), encoded)
+        record = {
+            "id": id,
+            "width": image.width,
+            "height": image.height,
+            "has_alpha": image.mode == "RGBA",
+            "bytes": len(encoded),
+        }
+        request = _recorded_request(data)
+        try:
+            with self.database.write() as connection:
+                connection.execute(
+                    insert(uploads).values(
+                        **record,
+                        request=None if request is None else json.dumps(request),
+                        created=time.time(),
+                    )
+                )
+        except Unavailable:
+            self.store.delete(upload_name(id))
+            raise
+        return {**record, "request": request}
+
+    def source(self, id: str) -> bytes:
+        """PNG of an upload or of a picture. Raises `NotFound`."""
+        for name in (upload_name(id), picture_name(id)):
+            try:
+                return self.store.get(name)
+            except KeyError:
+                continue
+        raise NotFound("picture", id)
+
+    def file(self, id: str) -> bytes:
+        """PNG of a drawn picture, with its provenance. Raises `NotFound`."""
+        try:
+            return self.store.get(picture_name(id))
+        except KeyError:
+            raise NotFound("picture", id) from None
+
+    def delete(self, id: str) -> None:
+        """Mark a picture as deleted; `restore` undoes it until the settings' days are over. Raises `NotFound`."""
+        self._mark(id, time.time())
+
+    def restore(self, id: str) -> None:
+        """Undo `delete`. Raises `NotFound`."""
+        self._mark(id, None)
+
+    def _mark(self, id: str, deleted: float | None) -> None:
+        with self.database.write() as connection:
+            found = connection.execute(update(pictures).where(pictures.c.id == id).values(deleted=deleted))
+            if not found.rowcount:
+                raise NotFound("picture", id)
+            emit(connection, "restored" if deleted is None else "deleted", None, id)
+
+    def clean(self) -> None:
+        """Remove pictures whose undo is over, given pictures that nothing uses, old events, and files without an entry."""
+        before = time.time() - self.settings.undo_days * _DAY
+        with self.database.write() as connection:
+            gone = (
+                connection.execute(
+                    select(pictures.c.id).where(
+                        pictures.c.deleted.is_not(None) & (pictures.c.deleted < before)
+                    )
+                )
+                .scalars()
+                .all()
+            )
+            for table, column in (
+                (members, members.c.picture),
+                (parents, parents.c.picture),
+                (pictures, pictures.c.id),
+            ):
+                connection.execute(delete(table).where(column.in_(gone)))
+            running = select(tasks.c.id).where(tasks.c.state == "running")
+            connection.execute(delete(live).where(live.c.task.not_in(running)))
+            _forget_events(connection)
+        for id in gone:
+            self.store.delete(picture_name(id))
+
+
+def _forget_events(connection: Connection) -> None:
+    from unclip.serve.tables import events
+
+    newest = connection.execute(select(func.max(events.c.id))).scalar() or 0
+    over = select(jobs.c.id).where(jobs.c.ended.is_(None))
+    connection.execute(
+        delete(events).where((events.c.id < newest - _KEPT_EVENTS) & events.c.job.not_in(over))
+    )
+
+
+def _recorded_request(data: bytes) -> dict[str, Any] | None:
+    """The request that a picture's provenance records; None where there is none that this version can read."""
+    from unclip.generate.replay import read_replay
+    from unclip.generate.request import compact
+    from unclip.images.metadata import read_provenance
+
+    try:
+        return compact(read_replay(read_provenance(data)).request)
+    except (PictureError, RequestError):
+        return None

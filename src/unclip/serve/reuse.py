@@ -1,0 +1,194 @@
+"""How a picture can be made again: its request as JSON, a command line, Python and curl; and what a dropped PNG records."""
+
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from unclip.errors import RequestError
+from unclip.generate.operations import BY_KIND, read_request
+from unclip.generate.request import compact
+from unclip.images.errors import PictureError
+from unclip.stages.sampling import FLAT_NAMES
+
+_A1111 = re.compile(r"\s*([A-Za-z][A-Za-z0-9 _-]*):\s*(\"(?:[^\"\\]|\\.)*\"|[^,]*)(?:,|$)")
+_SAMPLERS = {
+    "euler": "ddim",
+    "euler a": "ddpm",
+    "heun": "heun",
+    "ddim": "ddim",
+    "dpm++ 2m": "dpmpp_2m",
+    "dpm++ 2m karras": "dpmpp_2m",
+    "dpm++ 2m sde": "dpmpp_2m_sde",
+    "dpm++ 2m sde karras": "dpmpp_2m_sde",
+}
+
+
+def commands(request: Mapping[str, Any], model: str, url: str) -> dict[str, str]:
+    """A request in the forms in which people run it: `json`, `cli`, `python` and `curl`.
+
+    Pictures that it was made from are named by their roles, in capitals.
+    """
+    kind = str(request["kind"])
+    roles = [role.upper() for role in BY_KIND[kind].sources.names[: BY_KIND[kind].sources.required]]
+    text = json.dumps(request, indent=2)
+    options = {key: value for key, value in request.items() if key not in ("kind", "sampling")}
+    sampling = request.get("sampling")
+    call = ", ".join(
+        [f'"{role}.png"' for role in roles]
+        + [f"{name}={value!r}" for name, value in options.items()]
+        + ([f"sampling={sampling!r}"] if sampling else [])
+    )
+    body: dict[str, Any] = {"request": dict(request), "model": model}
+    if roles:
+        body["sources"] = {role.lower(): f"{role}_ID" for role in roles}
+    return {
+        "json": text,
+        "cli": _command_line(kind, roles, options, sampling, model),
+        "python": f"import unclip\n\nmodel = unclip.load({model!r})\npictures = model.{kind}({call})\n",
+        "curl": (
+            f"curl {shlex.quote(url + '/api/jobs')} -H 'Content-Type: application/json' "
+            f"-d {shlex.quote(json.dumps(body))}"
+        ),
+    }
+
+
+_POSITIONAL = {
+    "generate": ("prompt",),
+    "redraw": ("prompt",),
+    "edit": ("prompt",),
+    "outpaint": ("prompt",),
+    "text_diff": ("target",),
+    "components": ("dimensions",),
+}
+
+
+def _command_line(kind: str, roles: list[str], options: Mapping[str, Any], sampling: Any, model: str) -> str:
+    """A command of `unclip`, whose options have the names of a request's fields and the short names of settings."""
+    given = dict(options)
+    files = [f"{role}.png" for role in roles]
+    words = ["unclip", {"redraw": "generate", "text_diff": "text-diff"}.get(kind, kind)]
+    if kind == "redraw":
+        given["init"] = files.pop()
+    if kind == "components" and given.pop("basis", "model") == "given":
+        given["basis"] = "FOLDER"
+    words += files + [_text(given.pop(name)) for name in _POSITIONAL.get(kind, ()) if given.get(name)]
+    for path in FLAT_NAMES.items():
+        value = _at(sampling or {}, path[1])
+        if value is not None and (path[0] != "fast" or value):
+            given[path[0]] = value
+    for name, value in given.items():
+        option = f"--{'number' if name == 'n' else name.replace('_', '-')}"
+        words += [option] if value is True else [option, _text(value)]
+    return " ".join(shlex.quote(word) for word in [*words, "--model", model])
+
+
+def _at(settings: Any, path: tuple[str, ...]) -> Any:
+    """Value at a path of nested settings; None where there is none."""
+    for key in path:
+        if isinstance(settings, list | tuple):
+            settings = settings[int(key)] if int(key) < len(settings) else None
+        else:
+            settings = settings.get(key) if isinstance(settings, Mapping) else None
+    return settings
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def read_picture(data: bytes) -> dict[str, Any]:
+    """What a PNG records about how it was made: a request where one can be read, and warnings about what was left out.
+
+    Raises `PictureError` for a file that is no picture, or that records nothing.
+    """
+    from unclip.generate.replay import read_replay
+    from unclip.images import read_provenance, read_text
+
+    text = read_text(data)
+    if "unclip" in text:
+        provenance = read_provenance(data)
+        try:
+            replay = read_replay(provenance)
+        except RequestError as error:
+            return {"source": "unclip", "request": None, "provenance": provenance, "warnings": [str(error)]}
+        return {
+            "source": "unclip",
+            "request": compact(replay.request),
+            "model": replay.model,
+            "digest": replay.digest,
+            "provenance": provenance,
+            "warnings": [],
+        }
+    if (parameters := text.get("parameters")) is not None:
+        return _read_a1111(parameters)
+    if (prompt := text.get("prompt")) is not None:
+        return _read_comfy(prompt)
+    raise PictureError("the picture records nothing about how it was made")
+
+
+def _read_a1111(parameters: str) -> dict[str, Any]:
+    """Lines of AUTOMATIC1111's web interface: prompt, `Negative prompt:`, then `Name: value` pairs."""
+    lines = parameters.strip().splitlines()
+    last = lines.pop() if lines and "Steps:" in lines[-1] else ""
+    prompt, _, negative = "\n".join(lines).partition("Negative prompt:")
+    found = {match[1].strip().lower(): match[2].strip().strip('"') for match in _A1111.finditer(last)}
+    decoder: dict[str, Any] = {}
+    warnings = []
+    for name, key, kind in (("steps", "steps", int), ("cfg scale", "guidance", float)):
+        try:
+            if name in found:
+                decoder[key] = kind(found[name])
+        except ValueError:
+            warnings.append(f"{name} {found[name]!r} is no number and was left out")
+    sampler = found.get("sampler", "").lower()
+    if sampler in _SAMPLERS:
+        decoder["sampler"] = _SAMPLERS[sampler]
+    elif sampler:
+        warnings.append(f"the sampler {found['sampler']!r} is not known here and was left out")
+    if "model" in found:
+        warnings.append(f"the picture was made by another model, {found['model']!r}: it will look different")
+    request: dict[str, Any] = {"kind": "generate", "prompt": prompt.strip() or "a picture"}
+    if negative.strip():
+        request["negative"] = negative.strip()
+    if found.get("seed", "").isdigit():
+        request["seed"] = int(found["seed"])
+    if decoder:
+        request["sampling"] = {"decoder": decoder}
+    try:
+        made = compact(read_request(request))
+    except RequestError as error:
+        warnings.append(str(error))
+        made = compact(read_request({"kind": "generate", "prompt": request["prompt"][:1000]}))
+    return {
+        "source": "a1111",
+        "request": made,
+        "provenance": {"parameters": parameters},
+        "warnings": warnings,
+    }
+
+
+def _read_comfy(text: str) -> dict[str, Any]:
+    """ComfyUI's graph: the longest text is taken for the prompt."""
+    try:
+        graph = json.loads(text)
+        nodes = [node for node in graph.values() if isinstance(node, dict)]
+    except (ValueError, AttributeError, RecursionError):
+        raise PictureError("the picture's record of how it was made is damaged") from None
+    texts = [
+        value["text"]
+        for node in nodes
+        if isinstance(value := node.get("inputs"), dict) and isinstance(value.get("text"), str)
+    ]
+    if not any(one.strip() for one in texts):
+        raise PictureError("the picture was made by a graph without a prompt")
+    prompt = max(texts, key=len)[:1000]
+    request: dict[str, Any] = {"kind": "generate", "prompt": prompt}
+    warnings = ["the picture was made by a graph of nodes: only its longest text was taken, as the prompt"]
+    return {
+        "source": "comfyui",
+        "request": compact(read_request(request)),
+        "provenance": {"prompt": graph},
+        "warnings": warnings,
+    }
