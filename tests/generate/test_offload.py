@@ -5,6 +5,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,8 +44,8 @@ def alive(monkeypatch) -> Callable[[], set[str]]:
     lend = Parts.lend
 
     @contextlib.contextmanager
-    def spy(self: Parts, name: str, kind: type[nn.Module]) -> Iterator[nn.Module]:
-        with lend(self, name, kind) as network:
+    def spy(self: Parts, name: str, kind: type[nn.Module], **options: Any) -> Iterator[nn.Module]:
+        with lend(self, name, kind, **options) as network:
             lent.setdefault(name, []).append(weakref.ref(network))
             yield network
 

@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,8 @@ class Manifest:
     licence: str = ""
     parts: dict[str, PartEntry]
     tokenizer: FileEntry | None = None
+    tokenizers: dict[str, FileEntry] = field(default_factory=dict)
+    """Tokenizers of parts that have one of their own, by part."""
     defaults: Sampling = Sampling()
     """Sampling settings that suit this model; what is None is left to `unclip.stages.sampling.DEFAULTS`."""
     space: Space | None = None
@@ -73,14 +75,18 @@ class Manifest:
 
     @property
     def files(self) -> dict[str, FileEntry]:
-        """Every file but `model.json` itself, by part name or "tokenizer"."""
-        return {**self.parts, **({"tokenizer": self.tokenizer} if self.tokenizer else {})}
+        """Every file but `model.json` itself, by part name, "tokenizer", or "tokenizer of" a part."""
+        own = {f"tokenizer of {name}": entry for name, entry in self.tokenizers.items()}
+        return {**self.parts, **({"tokenizer": self.tokenizer} if self.tokenizer else {}), **own}
 
     @property
     def digest(self) -> str:
         """Twelve hexadecimal digits that change with any weight, config or the tokenizer; pictures record them."""
         parts = {name: [part.kind, part.config, part.sha256] for name, part in sorted(self.parts.items())}
-        text = json.dumps([parts, self.tokenizer.sha256 if self.tokenizer else None], sort_keys=True)
+        held: list[Any] = [parts, self.tokenizer.sha256 if self.tokenizer else None]
+        # Models without further tokenizers keep the digest that their pictures record.
+        held += [{name: entry.sha256 for name, entry in self.tokenizers.items()}] if self.tokenizers else []
+        text = json.dumps(held, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

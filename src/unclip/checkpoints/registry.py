@@ -35,6 +35,8 @@ KINDS = {
     "decoder_kandinsky": Kind("unclip.networks.kandinsky", "KandinskyConfig", "KandinskyDecoder", "decoder"),
     "decoder_glide": Kind("unclip.networks.glide", "GlideConfig", "Glide", "decoder"),
     "upsampler_glide": Kind("unclip.networks.glide", "GlideUpsamplerConfig", "GlideUpsampler", "upsampler"),
+    "movq": Kind("unclip.networks.movq", "MovqConfig", "Movq", "autoencoder"),
+    "multilingual": Kind("unclip.networks.multilingual", "MultilingualConfig", "Multilingual", "text"),
     "text_encoder": Kind("unclip.networks.text_encoder", "TextEncoderConfig", "TextEncoder", "text"),
     "text_decoder": Kind("unclip.networks.text_decoder", "TextDecoderConfig", "TextDecoder", "decoder"),
     "autoencoder": Kind("unclip.networks.autoencoder", "AutoencoderConfig", "Autoencoder", "autoencoder"),

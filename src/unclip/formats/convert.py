@@ -65,6 +65,11 @@ def convert(
             if found.tokenizer is not None:
                 (fresh / "tokenizer.json").write_text(found.tokenizer().to_json(), encoding="utf-8")
                 tokens = FileEntry(**entry_of(fresh / "tokenizer.json"))
+            own = {}
+            for part, read_own in found.tokenizers.items():
+                file = fresh / f"{part}_tokenizer.json"
+                file.write_text(read_own().to_json(), encoding="utf-8")
+                own[part] = FileEntry(**entry_of(file))
             space = open_public(found).space()
             return Manifest(
                 name=name or target.name,
@@ -72,6 +77,7 @@ def convert(
                 licence=found.licence if licence is None else licence,
                 parts=entries,
                 tokenizer=tokens,
+                tokenizers=own,
                 defaults=found.defaults,
                 space=Space(name=space.name, fingerprint=space.fingerprint),
             )

@@ -13,10 +13,13 @@ from unclip.networks.clip import ClipConfig
 from unclip.tokenizers.clip import ClipTokenizer
 
 
-def clip_config(folder: Path, tokenizer: ClipTokenizer, *, vision: bool) -> ClipConfig:
-    """Config of a CLIP whose towers have folders of their own; its embeddings are not normalised."""
-    text = read_json(folder / "text_encoder" / "config.json")
-    tower = read_json(folder / "image_encoder" / "config.json") if vision else None
+def clip_config(folder: Path, tokenizer: ClipTokenizer, *, vision: bool, prefix: str = "") -> ClipConfig:
+    """Config of a CLIP whose towers have folders of their own; its embeddings are not normalised.
+
+    `prefix` begins the names of the folders.
+    """
+    text = read_json(folder / f"{prefix}text_encoder" / "config.json")
+    tower = read_json(folder / f"{prefix}image_encoder" / "config.json") if vision else None
     preprocessing = None
     if tower is not None:
         preprocessing = of_folder(folder, clip_map.image_size(tower, str(folder)))
@@ -31,25 +34,26 @@ def clip_config(folder: Path, tokenizer: ClipTokenizer, *, vision: bool) -> Clip
     )
 
 
-def clip_part(folder: Path, config: ClipConfig) -> PublicPart:
+def clip_part(folder: Path, config: ClipConfig, prefix: str = "") -> PublicPart:
     """That CLIP."""
     towers = ["text_encoder"] + (["image_encoder"] if config.towers == "both" else [])
     table = clip_map.split_towers("text_encoder/", "image_encoder/" if len(towers) == 2 else None)
-    files = {f"{tower}/": weight_files(folder / tower) for tower in towers}
+    files = {f"{tower}/": weight_files(folder / f"{prefix}{tower}") for tower in towers}
     return PublicPart(kind="clip", config=config, table=table, files=files)
 
 
-def prior_part(folder: Path, clip: ClipConfig, scheduler: str) -> PublicPart:
-    """A `PriorTransformer` and its scheduler, checked against its CLIP."""
+def prior_part(folder: Path, clip: ClipConfig, scheduler: str, prefix: str = "") -> PublicPart:
+    """A `PriorTransformer` and its scheduler, checked against its CLIP; `prefix` begins the names of the folders."""
+    home = folder / f"{prefix}prior"
     config = prior_map.prior_config(
-        read_json(folder / "prior" / "config.json"),
-        read_json(folder / scheduler / "scheduler_config.json"),
-        f"{folder}/prior",
+        read_json(home / "config.json"),
+        read_json(folder / f"{prefix}{scheduler}" / "scheduler_config.json"),
+        str(home),
     )
     if (config.embedding, config.context) != (clip.embedding, clip.text.context):
         raise ModelError(
             f"{folder}: the prior reads embeddings of {config.embedding} and {config.context} tokens, its CLIP gives "
             f"{clip.embedding} and {clip.text.context}"
         )
-    files = {"prior/": weight_files(folder / "prior")}
+    files = {"prior/": weight_files(home)}
     return PublicPart(kind="prior_diffusion", config=config, table=prior_map.PRIOR, files=files)

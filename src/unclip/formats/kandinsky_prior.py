@@ -12,15 +12,18 @@ from unclip.stages.sampling import PriorSampling, Sampling
 DEFAULTS = Sampling(prior=PriorSampling(steps=25, sampler="ddpm", guidance=4.0, candidates=1))
 
 
-def open_folder(folder: Path, reader: Reader = FOLDER) -> PublicModel:
-    """CLIP and prior of a folder."""
-    tokenizer = read_tokenizer(folder / "tokenizer")
-    clip = clip_config(folder, tokenizer, vision=True)
+def open_folder(folder: Path, reader: Reader = FOLDER, *, prefix: str = "") -> PublicModel:
+    """CLIP and prior of a folder; `prefix` begins the names of the folders within."""
+    tokenizer = read_tokenizer(folder / f"{prefix}tokenizer")
+    clip = clip_config(folder, tokenizer, vision=True, prefix=prefix)
     return PublicModel(
         format="kandinsky prior",
         folder=folder,
         licence=licence_of(folder),
-        parts={"clip": clip_part(folder, clip), "prior": prior_part(folder, clip, "scheduler")},
+        parts={
+            "clip": clip_part(folder, clip, prefix),
+            "prior": prior_part(folder, clip, "scheduler", prefix),
+        },
         tokenizer=lambda: tokenizer,
         defaults=DEFAULTS,
         space=space_name(clip),

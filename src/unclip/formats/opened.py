@@ -7,7 +7,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,8 @@ class OpenModel:
     licence: str
     parts: Mapping[str, OpenPart]
     tokenizer: Callable[[], CaptionTokenizer]
+    tokenizers: Mapping[str, Callable[[], CaptionTokenizer]] = field(default_factory=dict)
+    """Tokenizers of parts that have one of their own."""
     defaults: Sampling = DEFAULTS
     """Settings of every stage, with nothing left None that has a default."""
     space: Callable[[], EmbeddingSpace] = _unknown_space
@@ -95,10 +97,13 @@ def open_model(
 def mix(base: OpenModel, others: Mapping[str, OpenModel]) -> OpenModel:
     """`base` with parts of other models in place of its own, or in addition.
 
-    A prior brings its sampling settings. A CLIP brings its tokenizer, and normalises embeddings as the CLIP that it
-    replaces does. Raises `ModelError` for a part that the other model lacks.
+    A prior brings its sampling settings, and its CLIP to a model without one. A CLIP brings its tokenizer, and normalises
+    embeddings as the CLIP that it replaces does. Raises `ModelError` for a part that the other model lacks.
     """
     parts, tokenizer, defaults = dict(base.parts), base.tokenizer, base.defaults
+    tokenizers = dict(base.tokenizers)
+    if "clip" not in base.parts and "prior" in others and "clip" in others["prior"].parts:
+        others = {"clip": others["prior"], **others}
     for name, other in others.items():
         if name not in other.parts:
             raise ModelError(f"{other.name!r} has no {name}: it has {', '.join(other.parts)}")
@@ -110,6 +115,8 @@ def mix(base: OpenModel, others: Mapping[str, OpenModel]) -> OpenModel:
         if name == "prior" and part.config.kind == "prior_laion":
             part = _lengthened(part, base)
         parts[name] = part
+        if name in other.tokenizers:
+            tokenizers[name] = other.tokenizers[name]
         if name == "prior":
             defaults = replace(defaults, prior=replace(other.defaults.prior, kind=defaults.prior.kind))
     taken = sorted((name, other.digest) for name, other in others.items())
@@ -122,6 +129,7 @@ def mix(base: OpenModel, others: Mapping[str, OpenModel]) -> OpenModel:
         ),
         parts=parts,
         tokenizer=tokenizer,
+        tokenizers=tokenizers,
         defaults=defaults,
         space=_space_of(parts, lambda parts: _same_identity(parts, base)),
     )
@@ -218,7 +226,10 @@ def _open_folder(folder: Path, check: bool) -> OpenModel:
     def tokenizer() -> CaptionTokenizer:
         if manifest.tokenizer is None:
             raise ValueError(f"the model {manifest.name!r} has no tokenizer: it cannot read text")
-        return read_tokenizer_json((folder / manifest.tokenizer.file).read_text(encoding="utf-8"))
+        return own(manifest.tokenizer.file)
+
+    def own(file: str) -> CaptionTokenizer:
+        return read_tokenizer_json((folder / file).read_text(encoding="utf-8"))
 
     def part(name: str) -> OpenPart:
         entry = manifest.parts[name]
@@ -237,6 +248,7 @@ def _open_folder(folder: Path, check: bool) -> OpenModel:
         licence=manifest.licence,
         parts=parts,
         tokenizer=tokenizer,
+        tokenizers={name: functools.partial(own, entry.file) for name, entry in manifest.tokenizers.items()},
         defaults=manifest.defaults.over(DEFAULTS),
         space=space,
     )
@@ -266,7 +278,7 @@ def open_public(found: PublicModel) -> OpenModel:
     def tokenizer() -> CaptionTokenizer:
         if found.tokenizer is None:
             raise ModelError(
-                f"{found.folder} holds a prior alone, and no tokenizer: take it as a part of a whole model"
+                f"{found.folder} holds no tokenizer: take it as a part of a whole model, or give it the prior of its family"
             )
         return found.tokenizer()
 
@@ -283,6 +295,7 @@ def open_public(found: PublicModel) -> OpenModel:
         licence=found.licence,
         parts=parts,
         tokenizer=tokenizer,
+        tokenizers=found.tokenizers,
         defaults=found.defaults.over(DEFAULTS),
         space=space,
     )

@@ -68,6 +68,8 @@ OPENCLIP = Reference(
 )
 
 
+_HOMES = ("feature_extractor", "image_processor", "prior_image_processor")
+"""Folders of the processor within a model's."""
 _RESAMPLE: dict[int | None, Interpolation] = {None: "bicubic", 3: "bicubic", 2: "bilinear"}
 """Pillow's numbers."""
 
@@ -78,7 +80,7 @@ def of_folder(folder: Path, size: int) -> Preprocessing:
     `size` is the side of the pictures that the tower reads. As transformers does, `processor_config.json` of version 5 is
     preferred to `preprocessor_config.json`. Raises `ModelError` for a damaged file, or an option that is not supported.
     """
-    for home in (folder, folder / "feature_extractor", folder / "image_processor"):
+    for home in (folder, *(folder / name for name in _HOMES)):
         file = home / "processor_config.json"
         if file.is_file() and isinstance(inner := read_json(file).get("image_processor"), dict):
             return _transformers(inner, size, f"{file}, image_processor")

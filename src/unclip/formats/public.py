@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,7 +68,9 @@ class PublicModel:
     licence: str
     parts: Mapping[str, PublicPart]
     tokenizer: Callable[[], CaptionTokenizer] | None
-    """None for a prior alone."""
+    """None for a prior alone, and for a decoder without CLIP."""
+    tokenizers: Mapping[str, Callable[[], CaptionTokenizer]] = field(default_factory=dict)
+    """Tokenizers of parts that have one of their own."""
     defaults: Sampling = Sampling()
     """Settings that the format's own pipeline samples with; the rest is None."""
     space: str = ""

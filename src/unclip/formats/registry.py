@@ -83,6 +83,17 @@ FORMATS: tuple[Format, ...] = (
         values=("KandinskyPriorPipeline", "KandinskyV22PriorPipeline"),
     ),
     Format(
+        name="kandinsky decoder",
+        module="kandinsky_decoder",
+        files=("model_index.json",),
+        key="_class_name",
+        values=tuple(
+            f"Kandinsky{version}{kind}Pipeline"
+            for version in ("", "V22")
+            for kind in ("", "Inpaint", "Img2Img", "Combined", "InpaintCombined", "Img2ImgCombined")
+        ),
+    ),
+    Format(
         name="clip",
         module="clip_transformers",
         files=("config.json",),

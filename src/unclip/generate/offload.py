@@ -49,8 +49,15 @@ def _set_thresholds(alone: int, trimmed: int) -> None:
             libc.mallopt(_M_TRIM_THRESHOLD, trimmed)
 
 
-def load_in_turns(load: Load, prepare: Callable[[nn.Module], nn.Module]) -> nn.Module:
-    """What `load` gives, prepared; of an upsampler with a net for the last step, one net at a time."""
+def load_in_turns(load: Load, prepare: Callable[[nn.Module], nn.Module], only: str = "") -> nn.Module:
+    """What `load` gives, prepared; of an upsampler with a net for the last step, one net at a time.
+
+    With `only`, the name of a module within the network, the others are left without weights.
+    """
+    if only:
+        network = load(only=f"{only}.")
+        setattr(network, only, prepare(network.get_submodule(only)))
+        return network
     shell = without_weights(load)
     if not isinstance(shell, Upsampler) or shell.last_net is None:
         return prepare(load())

@@ -58,6 +58,7 @@ class Parts:
         parts: Mapping[str, Part],
         tokenizer: Callable[[], CaptionTokenizer],
         *,
+        tokenizers: Mapping[str, Callable[[], CaptionTokenizer]] | None = None,
         name: str,
         digest: str,
         defaults: Sampling = DEFAULTS,
@@ -73,7 +74,8 @@ class Parts:
         self.name, self.digest, self.defaults, self.licence = name, digest, defaults, licence
         self.device, self.dtype, self.offload, self.tile = device, dtype, offload, tile
         self._parts = dict(parts)
-        self._read_tokenizer = tokenizer
+        self._read_tokenizer, self._read_tokenizers = tokenizer, dict(tokenizers or {})
+        self._tokenizers: dict[str, CaptionTokenizer] = {}
         self._networks: dict[str, nn.Module] = {}
         self._lock = threading.RLock()
         self._again: Callable[[], Parts] | None = None
@@ -124,6 +126,7 @@ class Parts:
         made = cls(
             {name: part(source) for name, source in opened.parts.items()},
             opened.tokenizer,
+            tokenizers=opened.tokenizers,
             name=opened.name,
             digest=opened.digest,
             defaults=opened.defaults,
@@ -209,7 +212,11 @@ class Parts:
 
     def tokenizer_of(self, name: str) -> CaptionTokenizer:
         """Tokenizer of a text tower: a part's own, or that of the model."""
-        return self.tokenizer
+        if name not in self._read_tokenizers:
+            return self.tokenizer
+        if name not in self._tokenizers:
+            self._tokenizers[name] = self._read_tokenizers[name]()
+        return self._tokenizers[name]
 
     @functools.cached_property
     def text_towers(self) -> tuple[str, ...]:
@@ -274,15 +281,18 @@ class Parts:
                 )
 
     @contextlib.contextmanager
-    def lend(self, name: str, kind: type[Network], *, exact: bool = False) -> Iterator[Network]:
+    def lend(
+        self, name: str, kind: type[Network], *, exact: bool = False, only: str = ""
+    ) -> Iterator[Network]:
         """Context with a network in memory, computing in its dtype, or in float32 if `exact`.
 
-        Raises `Unsupported` where the model lacks it.
+        With `only`, the name of a module within it, the others may be without weights: they are not loaded where networks
+        are offloaded. Raises `Unsupported` where the model lacks the network.
         """
         part = self._part(name)
         half = part.dtype != torch.float32 and not exact
         with (
-            self._in_memory(name, exact) as network,
+            self._in_memory(name, exact, only) as network,
             torch.autocast(self.device.type, dtype=part.dtype if half else torch.bfloat16, enabled=half),
         ):
             if not isinstance(network, kind):
@@ -292,7 +302,7 @@ class Parts:
             yield network
 
     @contextlib.contextmanager
-    def _in_memory(self, name: str, exact: bool = False) -> Iterator[nn.Module]:
+    def _in_memory(self, name: str, exact: bool = False, only: str = "") -> Iterator[nn.Module]:
         if exact and self._parts[name].dtype != torch.float32:
             with torch.inference_mode(False):
                 network = _prepare(self._parts[name].load(dtype=torch.float32))
@@ -310,7 +320,7 @@ class Parts:
         # One stage at a time, whoever asks.
         with self._lock, returned_when_freed():
             with torch.inference_mode(False):
-                network = load_in_turns(self._parts[name].load, _prepare)
+                network = load_in_turns(self._parts[name].load, _prepare, only)
             yield network
 
     def _part(self, name: str) -> Part:

@@ -77,5 +77,5 @@ def read_condition(
     """Condition of one picture: the caption, z_i from the prior, and the negative prompt."""
     captions = session.captions([prompt])
     away = None if negative is None else session.captions([negative])
-    z_i = session.sample_prior(captions, session.streams(seed), away, index)
-    return stages.conditioner.Condition(z_i=z_i, captions=captions, negative=away)
+    z_i, z_null = session.sample_embeddings(captions, session.streams(seed), away, index)
+    return stages.conditioner.Condition(z_i=z_i, captions=captions, negative=away, z_null=z_null)

@@ -70,6 +70,7 @@ class StageRunner:
         self._callback = on_progress
         self._reporter: Reporter | None = None
         self._empty: Captions | None = None
+        self._grey: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
@@ -141,7 +142,7 @@ class StageRunner:
         read: list[Captions] = []
         for name in self.parts.text_towers:
             pad = getattr(self.parts.config(name), "pad", 0)
-            with self.parts.lend(name, nn.Module) as tower:
+            with self.parts.lend(name, nn.Module, only="text" if name == "clip" else "") as tower:
                 tokenizer = self.parts.tokenizer_of(name)
                 read.append(read_captions(cast(Tower, tower), tokenizer, prompts, self.device, pad))
             for field in read[-1].encoding:
@@ -182,7 +183,7 @@ class StageRunner:
         """CLIP image embeddings z_i, on the model's device; pictures are cropped to their middle square and resized, as its tower has it."""
         tower = self.parts.config("clip").vision
         whole = tower.resize == "squash"
-        with self.parts.lend("clip", Clip) as clip:
+        with self.parts.lend("clip", Clip, only="vision") as clip:
             pixels = (
                 source.square(tower.size, whole=whole, interpolation=tower.interpolation).to(self.device)
                 for source in sources
@@ -196,15 +197,55 @@ class StageRunner:
         """CLIP image embedding of a square in [-1, 1], rounded to 8 bits as a saved picture is."""
         return self.embed_images([read_source(to_image(pixels))])
 
+    @property
+    def grey_embedding(self) -> Float[Tensor, "1 d"]:
+        """CLIP image embedding of a picture of its mean colour, which it sees as zeros; computed once."""
+        if self._grey is None:
+            vision = self.parts.config("clip").vision
+            colour = torch.tensor(vision.mean, device=self.device)[:, None, None]
+            with torch.no_grad(), self.parts.lend("clip", Clip, only="vision") as clip:
+                self._grey = clip.encode_image((2 * colour - 1).expand(1, -1, vision.size, vision.size))
+            self.require_finite(self._grey, "clip", "image")
+        return self._grey
+
     def pixels(self, source: Source) -> Float[Tensor, "3 h w"]:
         """Pixels of a given picture in [-1, 1], on the CPU; transparent ones show white."""
         return to_tensor(source.image)
 
+    def sample_embeddings(
+        self, captions: Captions, seeds: Seeds, negative: Captions | None = None, first: int = 0
+    ) -> tuple[Float[Tensor, "b d"] | None, Float[Tensor, "b d"] | None]:
+        """Image embeddings of captions and of what the decoder's guidance leads away from.
+
+        The latter are those of the negative captions, for families that read them; else None.
+        """
+        if negative is None or not self.parts.family.reads_null_embedding:
+            return self.sample_prior(captions, seeds, negative, first), None
+        if self.sampling.prior.kind == "autoregressive":
+            away = Seeds([derive(seed, "negative prompt") for seed in seeds.values], device=self.device)
+            z_null = self.sample_prior(negative, away, negative, first)
+            return self.sample_prior(captions, seeds, negative, first), z_null
+        noise = seeds.prior_pairs(settled(self.sampling.prior.candidates))
+        both = self.sample_prior(captions.join(negative), seeds, negative.join(negative), first, noise=noise)
+        if both is None:
+            return None, None
+        z_i, z_null = both.chunk(2)
+        return z_i, z_null
+
     @torch.no_grad()
     def sample_prior(
-        self, captions: Captions, seeds: Seeds, negative: Captions | None = None, first: int = 0
+        self,
+        captions: Captions,
+        seeds: Seeds,
+        negative: Captions | None = None,
+        first: int = 0,
+        *,
+        noise: NoiseSource | None = None,
     ) -> Float[Tensor, "b d"] | None:
-        """Image embedding of each caption, from the source that the sampling settings name; None for no embedding."""
+        """Image embedding of each caption, from the source that the sampling settings name; None for no embedding.
+
+        `noise` takes the place of the diffusion prior's noise.
+        """
         settings = self.sampling.prior
         if settings.kind == "none":
             return None
@@ -216,10 +257,10 @@ class StageRunner:
         condition = prior_condition(captions, candidates)
         null = None if negative is None else prior_condition(negative, candidates)
         if settings.kind == "autoregressive":
-            noise = seeds.prior_streams(candidates)
+            streams = seeds.prior_streams(candidates)
             with self.parts.lend("prior_autoregressive", AutoregressivePrior) as prior:
                 steps = sample_autoregressive_prior(
-                    prior, condition, noise, guidance=guidance, null=null, watch=watch
+                    prior, condition, streams, guidance=guidance, null=null, watch=watch
                 )
                 samples = self._follow(steps, "prior", self.prior_steps, first).float()
                 samples = prior.unstandardise(samples)
@@ -229,7 +270,7 @@ class StageRunner:
                 steps = sample_diffusion_prior(
                     prior,
                     condition,
-                    seeds.prior(candidates),
+                    seeds.prior(candidates) if noise is None else noise,
                     steps=self.prior_steps,
                     sampler=settled(settings.sampler),
                     guidance=guidance,
@@ -301,6 +342,7 @@ class StageRunner:
         with self.parts.lend("decoder", nn.Module) as decoder:
             renderer = self.parts.family.renderer(decoder, codec)
             if x_T is not None:
+                renderer = renderer.for_inversion()
                 visits = Visits(renderer.inversion_grid(settled(settings.steps)))
                 x = paths.start(x_T.to(self.device), visits.sigmas[0])
                 sampler, options = "ddim", {"eta": eta}
@@ -334,7 +376,7 @@ class StageRunner:
         settings, condition = self.sampling.decoder, self.complete(Condition(z_i=z_i))
         x0 = self.parts.codec.encode(source.square(self.side())[None].to(self.device))
         with self.parts.lend("decoder", nn.Module) as decoder:
-            renderer = self.parts.family.renderer(decoder, self.parts.codec)
+            renderer = self.parts.family.renderer(decoder, self.parts.codec).for_inversion()
             grid = renderer.inversion_grid(settled(settings.steps))
             denoise = renderer.denoiser(
                 condition, guidance=settled(settings.guidance), interval=settings.guidance_interval

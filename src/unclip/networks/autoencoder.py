@@ -1,7 +1,7 @@
 """The autoencoder of latent diffusion (arXiv 2112.10752): pictures to a Gaussian over latents, and latents to pictures."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -116,19 +116,19 @@ class Autoencoder(nn.Module):
         return self.decode(posterior.mean if noise is None else posterior.sample(noise)), posterior
 
 
-def standardised(z: Float[Tensor, "b c h w"], config: AutoencoderConfig) -> Float[Tensor, "b c h w"]:
-    """Latents as diffusion sees them: ``(z - mean) / std * scale``."""
+def standardised(z: Float[Tensor, "b c h w"], config: Any) -> Float[Tensor, "b c h w"]:
+    """Latents as diffusion sees them: ``(z - mean) / std * scale``, of any config with these three."""
     mean, std = _statistics(z, config)
     return (z - mean) / std * config.scale
 
 
-def unstandardised(x: Float[Tensor, "b c h w"], config: AutoencoderConfig) -> Float[Tensor, "b c h w"]:
+def unstandardised(x: Float[Tensor, "b c h w"], config: Any) -> Float[Tensor, "b c h w"]:
     """The inverse of `standardised`."""
     mean, std = _statistics(x, config)
     return x / config.scale * std + mean
 
 
-def _statistics(like: Tensor, config: AutoencoderConfig) -> tuple[Tensor | float, Tensor | float]:
+def _statistics(like: Tensor, config: Any) -> tuple[Tensor | float, Tensor | float]:
     def channels(values: tuple[float, ...] | None, default: float) -> Tensor | float:
         return default if values is None else torch.tensor(values).to(like)[:, None, None]
 

@@ -12,6 +12,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unclip.diffusion.conventions import GridConfig
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.networks.clip import TextEncoding
 from unclip.networks.unet import Unet, UnetConfig
@@ -44,6 +45,10 @@ class KandinskyConfig:
     inpainting: bool = False
     """Whether the net reads a hint besides the noisy latents: the known latents and their mask."""
     process: ProcessConfig
+    grid: GridConfig | None = None
+    """How the public pipeline spaces its steps; None spaces them evenly over the table."""
+    clip: float | None = None
+    """Range that clean estimates of the latents are clamped to; None leaves them."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a net that does not fit the latents and conditions."""

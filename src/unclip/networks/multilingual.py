@@ -20,14 +20,14 @@ EPS = 1e-5
 
 @dataclass(frozen=True, kw_only=True)
 class MultilingualConfig:
-    """Shape of a `Multilingual`. Positions are counted from `padding + 1`; padding itself has position `padding`."""
+    """Shape of a `Multilingual`. Positions are counted from `pad + 1`; padding itself has position `pad`."""
 
     kind: Literal["multilingual"] = "multilingual"
     vocabulary: int = 250002
     positions: int = 514
     context: int = 77
     """Tokens of a caption, padding included."""
-    padding: int = 1
+    pad: int = 1
     width: int = 1024
     hidden: int = 4096
     layers: int = 24
@@ -37,9 +37,9 @@ class MultilingualConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a context that the positions do not cover."""
-        if self.context + self.padding >= self.positions:
+        if self.context + self.pad >= self.positions:
             raise ValueError(
-                f"context is {self.context}, but {self.positions} positions reach {self.positions - self.padding - 1} tokens"
+                f"context is {self.context}, but {self.positions} positions reach {self.positions - self.pad - 1} tokens"
             )
 
 
@@ -76,7 +76,7 @@ class Multilingual(nn.Module):
         self.project = nn.Linear(config.width, config.embedding)
 
     def encode_text(self, tokens: Int[Tensor, "b n"]) -> TextEncoding:
-        """Embedding, last states and mask of captions; padding is what equals `config.padding`.
+        """Embedding, last states and mask of captions; padding is what equals `config.pad`.
 
         Raises ValueError for captions of another length than the config's context.
         """
@@ -85,8 +85,8 @@ class Multilingual(nn.Module):
             raise ValueError(
                 f"captions have {tokens.shape[1]} tokens, this text encoder reads {config.context}"
             )
-        mask = tokens != config.padding
-        positions = mask.cumsum(1) * mask + config.padding
+        mask = tokens != config.pad
+        positions = mask.cumsum(1) * mask + config.pad
         x = self.norm_in(self.tokens(tokens) + self.segment + self.positions(positions))
         # Padding reads the caption too, and the decoder reads the states of padding.
         keys = repeat(mask, "b m -> b 1 n m", n=mask.shape[1])

@@ -26,6 +26,8 @@ class Condition:
     """Captions that guidance leads away from, in place of no caption."""
     empty: Captions | None = None
     """The empty caption, one row, for decoders that read CLIP's text encodings (`reads_text_encodings`)."""
+    z_null: Float[Tensor, "#b d"] | None = None
+    """Image embeddings that guidance leads away from, for families that read them (Kandinsky)."""
     hint: Float[Tensor, "b k h w"] | None = None
     """Inpainting input, as the decoder's family lays it out: the masked picture and its mask (1 = known)."""
     low: Float[Tensor, "b 3 h w"] | None = None

@@ -29,6 +29,11 @@ class Encoders(Protocol):
         """The empty caption, one row."""
         ...
 
+    @property
+    def grey_embedding(self) -> Float[Tensor, "1 d"]:
+        """Image embedding of a picture of CLIP's mean colour, which it sees as zeros."""
+        ...
+
     def embed_pixels(self, pixels: Float[Tensor, "3 s s"]) -> Float[Tensor, "1 d"]:
         """Image embedding of a square in [-1, 1]."""
         ...
@@ -88,6 +93,11 @@ class Family(ABC):
     @property
     def reads_empty(self) -> bool:
         """Whether the decoder needs the empty caption's encoding."""
+        return False
+
+    @property
+    def reads_null_embedding(self) -> bool:
+        """Whether guidance leads away from an image embedding, which a negative prompt has to be turned into."""
         return False
 
     def complete(self, condition: Condition, encoders: Encoders, noise: NoiseSource | None) -> Condition:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 import torch
+from einops import rearrange
+from torch import Tensor
 
 from unclip.diffusion.denoiser import NoiseSource
 from unclip.errors import RequestError
@@ -42,5 +44,37 @@ class Seeds:
             raise RequestError("diffusers has no autoregressive prior to agree with: set random to unclip")
         return self._prior(candidates, torch.device("cpu"))
 
+    def prior_pairs(self, candidates: int) -> NoiseSource:
+        """Noise of the diffusion prior for prompts and then as many negative prompts, rows ordered (prompt candidate).
+
+        The prompts' is that of `prior`. diffusers draws a prompt's and its negative prompt's one after the other.
+        """
+        if self._shared is not None:
+            return _Pairs(self._shared)
+        negative = Seeds([derive(seed, "negative prompt") for seed in self.values], device=self.device)
+        return _Stacked(self.prior(candidates), negative.prior(candidates))
+
     def _prior(self, candidates: int, device: torch.device) -> Noise:
         return Noise([derive(seed, "prior", k) for seed in self.values for k in range(candidates)], device)
+
+
+class _Pairs:
+    """Two rows from each row of a source, drawn one after the other: rows ordered (two row)."""
+
+    def __init__(self, source: NoiseSource):
+        self.source = source
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normals of shape (2 b, *shape)."""
+        return rearrange(self.source.normal(2, *shape), "b two ... -> (two b) ...")
+
+
+class _Stacked:
+    """The rows of two sources, one behind the other."""
+
+    def __init__(self, first: NoiseSource, second: NoiseSource):
+        self.first, self.second = first, second
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normals of shape (b, *shape) for the rows of both."""
+        return torch.cat([self.first.normal(*shape), self.second.normal(*shape)])

@@ -45,6 +45,8 @@ class Renderer:
     last_network: Callable[..., Tensor] | None = None
     watch: Watch = field(default_factory=Watch)
     """Whether the networks' answers were finite."""
+    clips: bool = True
+    """Whether clean estimates are clamped to the codec's range."""
 
     def grid(self, steps: int, spacing: Spacing | None = None) -> Float[Tensor, " levels"]:
         """Noise levels of `steps` sampler steps, descending to 0."""
@@ -91,6 +93,13 @@ class Renderer:
         row = replace(self.process.parametrization, label=partial(label_of, table, labelling))
         return replace(self.process, parametrization=row)
 
+    def for_inversion(self) -> "Renderer":
+        """The renderer for DDIM inversion and the way back.
+
+        Pixels end at the range that estimates are clamped to. Latents do not: a picture's own may lie outside of it.
+        """
+        return self if self.codec.factor == 1 else replace(self, clips=False)
+
     def noise_state(
         self, noise: NoiseSource, level: float | Tensor, height: int, width: int, device: torch.device
     ) -> Float[Tensor, "b c sh sw"]:
@@ -130,7 +139,8 @@ class Renderer:
         return self.sample(denoise, x, grid, sampler=sampler, noise=noise)
 
     def _clipped(self, denoise: Denoiser) -> Denoiser:
-        return denoise if self.codec.clip_range is None else clip(denoise, *self.codec.clip_range)
+        limits = self.codec.clip_range if self.clips else None
+        return denoise if limits is None else clip(denoise, *limits)
 
 
 def decoder_renderer(decoder: Decoder, codec: Codec | None = None) -> Renderer:

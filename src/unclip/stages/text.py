@@ -31,6 +31,15 @@ class Captions(NamedTuple):
         own = None if self.own is None else TextEncoding(*(field[index] for field in self.own))
         return Captions(self.tokens[index], TextEncoding(*(field[index] for field in self.encoding)), own)
 
+    def join(self, other: "Captions") -> "Captions":
+        """These captions and then another batch of them."""
+
+        def both(mine: TextEncoding, given: TextEncoding) -> TextEncoding:
+            return TextEncoding(*(torch.cat(pair) for pair in zip(mine, given)))
+
+        own = None if self.own is None or other.own is None else both(self.own, other.own)
+        return Captions(torch.cat([self.tokens, other.tokens]), both(self.encoding, other.encoding), own)
+
 
 @runtime_checkable
 class Tower(Protocol):

@@ -5,13 +5,20 @@ from typing import Any
 import pytest
 import torch
 
+from unclip.diffusion.conventions import GridConfig
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.errors import ModelError
 from unclip.formats.key_maps import kandinsky as kandinsky_map
+from unclip.formats.key_maps.kandinsky_scheduler import Schedule
 from unclip.networks.clip import TextEncoding
 from unclip.networks.kandinsky import KandinskyCondition, KandinskyDecoder
 
-PROCESS = ProcessConfig(parametrization="eps", schedule="linear", learned_variance=True)
+SCHEDULE = Schedule(
+    process=ProcessConfig(parametrization="eps", schedule="linear", learned_variance=True),
+    grid=GridConfig(),
+    clip=None,
+    sampler="ddpm",
+)
 CONTEXT = 7
 
 
@@ -25,7 +32,7 @@ def named(model: torch.nn.Module) -> dict[str, Any]:
 
 def read(data: dict[str, Any]):
     return kandinsky_map.decoder_config(
-        data, PROCESS, channels=4, factor=8, context=CONTEXT, where="the decoder"
+        data, SCHEDULE, channels=4, factor=8, context=CONTEXT, where="the decoder"
     )
 
 

@@ -12,10 +12,10 @@ from diffusers.pipelines.kandinsky.text_encoder import MCLIPConfig, Multilingual
 
 from unclip.checkpoints.io import build
 from unclip.checkpoints.keymap import Table
-from unclip.diffusion.parametrization import ProcessConfig
 from unclip.formats.key_maps import kandinsky as kandinsky_map
 from unclip.formats.key_maps import movq as movq_map
 from unclip.formats.key_maps import multilingual as multilingual_map
+from unclip.formats.key_maps.kandinsky_scheduler import read_schedule
 from unclip.networks.kandinsky import KandinskyDecoder
 from unclip.networks.movq import Movq
 from unclip.networks.multilingual import Multilingual
@@ -72,10 +72,10 @@ def test_decoders(version, channels):
     given = UNET | OWN[version] | {"in_channels": channels}
     with torch.device("meta"):
         theirs = UNet2DConditionModel(**given)
-    process = ProcessConfig(parametrization="eps", schedule="linear")
+    schedule = read_schedule({"_class_name": "DDPMScheduler"}, "scheduler")
     config = kandinsky_map.decoder_config(
         {"_class_name": "UNet2DConditionModel", **given},
-        process,
+        schedule,
         channels=4,
         factor=8,
         context=77,

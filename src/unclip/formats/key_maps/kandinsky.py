@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 from unclip.checkpoints.keymap import Row, Table, renamed, within
-from unclip.diffusion.parametrization import ProcessConfig
 from unclip.errors import ModelError
 from unclip.formats.key_maps import unet as unet_map
+from unclip.formats.key_maps.kandinsky_scheduler import Schedule
 from unclip.formats.key_maps.options import Options, only
 from unclip.networks.kandinsky import KandinskyConfig, KandinskyTextConfig
 
@@ -55,7 +55,7 @@ _KINDS = {("image_proj", "image"): "2.2", ("text_image_proj", "text_image"): "2.
 
 def decoder_config(
     data: Mapping[str, Any],
-    process: ProcessConfig,
+    schedule: Schedule,
     *,
     channels: int,
     factor: int,
@@ -97,7 +97,9 @@ def decoder_config(
             image_tokens=TOKENS_22 if _KINDS[kinds] == "2.2" else TOKENS_21,
             text=None if _KINDS[kinds] == "2.2" else text,
             inpainting=inputs[net.in_channels],
-            process=process,
+            process=schedule.process,
+            grid=schedule.grid,
+            clip=schedule.clip,
         )
     except ValueError as error:
         raise ModelError(f"{where}: {error}") from error

@@ -11,7 +11,7 @@ from unclip.networks.movq import GROUPS, MovqConfig
 
 def _norm(ours: str, theirs: str, *, spatial: bool) -> list[Row]:
     if not spatial:
-        return renamed({f"{ours}.norm": theirs})
+        return renamed({ours: theirs})
     pairs = {"norm": "norm_layer", "scale": "conv_y", "shift": "conv_b"}
     return renamed({f"{ours}.{mine}": f"{theirs}.{other}" for mine, other in pairs.items()})
 
@@ -32,15 +32,16 @@ def _attention(*, spatial: bool) -> list[Row]:
     ]
 
 
-def _half(levels: str, resample: str, *, spatial: bool) -> list[Row]:
-    """Rows of the encoder or of the decoder."""
+def _half(ours: str, *, spatial: bool) -> list[Row]:
+    """Rows of the encoder (its levels are called "down") or of the decoder ("up")."""
+    levels, resample = f"{ours}_blocks.{{n}}.", f"{ours}samplers.0.conv"
     block, attention = _resblock(spatial=spatial), _attention(spatial=spatial)
     return [
         *renamed({"entrance": "conv_in", "exit": "conv_out"}),
         *_norm("exit_norm", "conv_norm_out", spatial=spatial),
-        *within("levels.{n}.resblocks.{m}.", f"{levels}.{{n}}.resnets.{{m}}.", block),
-        *within("levels.{n}.attentions.{m}.", f"{levels}.{{n}}.attentions.{{m}}.", attention),
-        *renamed({"levels.{n}.resample.convolution": f"{levels}.{{n}}.{resample}.0.conv"}),
+        *within(f"{ours}.{{n}}.resblocks.{{m}}.", f"{levels}resnets.{{m}}.", block),
+        *within(f"{ours}.{{n}}.attentions.{{m}}.", f"{levels}attentions.{{m}}.", attention),
+        *renamed({f"{ours}.{{n}}.resample.convolution": levels + resample}),
         *within("middle.resblock1.", "mid_block.resnets.0.", block),
         *within("middle.attention.", "mid_block.attentions.0.", attention),
         *within("middle.resblock2.", "mid_block.resnets.1.", block),
@@ -48,8 +49,8 @@ def _half(levels: str, resample: str, *, spatial: bool) -> list[Row]:
 
 
 ROWS: list[Row] = [
-    *within("encoder.", "encoder.", _half("down_blocks", "downsamplers", spatial=False)),
-    *within("decoder.", "decoder.", _half("up_blocks", "upsamplers", spatial=True)),
+    *within("encoder.", "encoder.", _half("down", spatial=False)),
+    *within("decoder.", "decoder.", _half("up", spatial=True)),
     *renamed({"to_latents": "quant_conv", "from_latents": "post_quant_conv"}),
     row("codes.weight", "quantize.embedding.weight"),
 ]
@@ -59,7 +60,7 @@ MOVQ = Reference(
     name="VQModel",
     honoured=frozenset(
         {"down_block_types", "up_block_types", "block_out_channels", "layers_per_block", "latent_channels"}
-        | {"num_vq_embeddings", "sample_size", "vq_embed_dim"}
+        | {"num_vq_embeddings", "vq_embed_dim"}
     ),
     fixed={
         "in_channels": only(3),
@@ -70,8 +71,8 @@ MOVQ = Reference(
         "mid_block_add_attention": only(True),
         "lookup_from_codebook": only(False),
     },
-    # Kandinsky's pipelines neither multiply by the factor nor look at the type of other pipelines' autoencoders.
-    inert=frozenset({"scaling_factor", "force_upcast"}),
+    # Kandinsky's pipelines do not multiply by the factor. The rest is read by training and by other pipelines.
+    inert=frozenset({"scaling_factor", "force_upcast", "sample_size"}),
 )
 _DOWN = ("DownEncoderBlock2D", "AttnDownEncoderBlock2D")
 _UP = ("UpDecoderBlock2D", "AttnUpDecoderBlock2D")
@@ -96,12 +97,11 @@ def read_config(data: Mapping[str, Any], where: str) -> MovqConfig:
         raise ModelError(f"{where}: up_block_types do not mirror down_block_types")
     try:
         return MovqConfig(
-            channels=channels,
+            latent_channels=channels,
             widths=tuple(widths),
             blocks=options.take("layers_per_block", int, 1),
             attention_levels=levels,
             codes=options.take("num_vq_embeddings", int, 256),
-            size=options.take("sample_size", int, 32),
         )
     except (TypeError, ValueError) as error:
         raise ModelError(f"{where}: {error}") from error

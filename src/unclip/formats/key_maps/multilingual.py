@@ -80,7 +80,7 @@ def read_config(data: Mapping[str, Any], context: int, where: str) -> Multilingu
             vocabulary=options.take("vocab_size", int, 30522),
             positions=options.take("max_position_embeddings", int, 512),
             context=context,
-            padding=options.take("pad_token_id", int, 1),
+            pad=options.take("pad_token_id", int, 1),
             width=width,
             hidden=options.take("intermediate_size", int, 3072),
             layers=options.take("num_hidden_layers", int, 12),

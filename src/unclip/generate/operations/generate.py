@@ -112,8 +112,8 @@ def _draw_batch(session: "Session", orders: Sequence[Generate], size: int, first
     captions = session.captions([str(order.prompt) for order in orders])
     negatives = [order.negative or "" for order in orders]
     negative = session.captions(negatives) if any(negatives) else None
-    z_i = session.sample_prior(captions, seeds, negative, first)
-    condition = stages.conditioner.Condition(z_i=z_i, captions=captions, negative=negative)
+    z_i, z_null = session.sample_embeddings(captions, seeds, negative, first)
+    condition = stages.conditioner.Condition(z_i=z_i, captions=captions, negative=negative, z_null=z_null)
     small = session.decode(condition, seeds, size=size, first=first)
     pixels = session.enlarge(small, seeds, size, first=first)
     return [

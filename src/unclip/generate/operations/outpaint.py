@@ -107,4 +107,6 @@ def _within(session: "Session", condition: "Condition", square: "Tensor") -> "Co
     """Condition of a square of the whole: CLIP's view of its draft, where the model has an image encoder."""
     if not {"image_encoder", "image_embedding"} <= session.parts.capabilities:
         return condition
-    return stages.conditioner.Condition(z_i=session.embed_pixels(square), negative=condition.negative)
+    return stages.conditioner.Condition(
+        z_i=session.embed_pixels(square), negative=condition.negative, z_null=condition.z_null
+    )

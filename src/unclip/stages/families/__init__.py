@@ -7,6 +7,7 @@ from unclip.stages.family import Family
 
 FAMILIES: dict[str, tuple[str, str]] = {
     "decoder": ("unclip.stages.families.unclip", "UnclipFamily"),
+    "decoder_kandinsky": ("unclip.stages.families.kandinsky", "KandinskyFamily"),
     "text_decoder": ("unclip.stages.families.stable_diffusion", "StableDiffusionFamily"),
 }
 """Kind of the decoder -> module and class."""
