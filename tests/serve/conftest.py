@@ -1,5 +1,9 @@
 """Servers with the tests' tiny model: in this process for routes, as real processes for what kills them."""
 
+import contextlib
+import importlib.util
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,3 +48,46 @@ def finished(client: TestClient) -> Callable[[str], dict[str, Any]]:
         raise AssertionError(f"the job is not over: {job}")
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def load_helper() -> Callable[[str], Any]:
+    """`load_helper(name)`: the module `tests/serve/name.py`."""
+
+    def load(name: str) -> Any:
+        own = f"serve_{name.replace('/', '_')}"
+        if own not in sys.modules:
+            spec = importlib.util.spec_from_file_location(own, Path(__file__).parent / f"{name}.py")
+            assert spec is not None
+            assert spec.loader is not None
+            sys.modules[own] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[own])
+        return sys.modules[own]
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def run_server() -> Callable[..., Any]:
+    """`with run_server(app) as address`: an ASGI application on real uvicorn, on a free port of 127.0.0.1."""
+    import uvicorn
+
+    @contextlib.contextmanager
+    def run(app: Any, **options: Any) -> Iterator[str]:
+        config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="on", **options)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        end = time.monotonic() + 30
+        while not server.started:
+            if not thread.is_alive() or time.monotonic() > end:
+                raise RuntimeError("the server did not start")
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+    return run

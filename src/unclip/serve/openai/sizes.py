@@ -1,0 +1,85 @@
+"""Sizes of the compatible API: which picture is drawn for one, and how it is brought to it."""
+
+import io
+import json
+import re
+from typing import NamedTuple
+
+from unclip.images.files import decode, resize
+from unclip.images.metadata import COMPOSITE, GENERATED, encode_png
+from unclip.images.png import read_text
+from unclip.serve.guard.errors import invalid
+from unclip.serve.openai.backend import Served
+from unclip.serve.openai.options import SIDES, Options
+
+_SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
+
+
+class Output(NamedTuple):
+    """Size of the answer's pictures, and the side at which they are drawn."""
+
+    size: tuple[int, int] | None
+    """Width and height; None for the picture's own."""
+    drawn: int | None
+    """None for the model's default."""
+
+    @property
+    def label(self) -> str | None:
+        """The size as OpenAI writes it."""
+        return None if self.size is None else f"{self.size[0]}x{self.size[1]}"
+
+
+def read_output(text: str | None, model: Served, options: Options) -> Output:
+    """The output for a `size`: the API's squares and, unless strict, squares up to the largest that the model draws.
+
+    A model that does not draw a size draws the next larger one, which is reduced; its largest one is enlarged where
+    there is none.
+    """
+    if text is None and options.strict:
+        text = "1024x1024"
+    if text is None or (text == "auto" and not options.strict):
+        return Output(None, None)
+    match = _SIZE.fullmatch(text)
+    width, height = (int(match[1]), int(match[2])) if match else (0, 0)
+    largest = max(model.sizes)
+    own = not options.strict and 1 <= width <= max(largest, max(SIDES))
+    if width != height or not (width in SIDES or own):
+        listed = ", ".join(f"{side}x{side}" for side in SIDES)
+        more = "" if options.strict else f", auto, and squares up to {largest}x{largest}"
+        raise invalid(
+            f"The size is not supported by this model. It draws {listed}{more}.",
+            param="size",
+            code="invalid_size",
+        )
+    return Output((width, height), min((side for side in model.sizes if side >= width), default=largest))
+
+
+def fitted(png: bytes, size: tuple[int, int] | None) -> bytes:
+    """A PNG brought to a size, with its provenance; the same bytes where it has that size."""
+    if size is None:
+        return png
+    image = decode(png, "the picture")
+    if image.size == size:
+        return png
+    text = read_text(png).found
+    provenance = json.loads(text["unclip"])
+    results = {**(provenance.get("results") or {}), "resized": f"{size[0]}x{size[1]}"}
+    method = "area" if _divides(image.size, size) else "bicubic"
+    return encode_png(
+        resize(image, size, method),
+        provenance={**provenance, "results": results},
+        parameters=text.get("parameters"),
+        source_type=COMPOSITE if provenance.get("composite") else GENERATED,
+    )
+
+
+def _divides(own: tuple[int, int], size: tuple[int, int]) -> bool:
+    return own[0] % size[0] == 0 and own[1] % size[1] == 0
+
+
+def thumbnail(png: bytes, size: tuple[int, int]) -> bytes:
+    """A preview at a size, without provenance: it is not finished."""
+    image = resize(decode(png, "the preview"), size)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
