@@ -83,7 +83,7 @@ def test_n_pictures_equal_single_calls_with_their_seeds(client):
 
 @pytest.mark.parametrize(
     ("size", "drawn"),
-    [("256x256", 32), ("1024x1024", 32), ("16x16", 16), ("20x20", 32), (None, 32), ("auto", 32)],
+    [("256x256", 32), ("1024x1024", 32), ("16x16", 16), (None, 32), ("auto", 32)],
 )
 def test_sizes_are_those_asked_for_from_the_next_larger_drawn_one(client, size, drawn):
     data = generate(client, seed=1, size=size, response_format="b64_json").json()["data"][0]
@@ -115,7 +115,7 @@ def test_sizes_are_those_asked_for_from_the_next_larger_drawn_one(client, size, 
         ({"n": 1.5}, "invalid_type", "n", "but got a number"),
         ({"n": [1]}, "invalid_type", "n", "but got an array"),
         ({"size": "300x200"}, "invalid_size", "size", "The size is not supported by this model."),
-        ({"size": "4096x4096"}, "invalid_size", "size", "256x256"),
+        ({"size": "20x20"}, "invalid_size", "size", "256x256"),
         ({"response_format": "jpg"}, "invalid_value", "response_format", "'url' and 'b64_json'"),
         ({"quality": "hd"}, "invalid_value", "quality", "'standard' and 'auto'"),
         ({"background": "transparent"}, "invalid_value", "background", "'auto' and 'opaque'"),

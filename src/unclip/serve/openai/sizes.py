@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 from typing import NamedTuple
 
 from unclip.images.files import decode, resize
@@ -11,8 +10,6 @@ from unclip.images.png import read_text
 from unclip.serve.guard.errors import invalid
 from unclip.serve.openai.backend import Served
 from unclip.serve.openai.options import SIDES, Options
-
-_SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 
 
 class Output(NamedTuple):
@@ -30,7 +27,7 @@ class Output(NamedTuple):
 
 
 def read_output(text: str | None, model: Served, options: Options) -> Output:
-    """The output for a `size`: the API's squares and, unless strict, squares up to the largest that the model draws.
+    """The output for a `size`: the API's squares and, unless strict, those that the model draws.
 
     A model that does not draw a size draws the next larger one, which is reduced; its largest one is enlarged where
     there is none.
@@ -39,19 +36,18 @@ def read_output(text: str | None, model: Served, options: Options) -> Output:
         text = "1024x1024"
     if text is None or (text == "auto" and not options.strict):
         return Output(None, None)
-    match = _SIZE.fullmatch(text)
-    width, height = (int(match[1]), int(match[2])) if match else (0, 0)
-    largest = max(model.sizes)
-    own = not options.strict and 1 <= width <= max(largest, max(SIDES))
-    if width != height or not (width in SIDES or own):
-        listed = ", ".join(f"{side}x{side}" for side in SIDES)
-        more = "" if options.strict else f", auto, and squares up to {largest}x{largest}"
+    sides = sorted({*SIDES, *(() if options.strict else model.sizes)})
+    side = next((side for side in sides if text == f"{side}x{side}"), None)
+    if side is None:
+        listed = ", ".join(f"{side}x{side}" for side in sides)
+        more = "" if options.strict else ", and auto for the model's own size"
         raise invalid(
             f"The size is not supported by this model. It draws {listed}{more}.",
             param="size",
             code="invalid_size",
         )
-    return Output((width, height), min((side for side in model.sizes if side >= width), default=largest))
+    largest = max(model.sizes)
+    return Output((side, side), min((own for own in model.sizes if own >= side), default=largest))
 
 
 def fitted(png: bytes, size: tuple[int, int] | None) -> bytes:
