@@ -13,7 +13,7 @@ import pytest
 PYTHON = {
     "0.27.0": ("openai==0.27.0",),
     # httpx 0.28 took away an option that this version gives.
-    "1.1.0": ("openai==1.0.0", "httpx<0.28"),
+    "1.1.0": ("openai==1.1.0", "httpx<0.28"),
     "1.109.1": ("openai==1.109.1",),
     "2.54.0": ("openai==2.54.0",),
     "3.57.0": ("openai==3.57.0",),

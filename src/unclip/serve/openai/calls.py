@@ -21,6 +21,11 @@ Endpoint = Literal["generations", "edits", "variations"]
 
 _SHORT = {name: name for name in FLAT_NAMES} | {"guidance_scale": "guidance", "num_inference_steps": "steps"}
 """Extensions: our short names of sampling settings, and two that other servers made common."""
+EXTENSIONS = {
+    "sampling": "settings of each stage, as in our own requests",
+    **{name: f"sampling setting {setting}" for name, setting in _SHORT.items()},
+}
+"""Fields that OpenAI's API does not have, and what they are."""
 _TEXT_ONLY = ("generations", "edits")
 
 

@@ -52,6 +52,7 @@ class OpenAI:
             Route("/v1/models", self.models, methods=["GET"]),
             Route("/v1/models/{model:path}", self.model, methods=["GET"]),
             Route(FILES + "{name}", self.file, methods=["GET"]),
+            Route("/v1/{rest:path}", _nothing, methods=_METHODS),
         ]
 
     async def generations(self, request: Request) -> Response:
@@ -164,6 +165,25 @@ class OpenAI:
                 self._seen_ignored.add(name)
                 log.info("clients send the field %s, which is ignored", name)
         return {"x-ignored-params": ", ".join(names)}
+
+
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+_POSTED = re.compile(r"/v1/images/(generations|edits|variations)")
+_GOT = re.compile(r"/v1/(models(/.+)?|files/images/[^/]+)")
+
+
+async def _nothing(request: Request) -> Response:
+    """Answer to all other paths, and to other methods, in OpenAI's words."""
+    method, path = request.method, request.url.path
+    for pattern, allowed in ((_POSTED, "POST"), (_GOT, "GET")):
+        if pattern.fullmatch(path):
+            raise ServerError(
+                405,
+                f"Not allowed to {method} on {path[:200]}: give {allowed}.",
+                code="method_not_supported",
+                headers={"Allow": allowed},
+            )
+    raise invalid(f"Invalid URL ({method} {path[:200]})", code="unknown_url", status=404)
 
 
 async def _json(request: Request) -> dict[str, Any]:

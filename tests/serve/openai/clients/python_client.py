@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import os
 import sys
 import time
 import urllib.request
@@ -13,7 +14,8 @@ import openai
 from openai import AsyncOpenAI, OpenAI
 
 folder, found = Path(sys.argv[1]), {}
-client = OpenAI()
+address = os.environ["OPENAI_BASE_URL"]  # clients before 1.4 do not read it themselves
+client = OpenAI(base_url=address)
 
 response = client.images.generate(
     model="dall-e-2", prompt="a red apple", size="256x256", quality="standard", n=2
@@ -76,7 +78,7 @@ found["model"] = client.models.retrieve("dall-e-2").id
 
 
 async def later():
-    async with AsyncOpenAI() as waiting:
+    async with AsyncOpenAI(base_url=address) as waiting:
         answers = await asyncio.gather(
             waiting.images.generate(prompt="two green cars", size="256x256", response_format="b64_json"),
             waiting.images.create_variation(
@@ -120,7 +122,7 @@ for name, call in {
     "opaque": lambda: client.images.edit(image=open(folder / "opaque.png", "rb"), prompt="x"),
     "text": lambda: client.images.create_variation(image=b"no picture"),
     "model": lambda: client.images.generate(prompt="x", model="dall-e-3"),
-    "key": lambda: OpenAI(api_key="sk-wrong").images.generate(prompt="x"),
+    "key": lambda: OpenAI(api_key="sk-wrong", base_url=address).images.generate(prompt="x"),
 }.items():
     try:
         call()

@@ -1,0 +1,67 @@
+"""The OpenAPI document: valid, and what the server does."""
+
+import os
+
+import jsonschema
+import pytest
+
+from unclip.serve.openai.openapi import document
+from unclip.serve.openai.options import Options
+
+schemathesis = pytest.importorskip("schemathesis")
+hypothesis = pytest.importorskip("hypothesis")
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_schemas_are_valid(strict):
+    found = document(Options(strict=strict, secret=b"x"), (16, 32))
+    for schema in found["components"]["schemas"].values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+    size = found["paths"]["/v1/images/generations"]["post"]["requestBody"]["content"]["application/json"]
+    named = size["schema"]["properties"]["size"]["enum"]
+    assert named == (["auto", "16x16", "32x32"] if not strict else []) + ["256x256", "512x512", "1024x1024"]
+
+
+def explore(running, examples: int) -> None:
+    """Requests made from the document, good and bad: no 5xx, and every answer as the document says."""
+    found = document(running.api.options, (16, 32))
+    schema = schemathesis.openapi.from_dict(found)
+    schema.config.update(base_url=running.url)
+    checks = [
+        schemathesis.checks.not_a_server_error,
+        schemathesis.checks.CHECKS.get_one("status_code_conformance"),
+        schemathesis.checks.CHECKS.get_one("content_type_conformance"),
+        schemathesis.checks.CHECKS.get_one("response_schema_conformance"),
+    ]
+    seen: dict[int, int] = {}
+    for result in schema.get_all_operations():
+        operation = result.ok()
+
+        @hypothesis.settings(
+            max_examples=examples,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            suppress_health_check=list(hypothesis.HealthCheck),
+        )
+        @hypothesis.given(
+            case=operation.as_strategy(generation_mode=schemathesis.GenerationMode.POSITIVE)
+            | operation.as_strategy(generation_mode=schemathesis.GenerationMode.NEGATIVE)
+        )
+        def send(case) -> None:
+            answer = case.call(headers={"Authorization": f"Bearer {running.key}"})
+            seen[answer.status_code] = seen.get(answer.status_code, 0) + 1
+            case.validate_response(answer, checks=checks)
+
+        send()
+    assert seen.get(200)
+    assert seen.get(400)
+
+
+def test_schemathesis_finds_nothing(running):
+    explore(running, 8)
+
+
+@pytest.mark.slow
+def test_schemathesis_finds_nothing_in_many_examples(running):
+    explore(running, int(os.environ.get("UNCLIP_EXAMPLES", "500")))
