@@ -32,7 +32,7 @@ def config(call: Call) -> dict[str, Any]:
             "max_upload": settings.max_upload,
             "max_queue": settings.max_queue,
         },
-        "key_required": False,
+        "key_required": call.service.key_required,
     }
 
 

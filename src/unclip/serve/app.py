@@ -21,15 +21,20 @@ from unclip.serve.settings import Settings
 
 
 def create_app(
-    settings: Settings, *, routes: Sequence[BaseRoute] = (), middleware: Sequence[Middleware] = ()
+    settings: Settings,
+    *,
+    routes: Sequence[BaseRoute] = (),
+    middleware: Sequence[Middleware] = (),
+    key_required: bool = False,
 ) -> Starlette:
-    """The application, with further routes and middleware. Its service (`app.state.service`) runs while the app does."""
+    """The application, with further routes and middleware, which ask for a key or do not. Its service (`app.state.service`) runs while the app does."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         from starlette.concurrency import run_in_threadpool
 
         service = app.state.service = await run_in_threadpool(Service, settings)
+        service.key_required = key_required
         await run_in_threadpool(service.start)
         try:
             yield

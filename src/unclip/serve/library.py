@@ -78,6 +78,12 @@ class Library:
         except KeyError:
             raise NotFound("picture", id) from None
 
+    def is_deleted(self, id: str) -> bool:
+        """Whether a picture is deleted, or never was there."""
+        query = select(pictures.c.id).where((pictures.c.id == id) & pictures.c.deleted.is_(None))
+        with self.database.read() as connection:
+            return connection.execute(query).first() is None
+
     def delete(self, id: str) -> None:
         """Mark a picture as deleted; `restore` undoes it until the settings' days are over. Raises `NotFound`."""
         self._mark(id, time.time())

@@ -34,6 +34,11 @@ OPEN = ("waiting", "running")
 OPEN_JOBS = ("waiting", "running", "paused")
 """States of jobs that are not over."""
 
+NOT_DRAWN = "the picture could not be drawn"
+NO_MEMORY = "the device has too little memory for this picture"
+LOST = "its worker ended"
+"""Beginnings of the messages of jobs that failed through no fault of their request."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class NewJob:
@@ -364,7 +369,7 @@ def give_back(
         mine &= tasks.c.id.in_(only)
     rows = connection.execute(select(tasks.c.id, tasks.c.job, tasks.c.attempts).where(mine)).all()
     lost = [row.id for row in rows if max_attempts is not None and row.attempts >= max_attempts]
-    error = f"its worker ended {max_attempts} times while drawing it"
+    error = f"{LOST} {max_attempts} times while drawing it"
     attempts = tasks.c.attempts if counted else tasks.c.attempts - 1
     connection.execute(delete(live).where(live.c.task.in_([row.id for row in rows])))
     connection.execute(update(tasks).where(mine).values(state="waiting", owner=None, attempts=attempts))

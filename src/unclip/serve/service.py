@@ -33,6 +33,9 @@ class Service:
     All methods but `hub`'s may be called from any thread, and wait for the database.
     """
 
+    key_required = False
+    """Whether clients need an API key."""
+
     def __init__(self, settings: Settings):
         self.settings = settings
         self.started = time.monotonic()

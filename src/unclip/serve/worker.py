@@ -16,7 +16,7 @@ from unclip.serve.errors import Unavailable
 from unclip.serve.leases import Lease, Reaper
 from unclip.serve.loaded import Loaded
 from unclip.serve.plan import join, prompt_of
-from unclip.serve.queue import Drawn, Note, Queue, Task
+from unclip.serve.queue import NO_MEMORY, NOT_DRAWN, Drawn, Note, Queue, Task
 from unclip.serve.settings import Settings
 from unclip.serve.store import Store, open_store, picture_name, upload_name
 from unclip.serve.tables import pictures
@@ -133,9 +133,9 @@ class Worker:
         memory = isinstance(error, MemoryError) or "out of memory" in str(error).lower()
         if memory:
             self.loaded.drop()
-            text = "the device has too little memory for this picture: ask for a smaller size, or start with --offload"
+            text = f"{NO_MEMORY}: ask for a smaller size, or start with --offload"
         else:
-            text = f"the picture could not be drawn ({type(error).__name__})"
+            text = f"{NOT_DRAWN} ({type(error).__name__})"
         logger.error("%s", text, exc_info=None if memory else error)
         self._patiently(lambda: self.queue.fail([task.id for task in held], self.lease.id, text))
 

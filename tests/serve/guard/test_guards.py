@@ -17,7 +17,7 @@ from unclip.serve.guard.binding import check_binding
 from unclip.serve.guard.bodies import LimitBody
 from unclip.serve.guard.errors import handlers
 from unclip.serve.guard.frame import DATA_POLICY, PAGE_POLICY
-from unclip.serve.guard.guarded import guarded
+from unclip.serve.guard.guarded import guards
 from unclip.serve.guard.hosts import allowed_hosts, read_origin
 from unclip.serve.guard.keys import Keys
 from unclip.serve.guard.rate import Buckets
@@ -73,9 +73,12 @@ def application(*, keys=(), clock=None, buckets=None, **options):
         Route("/healthz", lambda request: PlainTextResponse("ok")),
         *login_routes(known, sessions),
     ]
-    app = Starlette(routes=routes, exception_handlers=handlers())
     options = {"hosts": allowed_hosts("127.0.0.1", ["pictures.example"])} | options
-    return guarded(app, keys=known, sessions=sessions, buckets=buckets, **options)
+    return Starlette(
+        routes=routes,
+        exception_handlers=handlers(),
+        middleware=guards(keys=known, sessions=sessions, buckets=buckets, **options),
+    )
 
 
 @pytest.fixture(scope="module")

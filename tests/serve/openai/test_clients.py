@@ -13,7 +13,6 @@ from PIL import Image
 
 from unclip.images.files import open_picture
 from unclip.images.metadata import read_provenance
-from unclip.serve.guard.rate import Buckets
 
 HERE = Path(__file__).parent
 
@@ -37,11 +36,10 @@ def pictures(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def limited(assemble, tiny_model, run_server):
+def limited(serve):
     """A server that lets one request a second pass."""
-    made = assemble(tiny_model, buckets=Buckets(60, 1))
-    with run_server(made.app) as made.url:
-        yield made
+    with serve(rate=60, burst=1) as running:
+        yield running
 
 
 def run(api, *command, cwd=None) -> dict:
@@ -85,9 +83,9 @@ ERRORS = {
 }
 
 
-def test_python_0_27(running, pictures, installed):
+def test_python_0_27(server, pictures, installed):
     python = installed.python_client("0.27.0")
-    found = run(running, python, HERE / "clients" / "python_2022.py", pictures)
+    found = run(server, python, HERE / "clients" / "python_2022.py", pictures)
     check_pictures(found)
     assert picture_of(found["b64"]).size == picture_of(found["async"]).size == (256, 256)
     assert len(found["variations"]) == 2
@@ -99,12 +97,12 @@ def test_python_0_27(running, pictures, installed):
         assert got["class"] == classes.get(name, "InvalidRequestError")
         assert (got["status"], got["error"]["code"], got["error"]["param"]) == (status, code, param)
         assert words in got["error"]["message"]
-        assert got["id"].startswith("req_")
+        assert got["id"].isalnum()
 
 
-def test_command_line_of_python_0_27(running, installed):
+def test_command_line_of_python_0_27(server, installed):
     python = installed.python_client("0.27.0")
-    environment = os.environ | {"OPENAI_API_KEY": running.key, "OPENAI_API_BASE": f"{running.url}/v1"}
+    environment = os.environ | {"OPENAI_API_KEY": server.key, "OPENAI_API_BASE": f"{server.url}/v1"}
     environment.pop("PYTHONPATH", None)
     done = subprocess.run(
         [
@@ -125,15 +123,15 @@ def test_command_line_of_python_0_27(running, installed):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["data"][0]["url"].startswith(running.url)
+    assert json.loads(done.stdout)["data"][0]["url"].startswith(server.url)
 
 
 @pytest.mark.parametrize("version", ["1.1.0", "1.109.1", "2.54.0", "3.57.0"])
-def test_python(running, limited, pictures, installed, version):
+def test_python(server, limited, pictures, installed, version):
     python = installed.python_client(version)
     streams = () if version == "1.1.0" else ("stream",)
     found = run(
-        running, python, HERE / "clients" / "python_client.py", pictures, f"{limited.url}/v1", *streams
+        server, python, HERE / "clients" / "python_client.py", pictures, f"{limited.url}/v1", *streams
     )
     check_pictures(found)
     assert isinstance(found["seed"], int)
@@ -142,11 +140,11 @@ def test_python(running, limited, pictures, installed, version):
     assert set(found["variations"]) == {"bytes", "open", "stream", "path", "tuple"}
     assert all(picture_of(one).size == (256, 256) for one in found["async"])
     raw = found["raw"]
-    assert raw["id"].startswith("req_")
+    assert raw["id"].isalnum()
     assert int(raw["milliseconds"]) > 0
     assert (raw["version"], raw["parsed"]) == ("2020-10-01", 1)
     if version != "1.1.0":
-        assert found["request_id"].startswith("req_")
+        assert found["request_id"].isalnum()
     assert (found["models"], found["model"]) == (["tiny", "dall-e-2"], "dall-e-2")
     classes = {401: "AuthenticationError", 404: "NotFoundError", 400: "BadRequestError"}
     assert set(found["errors"]) == set(ERRORS)
@@ -155,10 +153,10 @@ def test_python(running, limited, pictures, installed, version):
         assert (got["class"], got["status"]) == (classes[status], status)
         assert (got["code"], got["param"], got["type"]) == (code, param, "invalid_request_error")
         assert words in got["message"]
-        assert got["id"].startswith("req_")
+        assert got["id"].isalnum()
     # The second call waited for the second that Retry-After asked for.
     assert 0.9 < found["retried"] < 30
-    assert found["limited"] == ["rate_limit_exceeded", "1"]
+    assert found["limited"] == "1"
     if streams:
         kinds = [
             "image_generation.partial_image",
@@ -181,22 +179,22 @@ def node(api, installed, script, *arguments):
     return run(api, program, folder / script, *arguments, cwd=folder)
 
 
-def test_node_3(running, pictures, installed):
-    found = node(running, installed, "node_2022.mjs", "openai3", pictures)
+def test_node_3(server, pictures, installed):
+    found = node(server, installed, "node_2022.mjs", "openai3", pictures)
     check_pictures(found)
     assert picture_of(found["variations"]["stream"]).size == (256, 256)
     assert (found["error"]["status"], found["error"]["param"]) == (400, "prompt")
 
 
 @pytest.mark.parametrize("name", ["openai4", "openai7"])
-def test_node(running, limited, pictures, installed, name):
+def test_node(server, limited, pictures, installed, name):
     streams = "stream" if name == "openai7" else "none"
-    found = node(running, installed, "node_client.mjs", name, pictures, f"{limited.url}/v1", streams)
+    found = node(server, installed, "node_client.mjs", name, pictures, f"{limited.url}/v1", streams)
     check_pictures(found)
     assert set(found["variations"]) == {"stream", "buffer", "untyped"}
     assert all(picture_of(one).size == (256, 256) for one in found["variations"].values())
-    assert found["request_id"].startswith("req_")
-    assert found["raw"]["id"].startswith("req_")
+    assert found["request_id"].isalnum()
+    assert found["raw"]["id"].isalnum()
     assert found["models"] == ["tiny", "dall-e-2"]
     classes = {401: "AuthenticationError", 404: "NotFoundError", 400: "BadRequestError"}
     assert set(found["errors"]) == set(ERRORS)

@@ -86,21 +86,21 @@ def check_alive(server) -> None:
     assert answer.status_code == 200
 
 
-def test_300_malformed_requests(running, load_helper):
-    statuses = send_all(running, load_helper("openai/malformed"), range(300))
-    check_alive(running)
+def test_300_malformed_requests(server, load_helper):
+    statuses = send_all(server, load_helper("openai/malformed"), range(300))
+    check_alive(server)
     assert sum(statuses.values()) == 300
     assert sum(count for (_, status), count in statuses.items() if status.startswith("4")) > 200, statuses
 
 
 @pytest.mark.slow
-def test_10000_malformed_requests_in_bounded_memory(running, load_helper, record_property):
+def test_10000_malformed_requests_in_bounded_memory(server, load_helper, record_property):
     malformed = load_helper("openai/malformed")
-    send_all(running, malformed, range(300, 1300))
+    send_all(server, malformed, range(300, 1300))
     before, began = memory(), time.monotonic()
-    statuses = send_all(running, malformed, range(1300, 11_300))
+    statuses = send_all(server, malformed, range(1300, 11_300))
     seconds, grown = time.monotonic() - began, memory() - before
-    check_alive(running)
+    check_alive(server)
     record_property(
         "statuses", {f"{kind} {status}": count for (kind, status), count in sorted(statuses.items())}
     )

@@ -13,6 +13,7 @@ from unclip.config import ConfigError
 from unclip.disk import DiskFull
 from unclip.errors import ModelError, RequestError, Unsupported
 from unclip.images.errors import PictureError
+from unclip.serve.errors import ServerError, answer_for
 
 log = logging.getLogger(__name__)
 
@@ -20,29 +21,6 @@ MAX_MESSAGE = 2000
 """Characters of a message: values of a request are quoted in it."""
 CLIENT_CLOSED = 499
 """Status in logs where the client has gone; nobody reads it."""
-
-
-class ServerError(Exception):
-    """An answer that is an error: status and the four keys of OpenAI's `Error`, all of which are always sent."""
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        type: str = "invalid_request_error",
-        param: str | None = None,
-        code: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ):
-        super().__init__(message)
-        self.status, self.message, self.type, self.param, self.code = status, message, type, param, code
-        self.headers = dict(headers or {})
-
-    @property
-    def body(self) -> dict[str, Any]:
-        """`{"error": {"message", "type", "param", "code"}}`."""
-        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
 
 def error_response(error: ServerError) -> Response:
@@ -88,14 +66,11 @@ def unavailable(message: str, seconds: float = 5.0) -> ServerError:
 
 def of_exception(error: BaseException) -> ServerError:
     """The answer to an exception. What nobody foresaw is logged, and tells the client nothing."""
-    if isinstance(error, ServerError):
-        return error
-    if isinstance(error, RequestError | ConfigError):
+    found = answer_for(error) if isinstance(error, Exception) else None
+    if found is not None:
+        return found
+    if isinstance(error, ConfigError):
         return invalid(str(error))
-    if isinstance(error, Unsupported):
-        return invalid(str(error), code="unsupported_by_model")
-    if isinstance(error, PictureError):
-        return invalid(str(error), param="image", code="invalid_image")
     if isinstance(error, HTTPException):
         return _of_http(error)
     if isinstance(error, ClientDisconnect):

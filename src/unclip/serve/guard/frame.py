@@ -1,17 +1,11 @@
 """Frame of every answer: request id, security headers, known content types, and the last resort for errors."""
 
-import logging
 import secrets
 import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unclip.serve.guard.errors import error_response, of_exception
-
-log = logging.getLogger(__name__)
-
-REQUEST_ID = "unclip.request_id"
-"""Entry of the ASGI scope with the request's id, for logs."""
 
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
@@ -46,8 +40,7 @@ class Frame:
     """ASGI middleware around all others.
 
     Gives each request an id and each answer the headers above, `x-request-id` and `openai-processing-ms`. An exception
-    that reaches it is logged with that id and answered with status 500 in OpenAI's shape, without a word of what went
-    wrong.
+    that reaches it is logged, and answered with status 500 in OpenAI's shape, without a word of what went wrong.
     """
 
     def __init__(self, app: ASGIApp):
@@ -58,8 +51,8 @@ class Frame:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        # Server-made: an id that a client sends would be written into logs.
-        name, began, started = f"req_{secrets.token_hex(16)}", time.monotonic(), False
+        name = scope.get("state", {}).get("request_id") or f"req_{secrets.token_hex(16)}"
+        began, started = time.monotonic(), False
 
         async def framed(message: Message) -> None:
             nonlocal started
@@ -69,9 +62,8 @@ class Frame:
             await send(message)
 
         try:
-            await self.app({**scope, REQUEST_ID: name}, receive, framed)
+            await self.app(scope, receive, framed)
         except Exception as error:
-            log.error("request %s failed", name, extra={"request_id": name})
             if started:
                 raise
             await error_response(of_exception(error))(scope, receive, framed)

@@ -1,8 +1,8 @@
-"""All guards around an application, in their order."""
+"""All guards of an application, in their order."""
 
 from collections.abc import Iterable, Mapping
 
-from starlette.types import ASGIApp
+from starlette.middleware import Middleware
 
 from unclip.serve.guard.bodies import DEFAULT_LIMIT, LimitBody
 from unclip.serve.guard.frame import Frame
@@ -26,8 +26,7 @@ PUBLIC = (
 """Paths that need no key: the page itself, health, and pictures whose URL is signed."""
 
 
-def guarded(
-    app: ASGIApp,
+def guards(
     *,
     keys: Keys,
     hosts: Iterable[str],
@@ -38,16 +37,15 @@ def guarded(
     limits: Mapping[str, int] | None = None,
     default_limit: int = DEFAULT_LIMIT,
     public: Iterable[str] = PUBLIC,
-) -> ASGIApp:
-    """An application behind its guards.
-
-    From the outside: the frame of the answer, host and origin, key, rate, size of the body.
-    """
-    app = LimitBody(app, limits, default=default_limit)
-    app = LimitRate(app, buckets)
-    app = RequireKey(app, keys, sessions=sessions, public=public)
-    app = CheckHost(app, hosts, origins=origins, any_address=any_address)
-    return Frame(app)
+) -> list[Middleware]:
+    """Middleware of an application, from the outside: frame of the answer, host and origin, key, rate, size of the body."""
+    return [
+        Middleware(Frame),
+        Middleware(CheckHost, hosts, origins=origins, any_address=any_address),
+        Middleware(RequireKey, keys, sessions=sessions, public=public),
+        Middleware(LimitRate, buckets),
+        Middleware(LimitBody, limits, default=default_limit),
+    ]
 
 
 def body_limits(picture: int) -> dict[str, int]:

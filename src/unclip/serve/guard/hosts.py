@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unclip.errors import RequestError
-from unclip.serve.guard.binding import is_loopback
 from unclip.serve.guard.errors import ServerError, error_response
 from unclip.serve.guard.wire import SAFE, header, headers
 
@@ -152,6 +151,6 @@ async def _preflight(origin: str, send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-def listens_everywhere(bound: str) -> bool:
+def is_any_address(bound: str) -> bool:
     """Whether an address to listen on stands for all addresses of the machine."""
-    return bound in ("", "0.0.0.0", "::", "[::]") or not is_loopback(bound)
+    return bound in ("", "0.0.0.0", "::", "[::]")

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 
 from starlette.requests import ClientDisconnect
@@ -128,7 +128,7 @@ async def chosen(
             yield event, index
 
 
-async def with_pings(chunks: AsyncIterator[bytes], seconds: float) -> AsyncIterator[bytes]:
+async def with_pings(chunks: AsyncIterator[bytes], seconds: float) -> AsyncGenerator[bytes]:
     """Chunks, with a comment wherever `seconds` pass without one, so that no proxy closes the connection."""
     iterator = chunks.__aiter__()
     waiting = asyncio.ensure_future(_next(iterator))

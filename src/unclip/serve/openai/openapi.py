@@ -3,11 +3,26 @@
 import importlib.metadata
 from typing import Any
 
-from unclip.serve.guard.errors import MAX_MESSAGE
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from unclip.serve.guard.errors import MAX_MESSAGE, json_response
 from unclip.serve.openai.calls import EXTENSIONS
 from unclip.serve.openai.options import MAX_N, MAX_PARTIAL, MAX_PROMPT, SIDES, Options
+from unclip.serve.openai.routes import OpenAI, answered
 
 _JSON = "application/json"
+
+
+def document_route(api: OpenAI) -> Route:
+    """`GET /openapi.json`."""
+
+    async def answer(request: Request) -> Response:
+        sizes = {size for model in await api.backend.models() for size in model.sizes}
+        return json_response(document(api.options, tuple(sizes)))
+
+    return Route("/openapi.json", answered(answer))
 
 
 def document(options: Options, sizes: tuple[int, ...] = ()) -> dict[str, Any]:

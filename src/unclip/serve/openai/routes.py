@@ -3,7 +3,7 @@
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -11,7 +11,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from unclip.serve.guard.errors import CLIENT_CLOSED, ServerError, invalid, json_response
+from unclip.serve.guard.errors import (
+    CLIENT_CLOSED,
+    ServerError,
+    error_response,
+    invalid,
+    json_response,
+    of_exception,
+)
 from unclip.serve.guard.forms import File, read_form
 from unclip.serve.guard.keys import OWNER
 from unclip.serve.openai import answers
@@ -30,6 +37,21 @@ _HEADER_SAFE = re.compile(r"[^A-Za-z0-9_.\[\]-]")
 _MAX_LISTED = 20
 
 
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def answered(endpoint: Handler) -> Handler:
+    """An endpoint whose errors are answers."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except Exception as error:
+            return error_response(of_exception(error))
+
+    return answer
+
+
 class OpenAI:
     """The compatible API over a `backend`. `clock` is Unix time."""
 
@@ -46,13 +68,13 @@ class OpenAI:
     def routes(self) -> list[Route]:
         """Routes for a Starlette application."""
         return [
-            Route("/v1/images/generations", self.generations, methods=["POST"]),
-            Route("/v1/images/edits", self.edits, methods=["POST"]),
-            Route("/v1/images/variations", self.variations, methods=["POST"]),
-            Route("/v1/models", self.models, methods=["GET"]),
-            Route("/v1/models/{model:path}", self.model, methods=["GET"]),
-            Route(FILES + "{name}", self.file, methods=["GET"]),
-            Route("/v1/{rest:path}", _nothing, methods=_METHODS),
+            Route("/v1/images/generations", answered(self.generations), methods=["POST"]),
+            Route("/v1/images/edits", answered(self.edits), methods=["POST"]),
+            Route("/v1/images/variations", answered(self.variations), methods=["POST"]),
+            Route("/v1/models", answered(self.models), methods=["GET"]),
+            Route("/v1/models/{model:path}", answered(self.model), methods=["GET"]),
+            Route(FILES + "{name}", answered(self.file), methods=["GET"]),
+            Route("/v1/{rest:path}", answered(_nothing), methods=_METHODS),
         ]
 
     async def generations(self, request: Request) -> Response:

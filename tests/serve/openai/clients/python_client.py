@@ -130,11 +130,9 @@ for name, call in {
         errors[name] = {
             "class": type(error).__name__,
             "status": error.status_code,
-            "code": error.code,
-            "param": error.param,
-            "type": error.type,
-            "message": error.body["message"],
             "id": error.response.headers.get("x-request-id"),
+            # The oldest of these clients leaves its own attributes empty.
+            **error.response.json()["error"],
         }
 found["errors"] = errors
 
@@ -143,8 +141,13 @@ limited = OpenAI(base_url=sys.argv[2], max_retries=3)
 for _ in range(2):
     limited.images.generate(prompt="x", size="256x256")
 found["retried"] = time.monotonic() - began
-try:
-    OpenAI(base_url=sys.argv[2], max_retries=0).images.generate(prompt="x")
-except openai.RateLimitError as error:
-    found["limited"] = [error.code, error.response.headers["retry-after"]]
+hasty = OpenAI(base_url=sys.argv[2], max_retries=0)
+for _ in range(20):
+    try:
+        hasty.images.generate(prompt="x" * 1192)
+    except openai.BadRequestError:
+        continue
+    except openai.RateLimitError as error:
+        found["limited"] = error.response.headers["retry-after"]
+        break
 print(json.dumps(found))
