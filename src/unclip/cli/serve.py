@@ -2,7 +2,7 @@
 
 import argparse
 
-from unclip.cli import console, options, serve_options
+from unclip.cli import access_options, console, options, serve_options
 
 
 def add(verbs) -> None:
@@ -37,6 +37,7 @@ def add(verbs) -> None:
         help="time that running pictures have to finish after SIGTERM (default: 30)",
     )
     parser.add_argument("--log-prompts", action="store_true", help="log prompts, which are personal data")
+    access_options.add(parser)
     parser.set_defaults(run=run)
 
 
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
         drain=arguments.drain,
         log_prompts=arguments.log_prompts,
     )
-    from unclip.serve.app import create_app
+    from unclip.serve.front import front_app
     from unclip.serve.logs import configure_logging
     from unclip.serve.server import serve
 
@@ -69,4 +70,5 @@ def run(arguments: argparse.Namespace) -> None:
             webbrowser.open(url)
 
     configure_logging(debug=arguments.debug)
-    serve(create_app(settings), settings, host=arguments.host, port=arguments.port, on_start=announce)
+    app = front_app(settings, access_options.access_of(arguments))
+    serve(app, settings, host=arguments.host, port=arguments.port, on_start=announce)
