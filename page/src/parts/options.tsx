@@ -1,0 +1,145 @@
+// Options of the request that is being written, folded away until wanted. What is left open, the model decides.
+import { useEffect, useState } from "preact/hooks";
+import { api } from "../api.ts";
+import { DRAFT, draft, settings, write } from "../settings.ts";
+import { config, model } from "../store.ts";
+import { text } from "../text.ts";
+import { Button, Choice, Field, NumberField, Select, Switch } from "./controls.tsx";
+
+const words = text.options;
+const MOST_SEED = Number.MAX_SAFE_INTEGER;
+
+export const randomSeed = (): number => crypto.getRandomValues(new Uint32Array(1))[0] ?? 0;
+
+interface Choices {
+  samplers: string[];
+  priors: string[];
+}
+
+/** Names of samplers and priors, from the server's schema. */
+function useChoices(): Choices {
+  const [choices, setChoices] = useState<Choices>({ samplers: [], priors: [] });
+  useEffect(() => {
+    const enumOf = (field: any): string[] => field?.enum ?? field?.anyOf?.find((one: any) => one.enum)?.enum ?? [];
+    api.schema().then(
+      (schema) => setChoices({
+        samplers: enumOf(schema.$defs?.DecoderSampling?.properties?.sampler),
+        priors: enumOf(schema.$defs?.PriorSampling?.properties?.kind),
+      }),
+      () => undefined,
+    );
+  }, []);
+  return choices;
+}
+
+/** Sides that can be asked for. */
+export function sizesOf(): number[] {
+  const known = model.value;
+  const most = config.value?.limits.max_side ?? 1024;
+  return (known?.sizes ?? []).filter((side) => side <= most);
+}
+
+export function Options() {
+  const { samplers, priors } = useChoices();
+  const now = draft.value;
+  const known = model.value;
+  const models = config.value?.models ?? [];
+  const most = Math.min(config.value?.limits.max_n ?? 10, 12);
+  const fromModel = (stage: "prior" | "decoder", field: string): string => {
+    const value = known?.default_sampling?.[stage]?.[field];
+    return value === undefined || value === null ? text.common.auto : String(value);
+  };
+  const counts = [1, 2, 4, 6, 8, 12].filter((one) => one <= most);
+  const sizes = sizesOf();
+  const open = (name: string): readonly [string, string] => ["", name || text.common.auto];
+  return (
+    <div class="options">
+      {models.length > 1 && (
+        <Select
+          label={words.model} value={known?.name ?? ""} onChange={(name) => write({ model: name, size: null })}
+          choices={models.map((one) => [one.name, one.title ?? one.name] as const)}
+        />
+      )}
+      <Choice
+        label={words.n} value={String(now.n ?? settings.value.n)} onChange={(n) => write({ n: Number(n) })}
+        choices={counts.map((one) => [String(one), String(one)] as const)}
+      />
+      {sizes.length > 1 && (
+        <Select
+          label={words.size} value={String(now.size ?? "")} onChange={(size) => write({ size: size ? Number(size) : null })}
+          choices={[open(known?.default_size ? words.model_default(words.pixels(known.default_size)) : ""),
+            ...sizes.map((side) => [String(side), words.pixels(side)] as const)]}
+        />
+      )}
+      <Field label={words.seed} hint={words.seedHint}>
+        {(id, hintId) => (
+          <div class="with-button">
+            <input
+              id={id} type="number" inputMode="numeric" min={0} max={MOST_SEED} step={1} placeholder={words.seedRandom}
+              aria-describedby={hintId} value={now.locked ? now.seed ?? "" : ""}
+              onInput={(event) => {
+                const seed = event.currentTarget.valueAsNumber;
+                const fits = Number.isInteger(seed) && seed >= 0 && seed <= MOST_SEED;
+                write({ seed: fits ? seed : null, locked: fits });
+              }}
+            />
+            <Button
+              icon={now.locked ? "lock" : "unlock"} label={words.lock} pressed={now.locked}
+              onClick={() => write(now.locked ? { locked: false } : { locked: true, seed: now.seed ?? randomSeed() })}
+            />
+          </div>
+        )}
+      </Field>
+      <NumberField
+        label={words.steps} value={now.steps} min={1} max={1000} placeholder={fromModel("decoder", "steps")}
+        onChange={(steps) => write({ steps })}
+      />
+      <NumberField
+        label={words.guidance} value={now.guidance} min={0} max={50} step="any" placeholder={fromModel("decoder", "guidance")}
+        onChange={(guidance) => write({ guidance })}
+      />
+      <Select
+        label={words.sampler} value={now.sampler} onChange={(sampler) => write({ sampler })}
+        choices={[open(words.model_default(fromModel("decoder", "sampler"))), ...samplers.map((one) => [one, one] as const)]}
+      />
+      <Field label={words.negative} wide>
+        {(id) => (
+          <input
+            id={id} type="text" placeholder={words.negativeHint} value={now.negative}
+            onInput={(event) => write({ negative: event.currentTarget.value })}
+          />
+        )}
+      </Field>
+      {!now.start && priors.length > 0 && (
+        <>
+          <Select
+            label={words.prior} value={now.priorKind} onChange={(priorKind) => write({ priorKind })}
+            choices={[open(words.model_default(fromModel("prior", "kind"))),
+              ...priors.map((one) => [one, (words.priorKinds as Record<string, string>)[one] ?? one] as const)]}
+          />
+          <NumberField
+            label={words.priorSteps} value={now.priorSteps} min={1} max={1000} placeholder={fromModel("prior", "steps")}
+            onChange={(priorSteps) => write({ priorSteps })}
+          />
+          <NumberField
+            label={words.priorGuidance} value={now.priorGuidance} min={0} max={50} step="any"
+            placeholder={fromModel("prior", "guidance")} onChange={(priorGuidance) => write({ priorGuidance })}
+          />
+          <NumberField
+            label={words.candidates} value={now.candidates} min={1} max={256} placeholder={fromModel("prior", "candidates")}
+            onChange={(candidates) => write({ candidates })}
+          />
+        </>
+      )}
+      <div class="options-end">
+        <Switch label={words.quick} hint={words.quickHint} checked={now.quick} onChange={(quick) => write({ quick })} />
+        <Button
+          look="quiet" small icon="restore"
+          onClick={() => write({ ...DRAFT, prompt: now.prompt, start: now.start, strength: now.strength })}
+        >
+          {words.reset}
+        </Button>
+      </div>
+    </div>
+  );
+}
