@@ -18,7 +18,8 @@ export function nameOf(event: KeyboardEvent): string {
   ].join("");
 }
 
-const typing = (target: EventTarget | null): boolean =>
+/** Whether keys at an element are text. */
+export const typing = (target: EventTarget | null): boolean =>
   target instanceof HTMLElement &&
   (target.isContentEditable || /^(TEXTAREA|SELECT)$/.test(target.tagName) ||
     (target instanceof HTMLInputElement && !/^(checkbox|radio|range|button)$/.test(target.type)));

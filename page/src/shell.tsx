@@ -2,7 +2,7 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { api, keyWanted } from "./api.ts";
-import { useKeys } from "./keys.ts";
+import { typing, useKeys } from "./keys.ts";
 import { Button, Field } from "./parts/controls.tsx";
 import { Dialog } from "./parts/dialog.tsx";
 import { DropTarget } from "./parts/drop.tsx";
@@ -44,7 +44,7 @@ function Navigation() {
 
 function Toasts() {
   return (
-    <div class="toasts">
+    <section class="toasts" aria-label={text.nav.messages}>
       {toasts.value.map((one) => (
         <div key={one.id} class={`toast ${one.bad ? "bad" : ""}`}>
           <p>{one.message}</p>
@@ -62,7 +62,7 @@ function Toasts() {
           <Button small look="quiet" icon="close" label={text.common.dismiss} onClick={() => dismiss(one.id)} />
         </div>
       ))}
-    </div>
+    </section>
   );
 }
 
@@ -101,10 +101,10 @@ function Login() {
 
 /** "g" and a letter go to a place. */
 function useGo(): void {
-  const armed = useRef(0);
+  const armed = useRef(-Infinity);
   const to = (place: string) => () => {
     if (performance.now() - armed.current > 1500) return false;
-    armed.current = 0;
+    armed.current = -Infinity;
     go(place);
     return true;
   };
@@ -117,11 +117,11 @@ function useGo(): void {
   // "e" is a key of the editor and of pictures as well; after "g" it is a place.
   useEffect(() => {
     const early = (event: KeyboardEvent) => {
-      if (event.key === "e" && performance.now() - armed.current < 1500 && settings.value.singleKeys) {
-        armed.current = 0;
-        event.preventDefault();
-        go("editor");
-      }
+      if (event.key !== "e" || performance.now() - armed.current > 1500 || typing(event.target)) return;
+      armed.current = -Infinity;
+      event.preventDefault();
+      event.stopPropagation();
+      go("editor");
     };
     addEventListener("keydown", early, true);
     return () => removeEventListener("keydown", early, true);

@@ -20,6 +20,7 @@ export const text = {
     image: "Picture",
     settings: "Settings",
     help: "Keyboard shortcuts",
+    messages: "Messages",
     theme: { system: "Theme: as the system", light: "Theme: light", dark: "Theme: dark" },
   },
 
@@ -152,6 +153,7 @@ export const text = {
     reusePrompt: "Words",
     reuseSeed: "Seed",
     reuseAll: "Everything",
+    seedKept: (seed: number) => `The next pictures use the seed ${seed}.`,
     star: "Star", unstar: "Remove the star",
     download: "Download",
     remove: "Delete",

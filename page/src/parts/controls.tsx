@@ -7,7 +7,7 @@ interface ButtonProps {
   children?: ComponentChildren;
   icon?: string;
   filled?: boolean;
-  /** Name for assistive technology, and tooltip, of a button that shows its icon alone. */
+  /** Name for assistive technology, and tooltip: needed where the button shows its icon alone. */
   label?: string;
   look?: "plain" | "primary" | "quiet" | "danger" | "over";
   pressed?: boolean;
@@ -32,7 +32,7 @@ export function Button(props: ButtonProps) {
       id={props.id}
       type={type}
       class={`button ${look} ${children ? "" : "icon-only"} ${small ? "small" : ""} ${props.class ?? ""}`}
-      aria-label={label && !children ? label : undefined}
+      aria-label={label}
       aria-pressed={pressed}
       aria-expanded={props.expanded}
       aria-disabled={blocked || undefined}

@@ -52,7 +52,7 @@ export function JobCard({ job, titled = true }: JobCardProps) {
   return (
     <article class={`job ${job.state}`} aria-label={title} aria-busy={job.state === "running"}>
       <header>
-        {titled && <h3>{title}</h3>}
+        {titled && <h2>{title}</h2>}
         {job.state !== "done" && <p class="status">{statusOf(job)}</p>}
         <div class="job-actions"><JobActions job={job} /></div>
       </header>

@@ -160,7 +160,7 @@ function Single({ picture }: { picture: Picture }) {
             }}>{words.reusePrompt}</Button>
             <Button small disabled={picture.seed === null} onClick={() => {
               write({ seed: picture.seed, locked: true });
-              toast(`${text.options.seed}: ${picture.seed}`);
+              toast(words.seedKept(picture.seed!));
             }}>{words.reuseSeed}</Button>
             <Button small shortcut="u" onClick={() => reuseAll(picture)}>{words.reuseAll}</Button>
           </div>

@@ -49,6 +49,8 @@ class Served:
         found = re.search(r":(\d+)", line)
         assert found, f"no address: {line!r}; {(self.folder.parent / 'server.log').read_text()[-2000:]}"
         self.port = int(found[1])
+        # Workers import torch first.
+        self.eventually(lambda: self.call("queue")["workers"], 60)
 
     def stop(self, *, kill: bool = False) -> None:
         """End the process; with `kill`, at once and without its help."""
@@ -84,9 +86,11 @@ class Served:
         except ValueError:
             return content
 
-    def draw(self, prompt: str = "a red apple", *, wait: bool = True, sources: Any = None, **fields: Any) -> Any:
+    def draw(self, prompt: str | None = "a red apple", *, wait: bool = True, sources: Any = None, **fields: Any) -> Any:
         """A job of a request, finished unless `wait` is false."""
         request = {"kind": "generate", "prompt": prompt, **fields}
+        if prompt is None:
+            del request["prompt"]
         job = self.call("jobs", "POST", {"request": request, "sources": sources or {}})
         return self.wait(job["id"]) if wait else job
 
@@ -135,6 +139,7 @@ def browser() -> Iterator[Any]:
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:
         pytest.skip("Chromium is not installed: apt-get install chromium")
+    playwright.expect.set_options(timeout=20_000)
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-dev-shm-usage"])
         yield browser
@@ -168,6 +173,19 @@ def open_page(browser: Any, served: Served) -> Iterator[Callable[..., Any]]:
         context.close()
     served.clear()
     assert not problems, problems
+
+
+@pytest.fixture
+def until() -> Callable[..., None]:
+    """Waits until an expression of a page is true. Playwright's own way needs `eval`, which the page's policy forbids."""
+
+    def wait(page: Any, expression: str, argument: Any = None, seconds: float = 20) -> None:
+        end = time.monotonic() + seconds
+        while not page.evaluate(expression, argument):
+            assert time.monotonic() < end, f"it did not come true: {expression}"
+            page.wait_for_timeout(50)
+
+    return wait
 
 
 @pytest.fixture(scope="session")
