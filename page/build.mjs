@@ -54,9 +54,9 @@ const names = {
   icon: write(`icon-${hash(icon)}.svg`, icon),
 };
 const html = readFileSync(join(here, "src/index.html"), "utf8")
-  .replace("{script}", `page/${names.script}`)
-  .replace("{style}", `page/${names.style}`)
-  .replace("{icon}", `page/${names.icon}`);
+  .replace("{script}", `assets/${names.script}`)
+  .replace("{style}", `assets/${names.style}`)
+  .replace("{icon}", `assets/${names.icon}`);
 write("index.html", html);
 
 const notice = ["preact", "@preact/signals", "@preact/signals-core"].map((name) => {

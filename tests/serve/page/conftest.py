@@ -38,11 +38,24 @@ class Served:
     def start(self) -> None:
         """Start the process; its first line says the address."""
         command = [sys.executable, "-c", "from unclip.cli.main import main; main()", "serve"]
-        options = ["--port", self.port, "--folder", self.folder, "--model", f"tiny={self.model}", "--device", "cpu"]
+        options = [
+            "--port",
+            self.port,
+            "--folder",
+            self.folder,
+            "--model",
+            f"tiny={self.model}",
+            "--device",
+            "cpu",
+        ]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         self.log = (self.folder.parent / "server.log").open("a")
         self.process = subprocess.Popen(
-            [*command, *map(str, options)], env=environment, stdout=subprocess.PIPE, stderr=self.log, text=True
+            [*command, *map(str, options)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
@@ -86,7 +99,9 @@ class Served:
         except ValueError:
             return content
 
-    def draw(self, prompt: str | None = "a red apple", *, wait: bool = True, sources: Any = None, **fields: Any) -> Any:
+    def draw(
+        self, prompt: str | None = "a red apple", *, wait: bool = True, sources: Any = None, **fields: Any
+    ) -> Any:
         """A job of a request, finished unless `wait` is false."""
         request = {"kind": "generate", "prompt": prompt, **fields}
         if prompt is None:
@@ -141,7 +156,9 @@ def browser() -> Iterator[Any]:
         pytest.skip("Chromium is not installed: apt-get install chromium")
     playwright.expect.set_options(timeout=20_000)
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        browser = driver.chromium.launch(
+            executable_path=found, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
         yield browser
         browser.close()
 
@@ -153,7 +170,9 @@ def open_page(browser: Any, served: Served) -> Iterator[Callable[..., Any]]:
     problems: list[str] = []
 
     def start(place: str = "", **options: Any) -> Any:
-        context = browser.new_context(**{**DESKTOP, "color_scheme": "light", "accept_downloads": True, **options})
+        context = browser.new_context(
+            **{**DESKTOP, "color_scheme": "light", "accept_downloads": True, **options}
+        )
         context.grant_permissions(["clipboard-read", "clipboard-write"])
         context.set_default_timeout(20_000)
         contexts.append(context)
@@ -206,5 +225,3 @@ def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pytest.fail(f"npm ci failed: {done.stderr[-1000:]}")
         pytest.skip(f"npm could not install the page's packages: {done.stderr[-300:]}")
     return folder
-
-

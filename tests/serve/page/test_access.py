@@ -73,7 +73,12 @@ def open_place(page: Any, served: Any, place: str, shown: Any) -> None:
 @pytest.mark.parametrize("device", [DESKTOP, PHONE], ids=["desktop", "phone"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_in_the_five_places(
-    open_page: Callable[..., Any], served: Any, shown: Any, check: Callable[[Any], None], device: Any, scheme: str
+    open_page: Callable[..., Any],
+    served: Any,
+    shown: Any,
+    check: Callable[[Any], None],
+    device: Any,
+    scheme: str,
 ) -> None:
     page = open_page("create", color_scheme=scheme, reduced_motion="reduce", **device)
     for place in ("create", "image", "editor", "library", "queue"):
@@ -120,7 +125,9 @@ def test_places_by_keys_and_the_help(open_page: Callable[..., Any]) -> None:
     expect(help).to_be_visible()
     for _ in range(12):
         page.keyboard.press("Tab")
-        assert page.evaluate("document.activeElement === document.body || !!document.activeElement.closest('dialog')")
+        assert page.evaluate(
+            "document.activeElement === document.body || !!document.activeElement.closest('dialog')"
+        )
     page.keyboard.press("Escape")
     expect(help).to_have_count(0)
     page.get_by_role("button", name="Keyboard shortcuts").press("Enter")
@@ -211,5 +218,7 @@ def test_what_happens_is_announced(open_page: Callable[..., Any], served: Any) -
     )
     page.get_by_label("Describe a picture").fill("two green cars")
     page.keyboard.press("Enter")
-    served.eventually(lambda: any(text.startswith("Done: two green cars") for text in page.evaluate("said")), 30)
+    served.eventually(
+        lambda: any(text.startswith("Done: two green cars") for text in page.evaluate("said")), 30
+    )
     assert any(text.startswith("Drawing: two green cars") for text in page.evaluate("said"))

@@ -29,9 +29,13 @@ def client() -> TestClient:
 def source_digest() -> str:
     """The digest that page/build.mjs computes: for each source file, in the order of lines, "PATH SHA256"."""
     names = ["build.mjs", "package.json", "package-lock.json", "tsconfig.json"]
-    found = [*(SOURCE / name for name in names), *(path for path in (SOURCE / "src").rglob("*") if path.is_file())]
+    found = [
+        *(SOURCE / name for name in names),
+        *(path for path in (SOURCE / "src").rglob("*") if path.is_file()),
+    ]
     lines = [
-        f"{path.relative_to(SOURCE).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}\n" for path in found
+        f"{path.relative_to(SOURCE).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}\n"
+        for path in found
     ]
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
@@ -44,7 +48,9 @@ def test_built_files_are_of_these_sources() -> None:
 def test_a_fresh_build_gives_the_same_files(node_modules: Path, tmp_path: Path) -> None:
     node = shutil.which("node")
     assert node is not None
-    subprocess.run([node, "build.mjs", str(tmp_path / "files")], cwd=node_modules, check=True, capture_output=True)
+    subprocess.run(
+        [node, "build.mjs", str(tmp_path / "files")], cwd=node_modules, check=True, capture_output=True
+    )
     built = {path.name: path.read_bytes() for path in (tmp_path / "files").iterdir()}
     shipped = {path.name: path.read_bytes() for path in FILES.iterdir()}
     assert built.keys() == shipped.keys()
@@ -56,14 +62,16 @@ def test_types_and_unit_tests_of_the_source(node_modules: Path) -> None:
     assert npm is not None
     environment = os.environ | {"NO_UPDATE_NOTIFIER": "1"}
     for script in ("check", "test"):
-        done = subprocess.run([npm, "run", script], cwd=node_modules, capture_output=True, text=True, env=environment)
+        done = subprocess.run(
+            [npm, "run", script], cwd=node_modules, capture_output=True, text=True, env=environment
+        )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
 
 
 def test_first_load_is_small(client: TestClient) -> None:
     page = client.get("/", headers={"Accept-Encoding": "gzip"})
     assert page.headers["content-encoding"] == "gzip"
-    names = re.findall(r'(?:href|src)="(page/[^"]+)"', page.text)
+    names = re.findall(r'(?:href|src)="(assets/[^"]+)"', page.text)
     assert len(names) == 3
     total = int(page.headers["content-length"])
     for name in names:
@@ -99,14 +107,23 @@ def test_names_with_a_hash_are_kept_for_ever(client: TestClient) -> None:
     for name, file in files().items():
         if name.startswith(("page-", "icon-")):
             stem = re.fullmatch(r"(?:page|icon)-([0-9a-f]{12})\.\w+", name)
-            assert stem and hashlib.sha256(file.content).hexdigest().startswith(stem[1])
-            assert "immutable" in client.get(f"/page/{name}").headers["cache-control"]
+            assert stem
+            assert hashlib.sha256(file.content).hexdigest().startswith(stem[1])
+            assert "immutable" in client.get(f"/assets/{name}").headers["cache-control"]
 
 
 def test_only_built_files_are_served(client: TestClient) -> None:
-    names = ("build.json", "__init__.py", "..%2f__init__.py", "%2e%2e/page/__init__.py", "x", "index.html%00.js", "")
+    names = (
+        "build.json",
+        "__init__.py",
+        "..%2f__init__.py",
+        "%2e%2e/assets/__init__.py",
+        "x",
+        "index.html%00.js",
+        "",
+    )
     for name in names:
-        assert client.get(f"/page/{name}").status_code == 404, name
+        assert client.get(f"/assets/{name}").status_code == 404, name
 
 
 def test_a_browser_that_has_a_file_gets_none(client: TestClient) -> None:
@@ -118,7 +135,7 @@ def test_a_browser_that_has_a_file_gets_none(client: TestClient) -> None:
 def test_compressed_and_plain_are_the_same(client: TestClient) -> None:
     for name, file in files().items():
         assert gzip.decompress(file.compressed) == file.content
-        assert client.get(f"/page/{name}", headers={"Accept-Encoding": "identity"}).content == file.content
+        assert client.get(f"/assets/{name}", headers={"Accept-Encoding": "identity"}).content == file.content
 
 
 def sources() -> list[tuple[str, str]]:
@@ -128,7 +145,9 @@ def sources() -> list[tuple[str, str]]:
 
 def test_no_text_becomes_markup() -> None:
     for name, text in sources():
-        found = re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text)
+        found = re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text
+        )
         assert found is None, (name, found)
 
 

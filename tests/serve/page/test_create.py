@@ -123,7 +123,8 @@ def test_pictures_sharpen_while_they_are_drawn(
     preview = card.locator(".tile.live img").first
     expect(preview).to_be_visible()
     first = preview.get_attribute("src")
-    assert first and first.startswith("data:image/")
+    assert first
+    assert first.startswith("data:image/")
     until(page, "src => document.querySelector('.tile.live img')?.src !== src", first)
     bar = card.get_by_role("progressbar").first
     assert int(bar.get_attribute("aria-valuenow") or 0) > 0
@@ -170,7 +171,9 @@ def test_the_server_restarts_in_the_middle(open_page: Callable[..., Any], served
     expect(tiles_of(page, "a red apple")).to_have_count(4)
 
 
-def test_a_given_picture_is_varied_and_redrawn(open_page: Callable[..., Any], served: Any, tmp_path: Any) -> None:
+def test_a_given_picture_is_varied_and_redrawn(
+    open_page: Callable[..., Any], served: Any, tmp_path: Any
+) -> None:
     picture = served.draw("a red apple", n=1)["pictures"][0]
     file = tmp_path / "apple.png"
     file.write_bytes(served.call(f"pictures/{picture['id']}/file"))

@@ -33,7 +33,9 @@ def open_canvas(open_page: Callable[..., Any]) -> Callable[..., Any]:
 def saved(served: Any, page: Any, holds: Callable[[Any], Any] = lambda state: True) -> Any:
     """The canvas's state on the server, when it holds what was changed and the page says that it is saved."""
     id = page.url.rsplit("/", 1)[-1]
-    found = served.eventually(lambda: state if holds(state := served.call(f"canvases/{id}")["state"]) else None)
+    found = served.eventually(
+        lambda: state if holds(state := served.call(f"canvases/{id}")["state"]) else None
+    )
     expect(page.get_by_text("Saved", exact=True)).to_be_visible()
     return found
 
@@ -80,13 +82,19 @@ def test_brush_and_eraser_become_a_mask(open_canvas: Callable[..., Any], served:
     results = page.get_by_role("region", name="Results")
     results.get_by_role("button", name="Use result 1").click()
     made = served.wait(job["id"])["pictures"][0]
-    expect(page.locator(".stage-inner > img")).to_have_attribute("src", f"{served.url}api/pictures/{made['id']}/file")
+    expect(page.locator(".stage-inner > img")).to_have_attribute(
+        "src", f"{served.url}api/pictures/{made['id']}/file"
+    )
     saved(served, page, lambda state: state["now"]["base"] == {"id": made["id"], "of": "picture"})
     page.get_by_role("button", name="Undo").click()
-    expect(page.locator(".stage-inner > img")).to_have_attribute("src", f"{served.url}api/pictures/{picture['id']}/file")
+    expect(page.locator(".stage-inner > img")).to_have_attribute(
+        "src", f"{served.url}api/pictures/{picture['id']}/file"
+    )
 
 
-def test_a_box_by_mouse_is_named_by_the_request(open_canvas: Callable[..., Any], served: Any, picture: Any) -> None:
+def test_a_box_by_mouse_is_named_by_the_request(
+    open_canvas: Callable[..., Any], served: Any, picture: Any
+) -> None:
     page = open_canvas(picture)
     page.get_by_role("button", name="Box", exact=True).click()
     drag(page, (0.25, 0.25), (0.75, 0.5))

@@ -85,7 +85,9 @@ def test_delete_and_undo(open_page: Callable[..., Any], served: Any, picture: An
 
 def test_reuse_words_seed_and_everything(open_page: Callable[..., Any], served: Any) -> None:
     sampling = {"decoder": {"steps": 4, "guidance": 1.5}, "prior": {"candidates": 1}}
-    made = served.draw("a blue cat", n=1, seed=77, size=16, negative="flat style", sampling=sampling)["pictures"][0]
+    made = served.draw("a blue cat", n=1, seed=77, size=16, negative="flat style", sampling=sampling)[
+        "pictures"
+    ][0]
     page = open_page(f"image/{made['id']}")
     page.get_by_role("button", name="Reuse").click()
     reuse = page.get_by_role("group", name="Reuse")

@@ -62,7 +62,9 @@ def test_filters(open_page: Callable[..., Any], served: Any, word: str) -> None:
     expect(tiles_of(page)).to_have_count(1)
 
 
-def test_arrow_keys_select_and_delete_with_undo(open_page: Callable[..., Any], served: Any, word: str) -> None:
+def test_arrow_keys_select_and_delete_with_undo(
+    open_page: Callable[..., Any], served: Any, word: str
+) -> None:
     made = served.draw(f"flat style {word}", n=4)["pictures"]
     page = open_page("library")
     search(page, word)

@@ -41,7 +41,9 @@ def test_jobs_are_reordered_by_mouse_and_keyboard(
     assert places == {"third job": 1, "first job": 2, "second job": 3}
 
 
-def test_the_queue_is_paused_and_goes_on(open_page: Callable[..., Any], served: Any, waiting: list[Any]) -> None:
+def test_the_queue_is_paused_and_goes_on(
+    open_page: Callable[..., Any], served: Any, waiting: list[Any]
+) -> None:
     page = open_page("queue")
     expect(page.get_by_text("The queue is paused.")).to_be_visible()
     page.get_by_role("button", name="Resume the queue").click()
@@ -64,7 +66,9 @@ def test_one_job_is_paused_resumed_cancelled_and_tried_again(
     row(page, "second job").get_by_role("button", name="Cancel").click()
     served.eventually(lambda: served.call(f"jobs/{id}")["state"] == "cancelled")
     ended = page.get_by_role("region", name="Ended")
-    ended.get_by_role("listitem").filter(has_text="second job").first.get_by_role("button", name="Try again").click()
+    ended.get_by_role("listitem").filter(has_text="second job").first.get_by_role(
+        "button", name="Try again"
+    ).click()
     served.eventually(lambda: served.call(f"jobs/{id}")["state"] == "waiting")
     served.call("queue/resume", "POST")
     assert served.wait(id)["state"] == "done"
@@ -116,7 +120,9 @@ def test_settings_are_kept(open_page: Callable[..., Any], served: Any) -> None:
     served.eventually(lambda: served.newest()["n"] == 2)
 
 
-def test_a_failed_job_says_why_and_is_removed(open_page: Callable[..., Any], served: Any, tmp_path: Any) -> None:
+def test_a_failed_job_says_why_and_is_removed(
+    open_page: Callable[..., Any], served: Any, tmp_path: Any
+) -> None:
     # An upload whose file is gone from the store fails when the job is drawn.
     from PIL import Image
 

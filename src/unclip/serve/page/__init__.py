@@ -89,7 +89,9 @@ def respond(request: Request, name: str) -> Response:
         return Response("not found", status_code=404, media_type="text/plain", headers=HEADERS)
     if request.headers.get("if-none-match") == file.headers["ETag"]:
         return Response(status_code=304, headers=dict(file.headers))
-    encodings = {one.partition(";")[0].strip() for one in request.headers.get("accept-encoding", "").split(",")}
+    encodings = {
+        one.partition(";")[0].strip() for one in request.headers.get("accept-encoding", "").split(",")
+    }
     if "gzip" in encodings:
         return Response(file.compressed, headers={**file.headers, "Content-Encoding": "gzip"})
     return Response(file.content, headers=dict(file.headers))
@@ -106,5 +108,5 @@ async def asset(request: Request) -> Response:
 
 
 def routes() -> list[BaseRoute]:
-    """Routes of the page: `/`, and `/page/NAME` for its files."""
-    return [Route("/", index), Route("/page/{name}", asset)]
+    """Routes of the page: `/`, and `/assets/NAME` for its files."""
+    return [Route("/", index), Route("/assets/{name}", asset)]
