@@ -60,13 +60,12 @@ function Canvases() {
                   <Button
                     look="quiet" small icon="trash" label={`${text.common.remove}: ${one.name || words.untitled}`}
                     onClick={() => attempt(async () => {
-                      const whole = await api.canvas(one.id);
+                      const { name, width, height, base, state } = await api.canvas(one.id);
                       await api.removeCanvas(one.id);
                       await read();
                       toast(text.common.done, {
                         undo: async () => {
-                          const { id: _, ...rest } = whole;
-                          await attempt(() => api.saveCanvas(one.id, rest));
+                          await attempt(() => api.saveCanvas(one.id, { name, width, height, base, state }));
                           await read();
                         },
                       });

@@ -18,7 +18,6 @@ pytest.importorskip("starlette", reason="the extra unclip[serve] is not installe
 
 ROOT = Path(__file__).parents[3]
 SOURCE = ROOT / "page"
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 DESKTOP = {"viewport": {"width": 1280, "height": 860}}
 
 

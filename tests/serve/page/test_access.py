@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.serve.page.conftest import DESKTOP, PHONE
-
+DESKTOP: Any = {"viewport": {"width": 1280, "height": 860}}
+PHONE: Any = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 AXE_TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
@@ -116,10 +116,12 @@ def test_axe_finds_nothing_elsewhere(
 
 def test_places_by_keys_and_the_help(open_page: Callable[..., Any]) -> None:
     page = open_page("queue")
-    for keys, name in (("gl", "library"), ("ge", "editor"), ("gc", "create"), ("gq", "queue")):
+    for keys, name in (("gl", "library"), ("ge", "editor"), ("gq", "queue"), ("gc", "create")):
         for key in keys:
             page.keyboard.press(key)
         page.wait_for_url(f"**/#/{name}")
+    expect(page.get_by_label("Describe a picture")).to_be_focused()
+    page.get_by_role("link", name="Create").focus()
     page.keyboard.press("?")
     help = page.get_by_role("dialog", name="Keyboard shortcuts")
     expect(help).to_be_visible()

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.serve.page.test_create import SLOW
+SLOW: Any = {"sampling": {"decoder": {"steps": 1000}, "prior": {"steps": 300, "candidates": 1}}}
+"""Sampling that takes seconds with the tiny model."""
 
 
 @pytest.fixture
