@@ -27,7 +27,7 @@ OPTIONS = {
     ],
     "euler": [{}],
     "euler_ancestral": [{}],
-    "plms": [{}],
+    "plms": [{}, {"mixed": "v"}],
     "heun": [{}, {"churn": 5.0}],
     "dpmpp_2m": [{}],
     "dpmpp_2m_sde": [{}],

@@ -116,10 +116,15 @@ def _pattern(template: str) -> re.Pattern[str]:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of a format for one network. `ignored` are patterns of their names that are skipped."""
+    """Rows of a format for one network. `ignored` are patterns of their names that are skipped.
+
+    `spellings` are patterns of other spellings of their names, and what they stand for in the rows, as `re.sub` takes them;
+    names are matched as a whole.
+    """
 
     rows: Sequence[Row]
     ignored: Sequence[str] = ()
+    spellings: Sequence[tuple[str, str]] = ()
     _patterns: list[re.Pattern[str]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -170,6 +175,8 @@ class Table:
         shape than the config needs; names are checked before anything is read.
         """
         plan = self.plan(ours)
+        spelled = self._spelled(keys, where)
+        keys = spelled.keys()
         needed = [key for one in plan.values() for key in one.theirs]
         ignored = [re.compile(pattern) for pattern in self.ignored]
         unknown = sorted(
@@ -182,7 +189,7 @@ class Table:
         for name, one in plan.items():
             if not name.startswith(only):
                 continue
-            parts = [read(key) for key in one.theirs]
+            parts = [read(spelled[key]) for key in one.theirs]
             for key, part, like in zip(one.theirs, parts, one.form.split(ours[name]), strict=True):
                 if part.shape != like.shape:
                     raise ModelError(
@@ -190,6 +197,19 @@ class Table:
                     )
             made = one.form.join(parts)
             yield name, made if one.theirs else made.expand(ours[name].shape)
+
+    def _spelled(self, keys: Collection[str], where: str) -> dict[str, str]:
+        """Name in the files of each name in the rows' spelling. Raises `ModelError` for a weight spelled in two ways."""
+        found: dict[str, str] = {}
+        for key in keys:
+            name = key
+            for pattern, replacement in self.spellings:
+                if re.fullmatch(pattern, name):
+                    name = re.sub(pattern, replacement, name)
+            if name in found:
+                raise ModelError(f"{where} holds the weight {name} twice, as {found[name]} and as {key}")
+            found[name] = key
+        return found
 
 
 def _first(names: list[str]) -> str:

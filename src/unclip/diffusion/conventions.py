@@ -42,8 +42,6 @@ class GridConfig:
     """Added to the times of "leading"."""
     to_zero: bool = False
     """Whether DDIM and PLMS end without noise (set_alpha_to_one), or at the table's first level."""
-    to_first: bool = False
-    """Whether the other samplers end at the table's first level, too (final_sigmas_type "sigma_min")."""
     karras: bool = False
     """Whether samplers that need no whole times take Karras' levels between the first and the last."""
 
@@ -63,7 +61,7 @@ class GridConfig:
         if sampler in _MULTISTEP:
             if karras:
                 levels = _karras(float(table.sigmas[0]), float(table.sigmas[-1]), steps)
-                return Visits(self._with_last(table, levels), "whole")
+                return Visits(_to_zero(levels), "whole")
             if even == "trailing":
                 times = _times(table, steps, "trailing", 0)
             else:
@@ -71,26 +69,24 @@ class GridConfig:
                 times = _times(table, steps + 1, even or "linspace", 0)[:-1]
                 times = times + (self.offset if even == "leading" else 0)
                 times = times if even == "leading" else times.round()
-            return Visits(self._with_last(table, table.sigmas[times.long()]))
+            return Visits(_to_zero(table.sigmas[times.long()]))
         even = even or "linspace"
         times = _times(table, steps, even, self.offset)
         levels = _between(table, times)
         if karras:
             levels = _karras(float(levels[-1]), float(levels[0]), steps)
-        return Visits(
-            self._with_last(table, levels), "log" if karras else "linear", unit_start=even == "leading"
-        )
+        return Visits(_to_zero(levels), "log" if karras else "linear", unit_start=even == "leading")
 
     def _ended(self, table: NoiseTable, times: Tensor, sampler: str) -> Tensor:
         levels = table.sigmas[times.round().long()]
         if sampler == "ddpm" or self.to_zero:
-            return torch.cat([levels, levels.new_zeros(1)])
+            return _to_zero(levels)
         # A step from the table's first level to itself, which an offset of 0 ends with, changes nothing.
         return torch.cat([levels, table.sigmas[:1]]) if levels[-1] > table.sigmas[0] else levels
 
-    def _with_last(self, table: NoiseTable, levels: Tensor) -> Tensor:
-        last = table.sigmas[:1] if self.to_first else levels.new_zeros(1)
-        return torch.cat([levels, last])
+
+def _to_zero(levels: Tensor) -> Tensor:
+    return torch.cat([levels, levels.new_zeros(1)])
 
 
 def _times(table: NoiseTable, steps: int, spacing: str, offset: int) -> Float[Tensor, " n"]:

@@ -11,7 +11,7 @@ size of sigma cancels, because the cosine schedule starts at 20 thousand.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -178,28 +178,42 @@ def plms(
     sigmas: Float[Tensor, " n"],
     *,
     noise: NoiseSource | None = None,
+    mixed: Literal["eps", "v"] = "eps",
 ) -> Iterator[Step]:
     """PNDM's linear multistep method, Stable Diffusion 1's sampler: one call a step, and one more in the first.
 
+    `mixed` is what is combined over the steps: the slopes, or v, as diffusers does for networks that predict it.
+
     A step to 0 takes the clean estimate. It is made for tables whose largest sigma is about 15: slopes of the cosine schedule's 20 thousand lose digits.
     """
-    slopes: list[Tensor] = []
+    answers: list[Tensor] = []
     for i, sigma, sigma_next in _moves(sigmas):
         x0 = denoise(x, noise_level(sigma, x)).x0
-        slopes = [(x - x0) / sigma.item(), *slopes[:3]]
-        move = (sigma_next - sigma).item()
         if sigma_next == 0:
             yield Step(i, x0, x0)
             return
+        answers = [_answer(x, x0, sigma.item(), mixed), *answers[:3]]
+        move = (sigma_next - sigma).item()
         if i == 0:
-            trial = x + move * slopes[0]
-            beyond = (trial - denoise(trial, noise_level(sigma_next, x)).x0) / sigma_next.item()
-            slope = (slopes[0] + beyond) / 2
+            trial = x + move * (x - x0) / sigma.item()
+            beyond = denoise(trial, noise_level(sigma_next, x)).x0
+            mean = (answers[0] + _answer(trial, beyond, sigma_next.item(), mixed)) / 2
         else:
-            weights = _ADAMS_BASHFORTH[len(slopes) - 1]
-            slope = sum((weight * one for weight, one in zip(weights, slopes)), torch.zeros_like(x))
-        x = x + move * slope
+            weights = _ADAMS_BASHFORTH[len(answers) - 1]
+            mean = sum((weight * one for weight, one in zip(weights, answers)), torch.zeros_like(x))
+        x = x + move * _slope(x, mean, sigma.item(), mixed)
         yield Step(i, x, x0)
+
+
+# With alpha = 1 / sqrt(1 + sigma²): v = alpha eps - alpha sigma x0 (arXiv 2202.00512, section 4), and so
+# eps = alpha v + alpha² sigma x.
+def _answer(x: Tensor, x0: Tensor, sigma: float, mixed: str) -> Tensor:
+    eps = (x - x0) / sigma
+    return eps if mixed == "eps" else (eps - sigma * x0) / math.sqrt(1 + sigma**2)
+
+
+def _slope(x: Tensor, answer: Tensor, sigma: float, mixed: str) -> Tensor:
+    return answer if mixed == "eps" else answer / math.sqrt(1 + sigma**2) + sigma / (1 + sigma**2) * x
 
 
 _FUNCTIONS: dict[str, Callable[..., Iterator[Step]]] = {

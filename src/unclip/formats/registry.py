@@ -94,6 +94,20 @@ FORMATS: tuple[Format, ...] = (
         ),
     ),
     Format(
+        name="stable diffusion",
+        module="stable_diffusion",
+        files=("model_index.json",),
+        key="_class_name",
+        values=(
+            "StableDiffusionPipeline",
+            "StableDiffusionImg2ImgPipeline",
+            "StableDiffusionInpaintPipeline",
+            "StableDiffusionInpaintPipelineLegacy",
+            "StableUnCLIPPipeline",
+            "StableUnCLIPImg2ImgPipeline",
+        ),
+    ),
+    Format(
         name="clip",
         module="clip_transformers",
         files=("config.json",),

@@ -297,8 +297,11 @@ class StageRunner:
         return Seeds(seeds, settled(self.sampling.random), self.device)
 
     def streams(self, seed: int) -> Seeds:
-        """Noise streams of one picture, a stream per stage whatever the settings say."""
-        return Seeds([seed], device=self.device)
+        """Noise streams of one picture for what starts from a picture.
+
+        A stream per stage whatever the settings say, but in latents: diffusers' pipelines start there from pictures, too.
+        """
+        return self.seeds([seed]) if self.parts.codec.factor > 1 else Seeds([seed], device=self.device)
 
     def derived_seed(self, *purpose: int | str) -> int:
         """Seed of a part of the picture, such as a tile."""

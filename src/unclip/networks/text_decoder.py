@@ -37,6 +37,8 @@ class TextDecoderConfig:
     inpainting: bool = False
     """Whether the net reads a hint besides the latent: the mask (1 = to draw) and the masked picture's latent."""
     process: ProcessConfig = ProcessConfig(parametrization="eps", schedule="scaled_linear")
+    clip_range: float | None = None
+    """Range that clean estimates of the latent are clamped to; None for none, as Stable Diffusion has it."""
     grid: GridConfig | None = None
     """How the public pipeline spaces its steps; None spaces them evenly over the table."""
 

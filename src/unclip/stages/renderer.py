@@ -121,6 +121,8 @@ class Renderer:
         **options: Any,
     ) -> Iterator[Step]:
         """Steps of the named sampler down a grid; `options` are the sampler's own, such as DDIM's eta."""
+        if sampler == "plms" and self.process.parametrization.name == "v":
+            options = {"mixed": "v", **options}
         return SAMPLERS[sampler](denoise, x, grid, noise=noise, **options)
 
     def sample_from_noise(

@@ -44,7 +44,11 @@ TRANSFORMERS_VISION: list[Row] = [
     row("project.weight", "visual_projection.weight"),
 ]
 # Older files store the position indices 0, 1, 2, ...
-POSITION_IDS = (r"(.*/)?(text|vision)_model\.embeddings\.position_ids",)
+POSITION_IDS = (r"(.*/)?((text|vision)_model\.)?embeddings\.position_ids",)
+# A text tower without projection, as transformers 5 saves it.
+SPELLINGS = (
+    (r"(.*/)?(embeddings\.(?!position_ids).*|encoder\..*|final_layer_norm\..*)", r"\g<1>text_model.\2"),
+)
 TRANSFORMERS = Table(
     [
         *within("text.", "", TRANSFORMERS_TEXT),
@@ -61,6 +65,19 @@ def split_towers(text: str, vision: str | None) -> Table:
     if vision is not None:
         rows += within("vision.", vision, TRANSFORMERS_VISION)
     return Table([*rows, row("logit_scale", form=absent(SCALE))], POSITION_IDS)
+
+
+def image_tower(prefix: str) -> Table:
+    """Table of a picture tower alone: CLIPVisionModelWithProjection."""
+    rows = within("vision.", prefix, TRANSFORMERS_VISION)
+    return Table([*rows, row("logit_scale", form=absent(SCALE))], POSITION_IDS)
+
+
+def text_tower(prefix: str) -> Table:
+    """Table of a text tower without its projection: CLIPTextModel, or CLIPTextModelWithProjection."""
+    rows = [one for one in TRANSFORMERS_TEXT if not one.ours.startswith("project.")]
+    ignored = (*POSITION_IDS, r"(.*/)?text_projection\.weight")
+    return Table(within("text.", prefix, rows), ignored, SPELLINGS)
 
 
 _OPENAI_BLOCK = [
@@ -149,7 +166,21 @@ def transformers_config(
     `end` is the tokenizer's, for files that name another (2). `preprocessing` is what the image processor does,
     OpenAI's unless given. Raises `ModelError` for options that the towers here do not have.
     """
-    before = Preprocessing() if preprocessing is None else preprocessing
+    tower = text_config(text, embedding=embedding, end=end, where=where)
+    if vision is None:
+        return ClipConfig(embedding=embedding, text=tower, normalize=normalize, towers="text")
+    read = vision_config(
+        vision,
+        embedding=embedding,
+        of="the width of the text tower's embeddings",
+        where=where,
+        preprocessing=preprocessing,
+    )
+    return ClipConfig(embedding=embedding, vision=read, text=tower, normalize=normalize)
+
+
+def text_config(text: Mapping[str, Any], *, embedding: int, end: int | None, where: str) -> TextConfig:
+    """Config of a text tower, with or without a projection to `embedding` channels."""
     options = Options(text, f"{where}, text")
     width = options.take("hidden_size", int, 512)
     options.check(TEXT)
@@ -163,7 +194,7 @@ def transformers_config(
     named = vocabulary - 1 if named == 2 else named
     if end is not None and options.data.get("eos_token_id") not in (None, 2):
         options.equal("eos_token_id", named, end, "the end token of its tokenizer")
-    tower = TextConfig(
+    return TextConfig(
         vocabulary=vocabulary,
         context=options.take("max_position_embeddings", int, 77),
         end=named if end is None else end,
@@ -172,27 +203,32 @@ def transformers_config(
         heads=options.take("num_attention_heads", int, 8),
         activation=_activation(options),
     )
-    if vision is None:
-        return ClipConfig(embedding=embedding, text=tower, normalize=normalize, towers="text")
+
+
+def vision_config(
+    vision: Mapping[str, Any],
+    *,
+    embedding: int,
+    of: str,
+    where: str,
+    preprocessing: Preprocessing | None = None,
+) -> VisionConfig:
+    """Config of a picture tower that projects to `embedding` channels, which `of` names for messages."""
+    before = Preprocessing() if preprocessing is None else preprocessing
     options = Options(vision, f"{where}, vision")
     options.check(VISION)
     given = options.take("projection_dim", int, embedding)
-    options.equal("projection_dim", given, embedding, "the width of the text tower's embeddings")
+    options.equal("projection_dim", given, embedding, of)
     width = options.take("hidden_size", int, 768)
-    return ClipConfig(
-        embedding=embedding,
-        vision=VisionConfig(
-            size=image_size(vision, where),
-            patch=options.take("patch_size", int, 32),
-            width=width,
-            layers=options.take("num_hidden_layers", int, 12),
-            heads=options.take("num_attention_heads", int, 12),
-            mlp_ratio=options.take("intermediate_size", int, 3072) / width,
-            activation=_activation(options),
-            **before._asdict(),
-        ),
-        text=tower,
-        normalize=normalize,
+    return VisionConfig(
+        size=image_size(vision, where),
+        patch=options.take("patch_size", int, 32),
+        width=width,
+        layers=options.take("num_hidden_layers", int, 12),
+        heads=options.take("num_attention_heads", int, 12),
+        mlp_ratio=options.take("intermediate_size", int, 3072) / width,
+        activation=_activation(options),
+        **before._asdict(),
     )
 
 

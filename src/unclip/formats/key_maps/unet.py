@@ -1,6 +1,6 @@
 """U-Nets in diffusers' layout, as Karlo's: `UNet2DConditionModel` with added keys and values, `UNet2DModel` without."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unclip.checkpoints.keymap import Row, Table, renamed, row, stacked, within
@@ -8,7 +8,7 @@ from unclip.errors import ModelError
 from unclip.formats.key_maps.options import Options, Reference, only
 from unclip.networks.unet import UnetConfig
 
-_RESBLOCK = renamed(
+RESBLOCK = renamed(
     {"norm1": "norm1", "conv1": "conv1", "embedding": "time_emb_proj", "norm2": "norm2", "conv2": "conv2"}
     | {"skip": "conv_shortcut"}
 )
@@ -18,7 +18,7 @@ _ATTENTION = [
     row("context_kv.{p}", "add_k_proj.{p}", "add_v_proj.{p}", form=stacked(2)),
 ]
 
-ROWS: list[Row] = [
+SKELETON: list[Row] = [
     *renamed(
         {
             "entrance": "conv_in",
@@ -28,18 +28,28 @@ ROWS: list[Row] = [
             "exit": "conv_out",
         }
     ),
-    *within("down.{n}.resblocks.{m}.", "down_blocks.{n}.resnets.{m}.", _RESBLOCK),
-    *within("down.{n}.attentions.{m}.", "down_blocks.{n}.attentions.{m}.", _ATTENTION),
-    *within("down.{n}.resample.", "down_blocks.{n}.downsamplers.0.", _RESBLOCK),
+    *within("down.{n}.resblocks.{m}.", "down_blocks.{n}.resnets.{m}.", RESBLOCK),
+    *within("down.{n}.resample.", "down_blocks.{n}.downsamplers.0.", RESBLOCK),
     *renamed({"down.{n}.resample.convolution": "down_blocks.{n}.downsamplers.0.conv"}),
-    *within("middle.resblock1.", "mid_block.resnets.0.", _RESBLOCK),
-    *within("middle.attention.", "mid_block.attentions.0.", _ATTENTION),
-    *within("middle.resblock2.", "mid_block.resnets.1.", _RESBLOCK),
-    *within("up.{n}.resblocks.{m}.", "up_blocks.{n}.resnets.{m}.", _RESBLOCK),
-    *within("up.{n}.attentions.{m}.", "up_blocks.{n}.attentions.{m}.", _ATTENTION),
-    *within("up.{n}.resample.", "up_blocks.{n}.upsamplers.0.", _RESBLOCK),
+    *within("middle.resblock1.", "mid_block.resnets.0.", RESBLOCK),
+    *within("middle.resblock2.", "mid_block.resnets.1.", RESBLOCK),
+    *within("up.{n}.resblocks.{m}.", "up_blocks.{n}.resnets.{m}.", RESBLOCK),
+    *within("up.{n}.resample.", "up_blocks.{n}.upsamplers.0.", RESBLOCK),
     *renamed({"up.{n}.resample.convolution": "up_blocks.{n}.upsamplers.0.conv"}),
 ]
+"""Rows of all but the attentions."""
+
+
+def attentions(rows: Sequence[Row]) -> list[Row]:
+    """Rows of the attentions of all levels, and of the middle."""
+    return [
+        *within("down.{n}.attentions.{m}.", "down_blocks.{n}.attentions.{m}.", rows),
+        *within("middle.attention.", "mid_block.attentions.0.", rows),
+        *within("up.{n}.attentions.{m}.", "up_blocks.{n}.attentions.{m}.", rows),
+    ]
+
+
+ROWS: list[Row] = [*SKELETON, *attentions(_ATTENTION)]
 TABLE = Table(ROWS)
 
 _HONOURED = frozenset(

@@ -28,11 +28,13 @@ class StableDiffusionFamily(Family):
         return frozenset({"caption", "inversion", "inpainting"} | embedding)
 
     def codec(self, borrow: Borrow, tile: int | None = None) -> Codec:
-        """Latents of the autoencoder. They have no range to be clamped to."""
+        """Latents of the autoencoder."""
         assert self.autoencoder is not None, (
             "a text decoder has an autoencoder beside it: check_fit asks for it"
         )
-        return LatentCodec(self.autoencoder, borrow, tile=tile)
+        limit = self.config.clip_range
+        bounds = None if limit is None else (-limit, limit)
+        return LatentCodec(self.autoencoder, borrow, tile=tile, clip_range=bounds)
 
     @property
     def step(self) -> int:
