@@ -7,8 +7,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import PriorTransformer, UnCLIPScheduler, UNet2DConditionModel, UNet2DModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    PNDMScheduler,
+    PriorTransformer,
+    UnCLIPScheduler,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
 from diffusers.pipelines.deprecated.unclip import UnCLIPTextProjModel
+from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from PIL import Image
 from transformers import (
     CLIPConfig,
@@ -22,8 +36,8 @@ from transformers import (
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from unclip.errors import ModelError
-from unclip.formats import clip_openclip, karlo, preprocessing
-from unclip.formats.key_maps import clip, prior, scheduler, unet
+from unclip.formats import clip_openclip, karlo, preprocessing, stable_diffusion
+from unclip.formats.key_maps import autoencoder, clip, latent_scheduler, latent_unet, prior, scheduler, unet
 from unclip.formats.key_maps.options import Options, Reference, only
 from unclip.formats.opened import open_model
 from unclip.formats.registry import recognise
@@ -49,6 +63,22 @@ CLASSES = [
     (PriorTransformer, prior.TRANSFORMER, set()),
     (UnCLIPScheduler, scheduler.SCHEDULER, set()),
     (UnCLIPTextProjModel, karlo.PROJECTIONS, set()),
+    (UNet2DConditionModel, latent_unet.REFERENCE, set()),
+    (AutoencoderKL, autoencoder.REFERENCE, set()),
+    (StableUnCLIPImageNormalizer, stable_diffusion.NORMALIZER, set()),
+    (DDPMScheduler, stable_diffusion.NOISING, set()),
+    *(
+        (kind, latent_scheduler.REFERENCES[kind.__name__], set())
+        for kind in (
+            DDIMScheduler,
+            DDPMScheduler,
+            PNDMScheduler,
+            EulerDiscreteScheduler,
+            EulerAncestralDiscreteScheduler,
+            HeunDiscreteScheduler,
+            DPMSolverMultistepScheduler,
+        )
+    ),
     (CLIPTextConfig, clip.TEXT, {"quantization_config", "pruned_heads"}),
     (CLIPVisionConfig, clip.VISION, {"quantization_config", "pruned_heads"}),
     (CLIPConfig, clip.BOTH, {"quantization_config", "pruned_heads"}),

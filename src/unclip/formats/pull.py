@@ -23,6 +23,7 @@ _TEXT = re.compile(r"(.*/)?([^/]+\.json|merges\.txt|README\.md|LICEN[CS]E[^/]*)"
 # Both orders of variant and shard are in use.
 _SHARD = r"-\d{5}-of-\d{5}"
 _WEIGHTS = re.compile(rf"(?P<stem>.+?)({_SHARD})?(?P<variant>\.fp16)?({_SHARD})?\.(?P<kind>safetensors|bin)")
+_ANY_WEIGHTS = re.compile(r".+\.(safetensors|bin|ckpt|pt|pth)")
 # OpenCLIP's copy of a CLIP stands for transformers' beside it.
 _STEMS = (*OPENCLIP_STEMS, *STEMS)
 _LAION = ("latest", "best")
@@ -110,9 +111,13 @@ def pull(remote: Remote, *, endpoint: str | None = None) -> Path:
 def needed(files: Iterable[str]) -> list[str]:
     """Names of the files that loading reads: configs, tokenizers, licence, and one copy of each folder's weights.
 
-    Of several copies it takes the one that loading prefers: safetensors before pickles, full precision before half.
+    Of several copies it takes the one that loading prefers: safetensors before pickles, full precision before half. Of
+    pipelines of diffusers it leaves out single-file copies beside the folders, and safety checkers, which are not run.
     """
     files = list(files)
+    if "model_index.json" in files:
+        files = [name for name in files if "/" in name or not _ANY_WEIGHTS.fullmatch(name)]
+        files = [name for name in files if not name.startswith("safety_checker/")]
     copies: dict[str, dict[tuple[int, ...], list[str]]] = {}
     texts = []
     for name in files:
