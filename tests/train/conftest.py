@@ -33,6 +33,21 @@ NETS = {
         "model.net.groups=4",
         "model.caption.width=8",
     ),
+    "autoencoder": (
+        "model.channels=8",
+        "model.groups=4",
+        "discriminator.channels=8",
+        "discriminator_start=16",
+    ),
+    "latent_decoder": (
+        "model.net.channels=8",
+        "model.net.vector_width=32",
+        "model.net.head_channels=8",
+        "model.net.context_width=8",
+        "model.net.groups=4",
+        "model.caption.width=8",
+    ),
+    "text_decoder": ("model.net.channels=8", "model.net.groups=4", "model.net.context_width=16"),
     "upsampler": ("model.net.channels=8", "model.net.groups=4"),
     "upsampler_1024": ("model.net.channels=8", "model.net.groups=4"),
 }
@@ -52,13 +67,24 @@ def clip_run(tmp_path_factory: pytest.TempPathFactory, decoded: Path) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def autoencoder_run(tmp_path_factory: pytest.TempPathFactory, decoded: Path, clip_run: Path) -> Path:
+    """A finished run of the autoencoder, of two steps."""
+    out = tmp_path_factory.mktemp("autoencoder") / "autoencoder"
+    settings = changes("autoencoder", out, decoded, f"clip={clip_run}", "samples=16")
+    train(override(recipes.get("tiny", "autoencoder"), settings), device="cpu")
+    return out
+
+
 @pytest.fixture
 def small(tmp_path: Path, decoded: Path, request: pytest.FixtureRequest) -> Callable[..., TrainConfig]:
     """`small("clip", "seed=1")`: a config of 48 samples in batches of 8, its run in `tmp_path/clip`."""
 
     def make(stage: str, *further: str) -> TrainConfig:
-        if stage in ("prior", "decoder"):
+        if stage in ("prior", "decoder", "autoencoder", "latent_decoder", "text_decoder"):
             further = (f"clip={request.getfixturevalue('clip_run')}", *further)
+        if stage in ("latent_decoder", "text_decoder"):
+            further = (f"autoencoder={request.getfixturevalue('autoencoder_run')}", *further)
         return override(recipes.get("tiny", stage), changes(stage, tmp_path / stage, decoded, *further))
 
     return make

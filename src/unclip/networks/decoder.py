@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.networks.clip import TextEncoding
 from unclip.networks.clip_caption import CaptionContext, ClipCaption
+from unclip.networks.latent_unet import LatentUnetConfig, build_unet
 from unclip.networks.patch_transformer import PatchTransformer, PatchTransformerConfig
 from unclip.networks.unet import Unet, UnetConfig
 from unclip.nn.attention import Readings
@@ -45,15 +46,20 @@ class DecoderConfig:
     """The net, the process it was trained on, and its conditions."""
 
     kind: Literal["decoder"] = "decoder"
-    net: UnetConfig | PatchTransformerConfig
+    net: UnetConfig | PatchTransformerConfig | LatentUnetConfig
     size: int = 64
+    """Side of the pictures in pixels."""
+    channels: int = 3
+    """Channels of what is drawn: 3 for pixels, those of the autoencoder's latents otherwise."""
+    factor: int = 1
+    """Pixels for each element of what is drawn, along each side: 1 for pixels, otherwise the autoencoder's factor."""
     embedding: int = 512
     embedding_scale: float = 1.0
     """Multiplied with z_i before the projections, to bring it to unit variance."""
     image_tokens: int = 4
     caption: CaptionConfig | None = None
     inpainting: bool = False
-    """Whether the net reads a hint besides the noisy picture: the masked picture and its mask, 4 channels."""
+    """Whether the net reads a hint besides the noisy picture: the masked picture and its mask, one more channel."""
     augmentation: int = 0
     """Numbers that tell how a drawing was moved before it was learned, added to the time embedding; all 0 in sampling
     (Karras et al. 2022, appendix F.2)."""
@@ -69,7 +75,7 @@ class DecoderCondition:
     tokens: Int[Tensor, "b n"] | None
     keep_image: Bool[Tensor, " b"]
     keep_caption: Bool[Tensor, " b"]
-    hint: Float[Tensor, "b 4 h w"] | None = None
+    hint: Float[Tensor, "b k h w"] | None = None
     augmentation: Float[Tensor, "b a"] | None = None
     text: TextEncoding | None = None
     """Captions as CLIP's text tower encodes them, b rows; read in place of `tokens` with `tower` "clip"."""
@@ -92,7 +98,7 @@ class DecoderContext:
 
     vector: Float[Tensor, "b e"]
     tokens: Float[Tensor, "b m f"]
-    hint: Float[Tensor, "b 4 h w"] | None = None
+    hint: Float[Tensor, "b k h w"] | None = None
     mask: Bool[Tensor, "b m"] | None = None
     """True where a token counts; None: all do."""
     readings: Readings | None = None
@@ -137,7 +143,7 @@ class Decoder(nn.Module):
         self.config = config
         _check(config)
         if isinstance(config.net, UnetConfig):
-            self.net, vector_width = Unet(config.net), config.net.vector_width
+            self.net, vector_width = build_unet(config.net), config.net.vector_width
         else:
             self.net, vector_width = PatchTransformer(config.net), config.net.width
         context_width = config.net.context_width
@@ -224,7 +230,10 @@ class Decoder(nn.Module):
     ) -> Float[Tensor, "b out h w"]:
         """Scaled noisy pictures, labels and `encode`d conditions -> the raw prediction, float32."""
         if self.config.inpainting:
-            hint = x.new_zeros(len(x), 4, *x.shape[2:]) if context.hint is None else context.hint.to(x.dtype)
+            hint = context.hint
+            if hint is None:
+                hint = x.new_zeros(len(x), self.config.channels + 1, *x.shape[2:])
+            hint = hint.to(x.dtype)
             x = torch.cat([x, hint], dim=1)
         mask = {} if context.mask is None else {"context_mask": context.mask}
         tokens = context.tokens if context.readings is None else context.readings
@@ -235,10 +244,14 @@ def _check(config: DecoderConfig) -> None:
     clip = config.caption is not None and config.caption.tower == "clip"
     if clip and not isinstance(config.net, UnetConfig):
         raise ValueError("CLIP's text tower comes with a mask of its tokens, which only a U-Net reads")
-    if isinstance(config.net, PatchTransformerConfig) and config.net.size != config.size:
-        raise ValueError(f"net.size is {config.net.size}, but the decoder's size is {config.size}")
-    wanted_in = 3 + 4 * config.inpainting
-    wanted_out = 3 * (1 + config.process.learned_variance)
+    if config.size % config.factor:
+        raise ValueError(f"the decoder's size {config.size} is not a multiple of its factor {config.factor}")
+    side = config.size // config.factor
+    if isinstance(config.net, PatchTransformerConfig) and config.net.size != side:
+        whole = "" if config.factor == 1 else f" {config.size} / {config.factor}"
+        raise ValueError(f"net.size is {config.net.size}, but the decoder's size is{whole or f' {side}'}")
+    wanted_in = config.channels + (config.channels + 1) * config.inpainting
+    wanted_out = config.channels * (1 + config.process.learned_variance)
     if (config.net.in_channels, config.net.out_channels) != (wanted_in, wanted_out):
         raise ValueError(
             f"net.in_channels and net.out_channels must be {wanted_in} and {wanted_out} for this decoder, "

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from unclip.config import ConfigError, override
-from unclip.recipes import artwork, artwork_gpu, dalle2, judge, tiny
+from unclip.recipes import artwork, artwork_gpu, dalle2, judge, tiny, tiny_latent
 from unclip.stages.sampling import DEFAULTS, Sampling
 from unclip.train.chain import JUDGE, Chain
 from unclip.train.config import ClipDependent, TrainConfig, change
@@ -22,7 +22,7 @@ RECIPES: dict[str, dict[str, Callable[[], TrainConfig]]] = {
     module.__name__.rpartition(".")[2]: {
         stage: getattr(module, stage) for stage in STAGES if hasattr(module, stage)
     }
-    for module in (artwork, artwork_gpu, dalle2, judge, tiny)
+    for module in (artwork, artwork_gpu, dalle2, judge, tiny, tiny_latent)
 }
 
 
@@ -46,6 +46,7 @@ CHAINS = {
         "judge": 0.05,
     },
     "tiny": {"clip": 0.25, "prior": 0.20, "decoder": 0.40, "upsampler": 0.15},
+    "tiny_latent": {"clip": 0.20, "prior": 0.15, "autoencoder": 0.25, "latent_decoder": 0.40},
 }
 
 #: Recipe -> the runs of its chain that are none of its stages, beside the common judge.
@@ -97,6 +98,8 @@ def chain(
             config = replace(config, init=str(out / first / "model"))
         if isinstance(config, ClipDependent):
             config = replace(config, clip=str(out / "clip"))
+        if hasattr(config, "autoencoder"):
+            config = replace(config, autoencoder=str(out / "autoencoder"))
         config = replace(config, out=str(out / name), keep="best" if keep_best else config.keep)
         if data is not None:
             config = replace(config, data=replace(config.data, path=data))

@@ -69,7 +69,7 @@ def tiny() -> EvaluationConfig:
 
 
 #: Recipe -> its evaluation.
-EVALUATIONS = {"artwork": artwork, "artwork_gpu": artwork, "tiny": tiny}
+EVALUATIONS = {"artwork": artwork, "artwork_gpu": artwork, "tiny": tiny, "tiny_latent": tiny}
 
 
 def evaluation(recipe: str) -> EvaluationConfig:

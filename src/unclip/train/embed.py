@@ -1,17 +1,21 @@
 """Frozen CLIP of a finished run: image embeddings of a data set, text tower and tokenizer for the other stages."""
 
 import hashlib
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from unclip.checkpoints.io import load_part, space_of
 from unclip.checkpoints.manifest import read_manifest
+from unclip.formats.opened import open_model
 from unclip.images import write_atomically
-from unclip.networks.clip import Clip
+from unclip.networks.clip import Clip, TextEncoding
+from unclip.stages.text import Captions
 from unclip.tokenizers.clip import ClipTokenizer
 from unclip.train.config import ClipDependent
 from unclip.train.source import Source
@@ -62,3 +66,72 @@ class ClipRun:
         embeddings = torch.cat(parts)
         write_atomically(file, save({"image_embedding": embeddings.cpu()}), force=True)
         return embeddings
+
+
+class TextRun:
+    """Frozen text tower and tokenizer of the model that `config.clip` names: its part `text`, or else its CLIP."""
+
+    def __init__(self, config: ClipDependent, device: torch.device):
+        if not config.clip:
+            raise ValueError(
+                f"the {config.stage} stage reads captions by a text tower: train a CLIP first, or name a model with one "
+                "with clip=FOLDER"
+            )
+        inner = Path(config.clip) / "model"
+        opened = open_model(inner if (inner / "model.json").is_file() else config.clip)
+        name = "text" if "text" in opened.parts else "clip"
+        if name not in opened.parts:
+            raise ValueError(
+                f"{config.clip} holds {', '.join(opened.parts)} but no text tower: name a folder with one"
+            )
+        part = opened.parts[name]
+        self.network: Any = part.load(device=device).requires_grad_(False)
+        self.device, self.tokenizer = device, opened.tokenizer()
+        self.tokenizer_json = self.tokenizer.to_json()
+        self.own = name == "text"
+        self.pad: int = getattr(part.config, "pad", 0)
+        text = part.config.text
+        self.width, self.context = text.width, text.context
+        self.hash = hashlib.sha256(f"{opened.digest} {name}".encode()).hexdigest()[:16]
+        self.space = None if self.own else space_of(self.network)
+
+    def tokens(self, captions: list[str]) -> Int64[Tensor, "b n"]:
+        """Tokens of captions on the device."""
+        tokens = self.tokenizer.encode(captions)
+        if self.pad:
+            for row, caption in zip(tokens, captions):
+                row[self.tokenizer.length(caption) :] = self.pad
+        return tokens.to(self.device)
+
+    @torch.no_grad()
+    def read(self, tokens: Int64[Tensor, "b n"]) -> Captions:
+        """Captions as the tower encodes them."""
+        found = self.network.encode_text(tokens)
+        return Captions(tokens, found._replace(states=found.states.float()))
+
+    @cached_property
+    def empty(self) -> Captions:
+        """The empty caption, one row; always float32."""
+        # It outlives a validation, and then takes part in gradients.
+        with torch.inference_mode(False), torch.autocast(self.device.type, enabled=False):
+            return self.read(self.tokens([""]))
+
+
+class ClipReader:
+    """Captions as a frozen CLIP's text tower encodes them, for decoders that read its states (Karlo)."""
+
+    def __init__(self, run: ClipRun):
+        self.run = run
+
+    @torch.no_grad()
+    def read(self, tokens: Int64[Tensor, "b n"]) -> TextEncoding:
+        """Encodings of captions."""
+        found = self.run.clip.encode_text(tokens)
+        return found._replace(states=found.states.float())
+
+    @cached_property
+    def empty(self) -> TextEncoding:
+        """The empty caption's encoding, one row; always float32."""
+        # It outlives a validation, and then takes part in gradients.
+        with torch.inference_mode(False), torch.autocast(self.run.device.type, enabled=False):
+            return self.read(self.run.tokenizer.encode([""]).to(self.run.device))

@@ -25,6 +25,7 @@ from unclip.train.interrupt import Interrupted, stop_requests
 from unclip.train.metrics import MetricsLogger
 from unclip.train.optim import build_optimizers, schedule, set_rate
 from unclip.train.parallel import Parallel
+from unclip.train.registry import part_of
 from unclip.train.run_folder import RunFolder, with_precision
 from unclip.train.state import TrainingState
 from unclip.train.task import Built, build_task
@@ -85,7 +86,7 @@ class Run:
         self.task, self.batches = built
         self.world.from_main(self._keep_data)
         if config.init:
-            take_weights(self.task.network, config.init, config.stage)
+            take_weights(self.task.network, config.init, part_of(config.stage))
         self.parallel = Parallel(self.task, config.parallel, self.world, precision=config.precision)
         self.groups = self.task.groups(config)
         optimizers = [
@@ -109,7 +110,7 @@ class Run:
             return self.world.from_main(
                 lambda: self.task.save(
                     self.folder.model,
-                    stage=self.config.stage,
+                    part=part_of(self.config.stage),
                     name=f"{self.config.recipe}-{self.config.stage}",
                     batches=self.batches,
                 )

@@ -17,9 +17,11 @@ class Stage(NamedTuple):
 
     module: str
     config: str
+    part: str | None = None
+    """Name of the part in model folders; None: that of the stage."""
 
 
-#: Stage -> its code. The name is also that of the part in model folders.
+#: Stage -> its code.
 STAGES = {
     "clip": Stage("unclip.train.tasks.clip", "ClipTraining"),
     "prior": Stage("unclip.train.tasks.prior", "PriorTraining"),
@@ -27,6 +29,9 @@ STAGES = {
     "upsampler": Stage("unclip.train.tasks.upsampler", "UpsamplerTraining"),
     "upsampler_1024": Stage("unclip.train.tasks.upsampler", "UpsamplerTraining"),
     "prior_autoregressive": Stage("unclip.train.tasks.prior_autoregressive", "AutoregressivePriorTraining"),
+    "autoencoder": Stage("unclip.train.tasks.autoencoder", "AutoencoderTraining"),
+    "latent_decoder": Stage("unclip.train.tasks.decoder", "LatentDecoderTraining", "decoder"),
+    "text_decoder": Stage("unclip.train.tasks.text_decoder", "TextDecoderTraining", "decoder"),
 }
 
 
@@ -35,6 +40,11 @@ def stage_module(stage: str) -> ModuleType:
     if stage not in STAGES:
         raise ConfigError(f"there is no stage {stage!r}; choose from {', '.join(STAGES)}")
     return importlib.import_module(STAGES[stage].module)
+
+
+def part_of(stage: str) -> str:
+    """Name of the part that a stage trains, in model folders."""
+    return STAGES[stage].part or stage
 
 
 def config_class(stage: str) -> type[Any]:

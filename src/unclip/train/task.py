@@ -76,10 +76,10 @@ class Task(nn.Module, ABC, Generic[Network]):
         named = [(name, one) for name, one in self.named_parameters() if one.requires_grad]
         return [Group(named, config.optimizer)]
 
-    def save(self, folder: Path, *, stage: str, name: str, batches: Any) -> Path:
+    def save(self, folder: Path, *, part: str, name: str, batches: Any) -> Path:
         """Write the finished network as a model folder; the loop has put the average in its place. The folder."""
         return save_model(
-            folder, {stage: self.network}, name=name, tokenizer=batches.tokenizer_json, space=batches.space
+            folder, {part: self.network}, name=name, tokenizer=batches.tokenizer_json, space=batches.space
         )
 
 

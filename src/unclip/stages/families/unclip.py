@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unclip.diffusion.denoiser import NoiseSource, Step
 from unclip.diffusion.inpainting import repaint
+from unclip.errors import Unsupported
 from unclip.networks.decoder import Decoder
 from unclip.stages.codec import Borrow, Codec, LatentCodec, PixelCodec
 from unclip.stages.conditioner import reads_text_encodings
@@ -36,7 +37,14 @@ class UnclipFamily(Family):
 
     def codec(self, borrow: Borrow, tile: int | None = None) -> Codec:
         """Pixels, or latents where there is an autoencoder."""
-        return PixelCodec() if self.autoencoder is None else LatentCodec(self.autoencoder, borrow, tile=tile)
+        if self.autoencoder is not None:
+            return LatentCodec(self.autoencoder, borrow, tile=tile)
+        if self.config.factor != 1 or self.config.channels != 3:
+            raise Unsupported(
+                "the model has no autoencoder, and its decoder draws latents: bundle it with the autoencoder that it was "
+                "trained with"
+            )
+        return PixelCodec()
 
     def renderer(self, network: Decoder, codec: Codec) -> Renderer:
         """`decoder_renderer`."""
@@ -72,6 +80,14 @@ class UnclipFamily(Family):
     def agreements(self, configs: Mapping[str, Any]) -> list[Agreement]:
         """Width of embeddings, vocabulary and length of captions; channels of the latent."""
         found, config = [], self.config
+        if (autoencoder := configs.get("autoencoder")) is not None:
+            channels, factor = autoencoder.latent_channels, autoencoder.factor
+            found += [
+                Agreement(
+                    "decoder", "latents of so many channels:", config.channels, "autoencoder", channels
+                ),
+                Agreement("decoder", "latents reduced by", config.factor, "autoencoder", factor),
+            ]
         if (clip := configs.get("clip")) is not None:
             found.append(
                 Agreement("decoder", "embeddings of width", config.embedding, "clip", clip.embedding)

@@ -1,4 +1,7 @@
-"""The decoder's stage: pictures from image embeddings and captions, each dropped at times (GLIDE, unCLIP)."""
+"""The decoder's stages: pictures from image embeddings and captions, each dropped at times (GLIDE, unCLIP).
+
+`decoder` learns pixels, `latent_decoder` the latents of a trained autoencoder; all else is the same.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,19 +20,22 @@ from unclip.diffusion.samplers import sample
 from unclip.images import grid, to_image
 from unclip.networks.decoder import CaptionConfig, Decoder, DecoderCondition, DecoderConfig
 from unclip.rng import Noise
+from unclip.stages.codec import Codec, PixelCodec
+from unclip.stages.conditioner import reads_text_encodings
 from unclip.stages.renderer import decoder_renderer
 from unclip.train.config import ClipDependent
 from unclip.train.cut_captions import report_cut_captions
-from unclip.train.embed import ClipRun
+from unclip.train.embed import ClipReader, ClipRun
 from unclip.train.source import Source, evenly_spaced, on_device
 from unclip.train.task import Built, ByBlock, Losses, Task, by_block, compiled
 from unclip.train.tasks.hints import random_hint
+from unclip.train.tasks.image_space import LatentSpace, PixelSpace, offset
 from unclip.train.tasks.levels import losses_at_levels
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderTraining(ClipDependent):
-    """A run of the decoder's stage."""
+    """A run of the decoder's stage. Its CLIP gives the embeddings, and reads the captions of a Karlo-form decoder."""
 
     stage: Literal["decoder"] = "decoder"
     model: DecoderConfig
@@ -50,11 +56,25 @@ class DecoderTraining(ClipDependent):
     }
 
 
+@dataclass(frozen=True, kw_only=True)
+class LatentDecoderTraining(DecoderTraining):
+    """A run of the decoder's stage in the latents of an autoencoder."""
+
+    stage: Literal["latent_decoder"] = "latent_decoder"  # pyright: ignore[reportIncompatibleVariableOverride]
+    autoencoder: str = ""
+    """Run folder of the autoencoder stage, or a model with an autoencoder."""
+    flip: bool = False
+    """Whether half of the visits show the mirror image."""
+    noise_offset: float = 0.0
+    """Standard deviation of a constant that is added to the noise of each channel, so that very dark and very bright pictures
+    are learned."""
+
+
 @dataclass(frozen=True, eq=False)
 class DecoderBatch:
-    """Pictures and their conditions."""
+    """Pictures, or their latents, and their conditions."""
 
-    pictures: Float[Tensor, "b 3 h w"]
+    pictures: Float[Tensor, "b c h w"]
     image_embedding: Float[Tensor, "b d"]
     tokens: Int64[Tensor, "b n"] | None
     """None for a decoder without captions."""
@@ -83,6 +103,10 @@ class DecoderBatches:
         self.mean_embedding, self.embedding_noise = self.train_embeddings.mean(0), config.embedding_noise
         if config.model.caption is not None:
             report_cut_captions(self.train, self.clip.tokenizer)
+        self.images: PixelSpace | LatentSpace = PixelSpace()
+        if isinstance(config, LatentDecoderTraining):
+            sources = self.train, self.held_out
+            self.images = LatentSpace(config.autoencoder, config, sources, device, flip=config.flip)
         if device.type == "cuda" and config.model.caption is not None:
             self.train.read_captions(self.clip.tokenizer)
 
@@ -92,11 +116,15 @@ class DecoderBatches:
         if self.train.has_tokens:
             rows, chosen = on_device(indices, self.device), self.train.tokens(indices, noise)
             batch = DecoderBatch(
-                self.train.pictures(indices), self.train_embeddings[rows], chosen.tokens, None
+                self.images.learned(self.train, indices, noise),
+                self.train_embeddings[rows],
+                chosen.tokens,
+                None,
             )
         else:
             captions = self.train.captions(indices, noise)
-            batch = self.of(self.train, self.train_embeddings, indices, captions)
+            pictures = self.images.learned(self.train, indices, noise)
+            batch = self._of(pictures, self.train_embeddings, indices, captions)
         if self.embedding_noise:
             batch = replace(batch, image_embedding=self._leaning(batch.image_embedding, noise.fork("lean")))
         return replace(batch, augmentation=self.train.augmentations(indices, count)) if count else batch
@@ -115,28 +143,41 @@ class DecoderBatches:
     def held_out_pictures(self, count: int) -> DecoderBatch:
         """At most `count` held-out pictures, each with its first caption."""
         indices = evenly_spaced(count, len(self.held_out))
-        return self.of(self.held_out, self.held_out_embeddings, indices, self.held_out.captions(indices))
+        pictures = self.images.held_out(self.held_out, indices)
+        return self._of(pictures, self.held_out_embeddings, indices, self.held_out.captions(indices))
 
-    def of(
+    def _of(
         self,
-        source: Source,
+        pictures: Float[Tensor, "b c h w"],
         embeddings: Float[Tensor, "n d"],
         indices: Int64[np.ndarray, " b"],
         captions: list[str],
     ) -> DecoderBatch:
-        """Pictures of `source` by index, with these captions."""
+        """Pictures with the embeddings of these indices and these captions."""
         tokens = None
         if self.model.caption is not None:
             tokens = self.clip.tokenizer.encode(captions).to(self.device)
         rows = torch.from_numpy(indices).to(self.device)
-        return DecoderBatch(source.pictures(indices), embeddings[rows], tokens, None)
+        return DecoderBatch(pictures, embeddings[rows], tokens, None)
 
 
 class DecoderTask(Task[Decoder]):
-    """The diffusion loss of pictures under dropped conditions and, for inpainting, random holes."""
+    """The diffusion loss of pictures under dropped conditions and, for inpainting, random holes.
 
-    def __init__(self, config: DecoderTraining, network: Decoder, device: torch.device):
+    `reader` is the frozen CLIP of a decoder that reads captions by CLIP's own tower.
+    """
+
+    def __init__(
+        self,
+        config: DecoderTraining,
+        network: Decoder,
+        device: torch.device,
+        *,
+        reader: ClipReader | None = None,
+        codec: Codec | None = None,
+    ):
         super().__init__()
+        self.reader, self.codec = reader, PixelCodec() if codec is None else codec
         self.config, self.network, self.device = config, network, device
         self.uncertainty = Uncertainty().to(device) if config.uncertainty else None
         self.process = network.config.process.build()
@@ -148,7 +189,7 @@ class DecoderTask(Task[Decoder]):
         """The loss of the batch, every condition dropped for its share of the samples."""
         config, x0 = self.config, batch.pictures
         drop = noise.fork("drop").uniform(2)
-        condition = batch.condition.drop(
+        condition = self._read(batch.condition).drop(
             drop[:, 0] < config.dropout_image, drop[:, 1] < config.dropout_caption
         )
         if self.network.config.inpainting:
@@ -157,6 +198,8 @@ class DecoderTask(Task[Decoder]):
             condition = replace(condition, augmentation=batch.augmentation)
         sigma = config.loss.density.sigma(noise.fork("sigma").uniform(), self.process)
         eps = noise.fork("eps").normal(*x0.shape[1:])
+        if isinstance(config, LatentDecoderTraining):
+            eps = offset(eps, noise, config.noise_offset)
         context = (self.encode or self.network.encode)(condition)
         loss = diffusion_loss(self.training_denoiser, x0, eps, sigma, context, config.loss)
         if self.uncertainty is None:
@@ -166,30 +209,39 @@ class DecoderTask(Task[Decoder]):
     def validate(self, batches: DecoderBatches) -> dict[str, float]:
         """Losses at fixed noise levels with both conditions."""
         held_out = batches.held_out_pictures(64)
-        context = self.network.encode(held_out.condition)
+        context = self.network.encode(self._read(held_out.condition))
         return losses_at_levels(self.denoiser, held_out.pictures, context, self.config.loss, self.process)
 
     def preview(self, batches: DecoderBatches) -> Image.Image:
         """Held-out pictures, and below each the decoder's picture of its embedding (guidance 2, 16 steps)."""
         held_out = batches.held_out_pictures(16)
         x0 = held_out.pictures
-        renderer = decoder_renderer(self.network)
-        denoise = renderer.denoiser(held_out.condition, guidance=2.0)
+        renderer = decoder_renderer(self.network, self.codec)
+        denoise = renderer.denoiser(self._read(held_out.condition), guidance=2.0)
         noise = Noise(range(len(x0))).fork("decoder")
+        side = x0.shape[-1] * self.codec.factor
         steps = renderer.sample_from_noise(
-            denoise, noise, size=x0.shape[-1], steps=16, sampler="dpmpp_2m", device=self.device
+            denoise, noise, size=side, steps=16, sampler="dpmpp_2m", device=self.device
         )
-        drawn = sample(steps)
+        x0, drawn = (self.codec.decode(state) for state in (x0, sample(steps)))
         rows = [row for i in range(0, len(x0), 8) for row in (x0[i : i + 8], drawn[i : i + 8])]
         return grid([to_image(picture) for row in rows for picture in row], columns=min(8, len(x0)))
+
+    def _read(self, condition: DecoderCondition) -> DecoderCondition:
+        """The condition with the captions as CLIP encodes them, for decoders that read those (Karlo)."""
+        if self.reader is None or condition.tokens is None:
+            return condition
+        return replace(condition, text=self.reader.read(condition.tokens), empty=self.reader.empty)
 
 
 def build(config: DecoderTraining, device: torch.device) -> Built:
     """The decoder, with the embedding, the scale and the vocabulary of the CLIP stage, and its data."""
     batches = DecoderBatches(config, device)
-    network = Decoder(_fitted(config.model, batches)).to(device)
+    model = _fitted(config.model, batches)
+    network = Decoder(model).to(device)
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    return Built(DecoderTask(config, network, device), batches)
+    reader = ClipReader(batches.clip) if reads_text_encodings(model) else None
+    return Built(DecoderTask(config, network, device, reader=reader, codec=batches.images.codec), batches)
 
 
 def _fitted(config: DecoderConfig, batches: DecoderBatches) -> DecoderConfig:
@@ -199,5 +251,11 @@ def _fitted(config: DecoderConfig, batches: DecoderBatches) -> DecoderConfig:
         caption = replace(
             config.caption, vocabulary=tokenizer.vocabulary, context=tokenizer.context, end=tokenizer.end
         )
+        if caption.tower == "clip":
+            text = batches.clip.clip.config.text
+            caption = replace(
+                caption, width=text.width, layers=text.layers, heads=text.heads, activation=text.activation
+            )
+    batches.images.check(config)
     scale = 1.0 / batches.train_embeddings.square().mean().sqrt().item()
     return replace(config, embedding=batches.clip.embedding, embedding_scale=round(scale, 4), caption=caption)

@@ -8,8 +8,8 @@ from torch import Tensor
 from unclip.rng import Noise
 
 
-def random_hint(x0: Float[Tensor, "b 3 h w"], noise: Noise, dropout: float) -> Float[Tensor, "b 4 h w"]:
-    """[masked picture, mask] with mask 1 where the picture is kept; a share `dropout` of samples keeps nothing.
+def random_hint(x0: Float[Tensor, "b c h w"], noise: Noise, dropout: float) -> Float[Tensor, "b k h w"]:
+    """[masked picture or latent, mask] with mask 1 where it is kept; a share `dropout` of samples keeps nothing.
 
     The hole is a rectangle, or in a third of the samples everything but one (outpainting).
     """

@@ -1,0 +1,157 @@
+"""Latents of a data set by a frozen autoencoder: encoded once, kept by the digest of each picture, sampled at each visit."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float16, Int64
+from torch import Tensor
+
+from unclip.formats.opened import open_model
+from unclip.images import write_atomically
+from unclip.networks.autoencoder import Posterior, standardised
+from unclip.rng import Noise
+from unclip.stages.codec import LatentCodec
+from unclip.train.source import Source
+
+logger = logging.getLogger(__name__)
+
+EXACT = -100.0
+"""Log variance of a latent without a distribution."""
+
+
+class Latents(NamedTuple):
+    """Mean and log variance of the latents of pictures, one row per flip; float16, memory-mapped."""
+
+    rows: Float16[np.ndarray, "m f two c h w"]
+    places: Int64[np.ndarray, " n"]
+    """For each sample its row."""
+
+    def sample(
+        self, indices: Int64[np.ndarray, " b"], noise: Noise, device: torch.device
+    ) -> Float[Tensor, "b c h w"]:
+        """Latents of samples by index, drawn by `noise`: which way the picture faces, and where in its posterior."""
+        flips = self.rows.shape[1]
+        faces = noise.fork("face").integers(flips).cpu().numpy()
+        mean, log_variance = self._read(indices, faces, device)
+        eps = noise.fork("latent").normal(*mean.shape[1:]).to(mean)
+        return mean + (0.5 * log_variance).exp() * eps
+
+    def mean(self, indices: Int64[np.ndarray, " b"], device: torch.device) -> Float[Tensor, "b c h w"]:
+        """Means of the latents of samples by index, not flipped."""
+        return self._read(indices, np.zeros(len(indices), dtype=np.int64), device)[0]
+
+    def _read(
+        self, indices: Int64[np.ndarray, " b"], faces: Int64[np.ndarray, " b"], device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        found = torch.from_numpy(self.rows[self.places[indices], faces]).to(device).float()
+        return found[:, 0], found[:, 1]
+
+
+class AutoencoderRun:
+    """Frozen autoencoder of a finished run, a model folder, or a model in a public format."""
+
+    def __init__(self, folder: str, stage: str, device: torch.device):
+        if not folder:
+            raise ValueError(
+                f"the {stage} stage learns latents: train an autoencoder first, or name a model with one with "
+                "autoencoder=FOLDER"
+            )
+        path = Path(folder)
+        inner = path / "model"
+        opened = open_model(inner if (inner / "model.json").is_file() else folder)
+        if "autoencoder" not in opened.parts:
+            raise ValueError(
+                f"{folder} holds {', '.join(opened.parts)} but no autoencoder: name a folder with one"
+            )
+        part = opened.parts["autoencoder"]
+        self.network: Any = part.load(device=device).requires_grad_(False)
+        self.config: Any = part.config
+        self.device = device
+        self.hash = hashlib.sha256(f"{opened.digest} autoencoder".encode()).hexdigest()[:16]
+
+    @property
+    def codec(self) -> LatentCodec:
+        """Its image space."""
+        return LatentCodec(self.config, lambda exact=False: nullcontext(self.network))
+
+    def standardised(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Latents as diffusion sees them."""
+        return standardised(latents, self.config)
+
+    @torch.no_grad()
+    def latents(self, source: Source, cache: Path, *, flip: bool = False, batch: int = 16) -> Latents:
+        """Latents of every picture of `source`; those of pictures that `cache` knows are not encoded again."""
+        size = source.decoded.size
+        if size % self.config.factor:
+            raise ValueError(
+                f"data.size is {size}; for this autoencoder it must be a multiple of {self.config.factor}"
+            )
+        digests = [source.decoded.digests[int(row)] for row in source.decoded.rows]
+        stem = cache / f"{self.hash}-{size}{'-flips' if flip else ''}"
+        array, record = stem.with_suffix(".npy"), stem.with_suffix(".json")
+        known = _known(array, record)
+        # The first sample that shows each picture.
+        new = {digest: index for index, digest in reversed(list(enumerate(digests))) if digest not in known}
+        if new:
+            self._extend(array, record, known, new, source, flip=flip, batch=batch)
+            known = _known(array, record)
+        places = np.array([known[digest] for digest in digests], dtype=np.int64)
+        return Latents(np.load(array, mmap_mode="r"), places)
+
+    def _extend(
+        self,
+        array: Path,
+        record: Path,
+        known: dict[str, int],
+        new: dict[str, int],
+        source: Source,
+        *,
+        flip: bool,
+        batch: int,
+    ) -> None:
+        """Write the known rows and those of new pictures to a new file, then put it in the old one's place."""
+        logger.info("encoding %d pictures into %s", len(new), array)
+        array.parent.mkdir(parents=True, exist_ok=True)
+        side = source.decoded.size // self.config.factor
+        shape = (len(known) + len(new), 2 if flip else 1, 2, self.config.latent_channels, side, side)
+        fresh = array.with_name(f".writing-{os.getpid()}-{array.name}")
+        rows = np.lib.format.open_memmap(fresh, mode="w+", dtype=np.float16, shape=shape)
+        if known:
+            rows[: len(known)] = np.load(array, mmap_mode="r")
+        wanted = np.array(list(new.values()), dtype=np.int64)
+        for start in range(0, len(wanted), batch):
+            pictures = source.pictures(wanted[start : start + batch])
+            faces = [self._encoded(pictures)] + ([self._encoded(pictures.flip(-1))] if flip else [])
+            place = len(known) + start
+            rows[place : place + len(pictures)] = torch.stack(faces, dim=1).cpu().half().numpy()
+        rows.flush()
+        del rows
+        # The record of an array that is not there yet would be wrong, and one that is missing only costs time.
+        record.unlink(missing_ok=True)
+        fresh.replace(array)
+        write_atomically(record, json.dumps({"format": 1, "pictures": [*known, *new]}).encode(), force=True)
+
+    def _encoded(self, pictures: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b two c h w"]:
+        found = self.network.encode(pictures)
+        if isinstance(found, Posterior):
+            return torch.stack([found.mean, found.log_variance], dim=1)
+        return torch.stack([found, torch.full_like(found, EXACT)], dim=1)
+
+
+def _known(array: Path, record: Path) -> dict[str, int]:
+    """Digest of a picture -> its row, of a complete cache; {} where there is none."""
+    try:
+        found = json.loads(record.read_bytes())
+        pictures: Sequence[str] = found["pictures"] if found.get("format") == 1 else ()
+        rows = np.load(array, mmap_mode="r")
+    except (OSError, ValueError, KeyError):
+        return {}
+    return {digest: row for row, digest in enumerate(pictures)} if len(rows) == len(pictures) else {}
