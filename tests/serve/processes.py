@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -135,30 +136,26 @@ def postgres_programs() -> Path | None:
 
 
 @contextlib.contextmanager
-def postgres(folder: Path) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """URL of a PostgreSQL cluster of its own, run by a user who is not root."""
     programs = postgres_programs()
     assert programs is not None
-    data, port = folder / "cluster", free_port()
-    as_user: list[str] = []
-    folder.mkdir(parents=True, exist_ok=True)
-    if os.geteuid() == 0:
-        as_user = ["runuser", "-u", "postgres", "--"]
-        shutil.chown(folder, "postgres")
-        # Parents of a temporary folder are closed to others.
-        for parent in folder.parents:
-            if parent.stat().st_mode & 0o005 != 0o005:
-                parent.chmod(parent.stat().st_mode | 0o011)
-    run = {"check": True, "stdout": subprocess.DEVNULL, "cwd": "/"}
-    options = ["-D", str(data), "-U", "unclip", "-A", "trust", "-E", "UTF8", "--locale=C"]
-    subprocess.run([*as_user, str(programs / "initdb"), *options], **run)
-    control = [*as_user, str(programs / "pg_ctl"), "-D", str(data), "-w", "-l", str(folder / "log")]
-    settings = f"-h 127.0.0.1 -p {port} -k {folder}"
-    subprocess.run([*control, "-o", settings, "start"], **run)
-    try:
-        yield f"postgresql://unclip@127.0.0.1:{port}/postgres"
-    finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], **run)
+    as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    port, run = free_port(), {"check": True, "stdout": subprocess.DEVNULL, "cwd": "/"}
+    # Not in pytest's folders, which only their owner may enter.
+    with tempfile.TemporaryDirectory(prefix="unclip-postgres-") as folder:
+        if as_user:
+            shutil.chown(folder, "postgres")
+        data = f"{folder}/cluster"
+        options = ["-D", data, "-U", "unclip", "-A", "trust", "-E", "UTF8", "--locale=C"]
+        subprocess.run([*as_user, str(programs / "initdb"), *options], **run)
+        control = [*as_user, str(programs / "pg_ctl"), "-D", data, "-w", "-l", f"{folder}/log"]
+        settings = f"-h 127.0.0.1 -p {port} -k {folder}"
+        subprocess.run([*control, "-o", settings, "start"], **run)
+        try:
+            yield f"postgresql://unclip@127.0.0.1:{port}/postgres"
+        finally:
+            subprocess.run([*control, "-m", "immediate", "stop"], **run)
 
 
 def s3_program() -> str | None:

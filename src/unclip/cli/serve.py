@@ -69,6 +69,6 @@ def run(arguments: argparse.Namespace) -> None:
 
             webbrowser.open(url)
 
-    configure_logging(debug=arguments.debug)
+    configure_logging(debug=arguments.debug, prompts=arguments.log_prompts)
     app = front_app(settings, access_options.access_of(arguments))
     serve(app, settings, host=arguments.host, port=arguments.port, on_start=announce)

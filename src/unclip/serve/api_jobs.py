@@ -18,6 +18,7 @@ from unclip.serve.http import Call, error_response, json_route, service_of
 from unclip.serve.plan import with_n
 from unclip.serve.queue import OPEN_JOBS
 from unclip.serve.service import read_sources
+from unclip.serve.shapes import Job, Jobs, QueueState
 from unclip.serve.tables import jobs
 from unclip.serve.views import job_views
 
@@ -68,7 +69,7 @@ def create(call: Call) -> Response:
     return JSONResponse(call.service.job(id), status_code=201, headers={"Location": f"/api/jobs/{id}"})
 
 
-def listing(call: Call) -> dict[str, Any]:
+def listing(call: Call) -> Jobs:
     limit = call.whole("limit", 50, 1, 500)
     query = select(jobs).where(jobs.c.forgotten.is_(False))
     wanted = [name for name in call.query.get("state", "").split(",") if name]
@@ -96,7 +97,7 @@ def read_cursor(text: str) -> tuple[float, str]:
     return float(found[1]), found[2]
 
 
-def show(call: Call) -> dict[str, Any]:
+def show(call: Call) -> Job:
     return call.service.job(id_of(call))
 
 
@@ -104,13 +105,13 @@ def forget(call: Call) -> None:
     call.service.queue.cancel(id_of(call), forget=True)
 
 
-def change(call: Call) -> dict[str, Any]:
+def change(call: Call) -> Job:
     body, id = call.json(JobChange), id_of(call)
     call.service.queue.move(id, priority=body.priority, before=body.before)
     return call.service.job(id)
 
 
-def act(call: Call) -> dict[str, Any]:
+def act(call: Call) -> Job:
     id, queue = id_of(call), call.service.queue
     actions = {
         "cancel": lambda: queue.cancel(id),
@@ -124,18 +125,18 @@ def act(call: Call) -> dict[str, Any]:
     return call.service.job(id)
 
 
-def cancel_picture(call: Call) -> dict[str, Any]:
+def cancel_picture(call: Call) -> Job:
     id = id_of(call)
     call.service.queue.cancel_picture(id, min(int(call.path["index"]), 1 << 30))
     return call.service.job(id)
 
 
-def show_queue(call: Call) -> dict[str, Any]:
+def show_queue(call: Call) -> QueueState:
     with call.service.database.read() as connection:
         return queue_view(connection)
 
 
-def hold_queue(call: Call) -> dict[str, Any]:
+def hold_queue(call: Call) -> QueueState:
     if call.path["action"] not in ("pause", "resume"):
         raise NotFound("action", str(call.path["action"]))
     call.service.queue.pause_all(call.path["action"] == "pause")

@@ -15,6 +15,7 @@ from unclip.errors import RequestError
 from unclip.serve.api_jobs import id_of, read_cursor
 from unclip.serve.errors import NotFound, ServerError
 from unclip.serve.http import Call, json_route, route
+from unclip.serve.shapes import Lineage, Picture, Pictures
 from unclip.serve.tables import members, parents, pictures
 from unclip.serve.views import picture_view, picture_views
 
@@ -59,11 +60,11 @@ def upload_file(call: Call) -> Response:
     return Response(data, media_type="image/png", headers=FILE_HEADERS)
 
 
-def show(call: Call) -> dict[str, Any]:
+def show(call: Call) -> Picture:
     return _view(call, id_of(call, what="picture"))
 
 
-def _view(call: Call, id: str) -> dict[str, Any]:
+def _view(call: Call, id: str) -> Picture:
     with call.service.database.read() as connection:
         found = picture_view(connection, id)
     if found is None:
@@ -71,7 +72,7 @@ def _view(call: Call, id: str) -> dict[str, Any]:
     return found
 
 
-def change(call: Call) -> dict[str, Any]:
+def change(call: Call) -> Picture:
     id, body = id_of(call, what="picture"), call.json(PictureChange)
     values: dict[str, Any] = {} if body.starred is None else {"starred": body.starred}
     if body.title is not None:
@@ -88,7 +89,7 @@ def remove(call: Call) -> None:
     call.service.library.delete(id_of(call, what="picture"))
 
 
-def restore(call: Call) -> dict[str, Any]:
+def restore(call: Call) -> Picture:
     id = id_of(call, what="picture")
     call.service.library.restore(id)
     return _view(call, id)
@@ -120,7 +121,7 @@ def thumbnail(call: Call) -> Response:
     return Response(buffer.getvalue(), media_type="image/webp", headers=headers)
 
 
-def listing(call: Call) -> dict[str, Any]:
+def listing(call: Call) -> Pictures:
     limit, wanted = call.whole("limit", 60, 1, 500), _filter(call)
     query = select(pictures).where(*wanted)
     if cursor := call.query.get("cursor"):
@@ -158,7 +159,7 @@ def _filter(call: Call) -> list[Any]:
     return found
 
 
-def lineage(call: Call) -> dict[str, Any]:
+def lineage(call: Call) -> Lineage:
     """What a picture was made from, nearest first, and what was made from it."""
     id = id_of(call, what="picture")
     _view(call, id)
@@ -167,7 +168,7 @@ def lineage(call: Call) -> dict[str, Any]:
     return {"ancestors": up, "children": down}
 
 
-def _family(call: Call, id: str, near: Any, far: Any) -> list[dict[str, Any]]:
+def _family(call: Call, id: str, near: Any, far: Any) -> list[Picture]:
     found: dict[str, None] = {}
     level = [id]
     with call.service.database.read() as connection:

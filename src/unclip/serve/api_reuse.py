@@ -41,7 +41,7 @@ def show_commands(call: Call) -> dict[str, str]:
     if found is None:
         raise NotFound("picture", id)
     host = call.headers.get("host", "127.0.0.1")
-    return commands(found["request"], found["model"], f"http://{host}")
+    return commands(found["request"] or {}, found["model"], f"http://{host}")
 
 
 def captions(call: Call) -> Response:

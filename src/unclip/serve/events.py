@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from sqlalchemy import Connection, func, select
 from unclip.serve.database import Database
 from unclip.serve.errors import Unavailable
 from unclip.serve.queue import OPEN_JOBS, is_paused
+from unclip.serve.shapes import QueueState
 from unclip.serve.tables import events, jobs, live, tasks, workers
 from unclip.serve.views import job_view, picture_view
 
@@ -31,7 +32,7 @@ class Event:
     """An event: `job`, `picture`, `end`, `deleted` and `queue` have a number; `progress` and `preview` have none."""
 
     type: str
-    data: dict[str, Any]
+    data: Mapping[str, Any]
     id: int | None = None
 
     def text(self) -> str:
@@ -264,7 +265,7 @@ def _render(connection: Connection, rows: Sequence[Any]) -> list[Event | None]:
     return found
 
 
-def queue_view(connection: Connection) -> dict[str, Any]:
+def queue_view(connection: Connection) -> QueueState:
     """The queue as JSON: whether it is paused, how many pictures wait and are drawn, and by whom."""
     counts = dict(
         connection.execute(

@@ -1,6 +1,7 @@
 """The library: pictures that were drawn or given, stars, collections, deletes with undo, and canvases of the editor."""
 
 import json
+import logging
 import time
 import uuid
 from typing import Any
@@ -11,13 +12,16 @@ from unclip.errors import RequestError
 from unclip.images.errors import PictureError
 from unclip.serve.database import Database
 from unclip.serve.errors import NotFound, Unavailable
-from unclip.serve.queue import emit
+from unclip.serve.queue import OPEN_JOBS, emit
 from unclip.serve.settings import Settings
 from unclip.serve.store import Store, picture_name, upload_name
 from unclip.serve.tables import jobs, live, members, parents, pictures, tasks, uploads
 
+logger = logging.getLogger(__name__)
+
 _DAY = 86_400.0
 _KEPT_EVENTS = 100_000
+_KEPT_UPLOADS_DAYS = 7.0
 
 
 class Library:
@@ -101,28 +105,54 @@ class Library:
 
     def clean(self) -> None:
         """Remove pictures whose undo is over, given pictures that nothing uses, old events, and files without an entry."""
-        before = time.time() - self.settings.undo_days * _DAY
+        now = time.time()
         with self.database.write() as connection:
-            gone = (
-                connection.execute(
-                    select(pictures.c.id).where(
-                        pictures.c.deleted.is_not(None) & (pictures.c.deleted < before)
-                    )
-                )
-                .scalars()
-                .all()
-            )
+            over = pictures.c.deleted < now - self.settings.undo_days * _DAY
+            gone = _ids(connection, select(pictures.c.id).where(pictures.c.deleted.is_not(None) & over))
             for table, column in (
                 (members, members.c.picture),
                 (parents, parents.c.picture),
                 (pictures, pictures.c.id),
             ):
                 connection.execute(delete(table).where(column.in_(gone)))
+            unused = _unused_uploads(connection, now - _KEPT_UPLOADS_DAYS * _DAY)
+            connection.execute(delete(uploads).where(uploads.c.id.in_(unused)))
             running = select(tasks.c.id).where(tasks.c.state == "running")
             connection.execute(delete(live).where(live.c.task.not_in(running)))
             _forget_events(connection)
-        for id in gone:
-            self.store.delete(picture_name(id))
+        for name in [*map(picture_name, gone), *map(upload_name, unused)]:
+            self.store.delete(name)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove files that no entry names: their writers ended before they could make one."""
+        names = {name[-40:-4]: name for name in self.store.names(older=_DAY)}
+        ids = list(names)
+        for first in range(0, len(ids), 500):
+            some = ids[first : first + 500]
+            with self.database.read() as connection:
+                known = {
+                    id
+                    for table in (pictures, uploads)
+                    for id in _ids(connection, select(table.c.id).where(table.c.id.in_(some)))
+                }
+                open_tasks = tasks.c.id.in_(some) & tasks.c.state.in_(("waiting", "running"))
+                known |= set(_ids(connection, select(tasks.c.id).where(open_tasks)))
+            for id in set(some) - known:
+                logger.info("removing the file %s, which nothing names", names[id])
+                self.store.delete(names[id])
+
+
+def _ids(connection: Connection, query: Any) -> list[str]:
+    return list(connection.execute(query).scalars())
+
+
+def _unused_uploads(connection: Connection, before: float) -> list[str]:
+    """Given pictures of before a time that no picture was made from and no open job takes."""
+    made_from = select(parents.c.source)
+    old = (uploads.c.created < before) & uploads.c.id.not_in(made_from)
+    taken = " ".join(_ids(connection, select(jobs.c.sources).where(jobs.c.state.in_(OPEN_JOBS))))
+    return [id for id in _ids(connection, select(uploads.c.id).where(old)) if id not in taken]
 
 
 def _forget_events(connection: Connection) -> None:

@@ -3,12 +3,14 @@
 import contextvars
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 
 request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("request_id", default=None)
 """Id of the HTTP request at work, for logs and the `X-Request-ID` header."""
 
+_QUOTED = re.compile(r"'.*'|\".*\"", re.DOTALL)
 _STANDARD = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
 
 
@@ -31,10 +33,22 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, default=str)
 
 
-def configure_logging(*, debug: bool = False) -> None:
-    """Send the logs of unclip and of uvicorn to stderr as JSON."""
+class WithoutPrompts(logging.Filter):
+    """Takes prompts out of the warnings of the layers below, which quote their beginning."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """True, after the record was changed."""
+        if record.name.startswith("unclip.generate") and "'" in (text := record.getMessage()):
+            record.msg, record.args = _QUOTED.sub("'…'", text), ()
+        return True
+
+
+def configure_logging(*, debug: bool = False, prompts: bool = False) -> None:
+    """Send the logs of unclip and of uvicorn to stderr as JSON; `prompts` leaves those in that warnings quote."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
+    if not prompts:
+        handler.addFilter(WithoutPrompts())
     for name in ("unclip", "uvicorn", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers = [handler] if name != "uvicorn.error" else []

@@ -20,6 +20,7 @@ from unclip.serve.library import Library
 from unclip.serve.plan import group_of, kind_of, split, with_seed
 from unclip.serve.queue import NewJob, Queue
 from unclip.serve.settings import Settings
+from unclip.serve.shapes import Job
 from unclip.serve.store import open_store
 from unclip.serve.tables import pictures, uploads
 from unclip.serve.views import job_view
@@ -116,7 +117,7 @@ class Service:
             )
         )
 
-    def job(self, id: str) -> dict[str, Any]:
+    def job(self, id: str) -> Job:
         """A job as JSON. Raises `NotFound`."""
         with self.database.read() as connection:
             found = job_view(connection, id)

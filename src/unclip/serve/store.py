@@ -54,8 +54,8 @@ class Store(ABC):
         """Remove a file, if it is there."""
 
     @abstractmethod
-    def names(self) -> Iterator[str]:
-        """Names of all files."""
+    def names(self, older: float = 0.0) -> Iterator[str]:
+        """Names of the files that were written at least `older` seconds ago."""
 
     @abstractmethod
     def check(self) -> None:
@@ -115,13 +115,18 @@ class FolderStore(Store):
         """Remove a file, if it is there."""
         (self.folder / _checked(name)).unlink(missing_ok=True)
 
-    def names(self) -> Iterator[str]:
-        """Names of all files. Parts of files whose writers were killed over an hour ago are removed."""
+    def names(self, older: float = 0.0) -> Iterator[str]:
+        """Names of older files. What writers that were killed over an hour ago left is removed."""
         for file in self.folder.glob("*/*/*"):
+            try:
+                age = time.time() - file.stat().st_mtime
+            except FileNotFoundError:
+                continue
             name = file.relative_to(self.folder).as_posix()
             if _NAME.fullmatch(name):
-                yield name
-            elif file.name.endswith(".part") and time.time() - file.stat().st_mtime > _LEFT_OVER_SECONDS:
+                if age >= older:
+                    yield name
+            elif file.name.endswith(".part") and age > _LEFT_OVER_SECONDS:
                 file.unlink(missing_ok=True)
 
     def check(self) -> None:
@@ -178,13 +183,15 @@ class ObjectStore(Store):
         except KeyError:
             return
 
-    def names(self) -> Iterator[str]:
-        """Names of all objects."""
+    def names(self, older: float = 0.0) -> Iterator[str]:
+        """Names of older objects."""
         import obstore
 
         with _Reachable():
             for chunk in obstore.list(self._store):
-                yield from (str(one["path"]) for one in chunk)
+                for one in chunk:
+                    if time.time() - one["last_modified"].timestamp() >= older:
+                        yield str(one["path"])
 
     def check(self) -> None:
         """Raise `Unavailable` if the storage does not answer."""

@@ -8,24 +8,28 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from unclip.serve.queue import OPEN_JOBS, seconds_per_picture
+from unclip.serve.shapes import Job, Picture
 from unclip.serve.tables import jobs, members, parents, pictures, tasks, workers
 
 
 def time_text(seconds: float | None) -> str | None:
+    """Time in ISO 8601, UTC, with milliseconds; None for None."""
+    return None if seconds is None else at(seconds)
+
+
+def at(seconds: float) -> str:
     """Time in ISO 8601, UTC, with milliseconds."""
-    if seconds is None:
-        return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def job_views(connection: Connection, rows: Sequence[Any]) -> list[dict[str, Any]]:
+def job_views(connection: Connection, rows: Sequence[Any]) -> list[Job]:
     """Jobs of rows of `jobs`, with their pictures, in order."""
     ids = [row.id for row in rows]
     states: dict[str, list[Any]] = {id: [] for id in ids}
     query = select(tasks.c.job, tasks.c.index, tasks.c.state, tasks.c.error, tasks.c.request)
     for task in connection.execute(query.where(tasks.c.job.in_(ids)).order_by(tasks.c.index)):
         states[task.job].append(task)
-    drawn: dict[tuple[str, int], dict[str, Any]] = {}
+    drawn: dict[tuple[str, int], Picture] = {}
     found = connection.execute(select(pictures).where(pictures.c.job.in_(ids))).all()
     for view in picture_views(connection, found):
         drawn[view["job"], view["index"]] = view
@@ -33,13 +37,13 @@ def job_views(connection: Connection, rows: Sequence[Any]) -> list[dict[str, Any
     return [_job(row, states[row.id], drawn, places) for row in rows]
 
 
-def job_view(connection: Connection, id: str) -> dict[str, Any] | None:
+def job_view(connection: Connection, id: str) -> Job | None:
     """A job; None if there is none with this id."""
     row = connection.execute(select(jobs).where(jobs.c.id == id)).first()
     return None if row is None else job_views(connection, [row])[0]
 
 
-def _job(row: Any, states: list[Any], drawn: Mapping[tuple[str, int], Any], places: Any) -> dict[str, Any]:
+def _job(row: Any, states: list[Any], drawn: Mapping[tuple[str, int], Any], places: Any) -> Job:
     made = [drawn.get((row.id, task.index)) for task in states]
     place, seconds = places.get(row.id, (None, None))
     return {
@@ -60,7 +64,7 @@ def _job(row: Any, states: list[Any], drawn: Mapping[tuple[str, int], Any], plac
         "priority": row.priority,
         "previews": row.previews,
         "collection": row.collection,
-        "created": time_text(row.created),
+        "created": at(row.created),
         "started": time_text(row.started),
         "ended": time_text(row.ended),
         "error": row.error,
@@ -91,10 +95,10 @@ def _places(connection: Connection) -> dict[str, tuple[int | None, float | None]
     return places
 
 
-def picture_views(connection: Connection, rows: Sequence[Any]) -> list[dict[str, Any]]:
+def picture_views(connection: Connection, rows: Sequence[Any]) -> list[Picture]:
     """Pictures of rows of `pictures`, in order."""
     ids = [row.id for row in rows]
-    made_from: dict[str, list[dict[str, str]]] = {id: [] for id in ids}
+    made_from: dict[str, list[Any]] = {id: [] for id in ids}
     query = select(parents).where(parents.c.picture.in_(ids)).order_by(parents.c.order)
     given = connection.execute(query).all()
     drawn = set(
@@ -111,13 +115,13 @@ def picture_views(connection: Connection, rows: Sequence[Any]) -> list[dict[str,
     return [_picture(row, made_from[row.id], inside[row.id]) for row in rows]
 
 
-def picture_view(connection: Connection, id: str) -> dict[str, Any] | None:
+def picture_view(connection: Connection, id: str) -> Picture | None:
     """A picture; None if there is none with this id."""
     row = connection.execute(select(pictures).where(pictures.c.id == id)).first()
     return None if row is None else picture_views(connection, [row])[0]
 
 
-def _picture(row: Any, sources: list[dict[str, str]], inside: list[str]) -> dict[str, Any]:
+def _picture(row: Any, sources: list[Any], inside: list[str]) -> Picture:
     provenance = json.loads(row.provenance)
     return {
         "id": row.id,
@@ -133,7 +137,7 @@ def _picture(row: Any, sources: list[dict[str, str]], inside: list[str]) -> dict
         "request": provenance.get("request"),
         "provenance": provenance,
         "sources": sources,
-        "created": time_text(row.created),
+        "created": at(row.created),
         "seconds": round(row.seconds, 3),
         "starred": row.starred,
         "title": row.title,

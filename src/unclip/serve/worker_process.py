@@ -52,8 +52,9 @@ def main() -> None:
         if not byte:
             sys.exit(1)
         line += byte
-    configure_logging()
-    run_worker(Settings(**json.loads(line)), started_by_server=True)
+    settings = Settings(**json.loads(line))
+    configure_logging(prompts=settings.log_prompts)
+    run_worker(settings, started_by_server=True)
 
 
 if __name__ == "__main__":
