@@ -17,7 +17,7 @@ from unclip.serve.errors import NotFound, ServerError, Unavailable
 from unclip.serve.events import Hub
 from unclip.serve.leases import Reaper
 from unclip.serve.library import Library
-from unclip.serve.plan import group_of, kind_of, split, with_seed
+from unclip.serve.plan import group_of, kind_of, prompt_of, split, with_seed
 from unclip.serve.queue import NewJob, Queue
 from unclip.serve.settings import Settings
 from unclip.serve.shapes import Job
@@ -102,7 +102,7 @@ class Service:
                 f"{len(alone)} pictures were asked for: this server makes up to {self.settings.max_n} at a time"
             )
         self._check_sources([id for _, id in sources])
-        return self.queue.submit(
+        id = self.queue.submit(
             NewJob(
                 kind=kind_of(request),
                 request=compact(request),
@@ -116,6 +116,11 @@ class Service:
                 client=client,
             )
         )
+        told = {"prompt": prompt_of(request)} if self.settings.log_prompts else {}
+        logger.info(
+            "job", extra={"job": id, "kind": kind_of(request), "model": name, "n": len(alone), **told}
+        )
+        return id
 
     def job(self, id: str) -> Job:
         """A job as JSON. Raises `NotFound`."""
