@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,10 @@ pytest.importorskip("starlette", reason="the extra unclip[serve] is not installe
 from starlette.testclient import TestClient
 
 from unclip.serve.app import create_app
+from unclip.serve.front import Access, front_app
+from unclip.serve.guard.keys import Keys
 from unclip.serve.settings import Settings
+from unclip.stages.sampling import sampling
 
 
 @pytest.fixture
@@ -91,3 +95,70 @@ def run_server() -> Callable[..., Any]:
             thread.join(20)
 
     return run
+
+
+KEY = "sk-test-0123456789abcdef"
+
+
+@pytest.fixture(scope="session")
+def own_key() -> str:
+    """An API key."""
+    return KEY
+
+
+class Clock:
+    """Unix time that tests move."""
+
+    def __init__(self):
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(scope="session")
+def own_clock() -> type[Clock]:
+    """A clock that tests move."""
+    return Clock
+
+
+@pytest.fixture(scope="session")
+def steady_folder(tiny, tmp_path_factory) -> Path:
+    """A model folder like that of `tiny_folder`, with enough steps to be seen while it draws."""
+
+    class Steady(tiny):
+        defaults = sampling(steps=12, prior_steps=2, upsampler_steps=2, candidates=2, guidance=2.0)
+
+    return Steady.save(tmp_path_factory.mktemp("models") / "steady")
+
+
+@pytest.fixture(scope="session")
+def serve(steady_folder, tmp_path_factory, run_server):
+    """`with serve(**access) as server`: the whole server, its queue and a worker, with its address, key, and clock."""
+
+    @contextlib.contextmanager
+    def run(*, keys=(f"alice:{KEY}",), **access):
+        folder, clock = tmp_path_factory.mktemp("server"), Clock()
+        settings = Settings(
+            folder=str(folder),
+            models={"tiny": str(steady_folder)},
+            device="cpu",
+            workers=0,
+            threads=1,
+            max_upload=2_000_000,
+        )
+        app = front_app(settings, Access(**access), keys=Keys.of(keys), clock=clock)
+        with pytest.MonkeyPatch.context() as patch, run_server(app) as url:
+            # Every step of so small a model is shown.
+            patch.setattr("unclip.serve.worker.NOTE_SECONDS", 0.0)
+            patch.setattr("unclip.serve.worker.PREVIEW_SECONDS", 0.0)
+            yield SimpleNamespace(app=app, url=url, key=KEY, clock=clock, folder=folder)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def server(serve):
+    """The whole server, for the whole session."""
+    with serve() as running:
+        yield running

@@ -108,13 +108,22 @@ def pull(remote: Remote, *, endpoint: str | None = None) -> Path:
     return home / "snapshots" / remote.revision
 
 
+_UNSAFE = re.compile(r"^/|[\\:\0]|(^|/)\.\.(/|$)")
+
+
 def needed(files: Iterable[str]) -> list[str]:
     """Names of the files that loading reads: configs, tokenizers, licence, and one copy of each folder's weights.
 
     Of several copies it takes the one that loading prefers: safetensors before pickles, full precision before half. Of
     pipelines of diffusers it leaves out single-file copies beside the folders, and safety checkers, which are not run.
+    Raises `ModelError` for a name that may lead out of the folder: absolute, with a backslash, a colon, or `..`.
     """
     files = list(files)
+    for name in files:
+        if _UNSAFE.search(name):
+            raise ModelError(
+                f"the hub lists a file called {name!r}, which may lead out of its folder: pull another model"
+            )
     if "model_index.json" in files:
         files = [name for name in files if "/" in name or not _ANY_WEIGHTS.fullmatch(name)]
         files = [name for name in files if not name.startswith("safety_checker/")]
