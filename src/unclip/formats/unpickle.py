@@ -186,7 +186,7 @@ def read(source: Path) -> Any:
             root = names[0].split("/")[0]
             if f"{root}/constants.pkl" in names:
                 return _Archive(archive, root).load()
-    with torch.serialization.safe_globals([(_Version, name) for name in _VERSION]):
+    with torch.serialization.safe_globals([(_Version, name) for name in (*_VERSION, *_CALLBACKS)]):
         return torch.load(source, map_location="cpu", weights_only=True, mmap=zipped)
 
 
@@ -249,7 +249,7 @@ def explained(error: BaseException) -> str:
 
 
 class _Version:
-    """Placeholder for version numbers (`packaging`), which lucidrains' trainers save."""
+    """Placeholder for version numbers (`packaging`), which lucidrains' trainers save, and for names of callbacks."""
 
     def __new__(cls, *numbers: Any) -> "_Version":
         return object.__new__(cls)
@@ -261,6 +261,9 @@ class _Version:
 _VERSION = ("packaging.version.Version", "packaging.version._Version")
 _VERSION += ("packaging._structures.InfinityType", "packaging._structures.NegativeInfinityType")
 
+
+# Stable Diffusion's files name it as a key of their notes on training, and make none.
+_CALLBACKS = ("pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",)
 
 UNWRITTEN = 3
 """Exit code for a file that was read but could not be written."""

@@ -24,6 +24,7 @@ from unclip.networks.upsampler import Upsampler
 from unclip.rng import derive
 from unclip.stages.cascade import Link, route
 from unclip.stages.conditioner import Condition
+from unclip.stages.family import Encoders
 from unclip.stages.finite import Watch
 from unclip.stages.inpainting import InpaintingReference
 from unclip.stages.noise import Seeds
@@ -49,7 +50,7 @@ class Inversion(NamedTuple):
     x_T: Float[Tensor, "c sh sw"]
 
 
-class StageRunner:
+class StageRunner(Encoders):
     """The stages of a model with resolved sampling settings: text, prior, decoder, upsamplers."""
 
     def __init__(

@@ -8,6 +8,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from unclip.diffusion.conventions import GridConfig
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.nn.embeddings import LabelEmbedding
 from unclip.nn.transformer import Activation, KeyValues, Transformer
@@ -33,6 +34,8 @@ class DiffusionPriorConfig:
     clip_range: float | None = None
     """Sampling clamps estimates of the standardised embedding to this range around 0; None lets them be."""
     process: ProcessConfig = ProcessConfig(parametrization="x0", schedule="cosine")
+    grid: GridConfig | None = None
+    """How the public pipeline spaces its steps; None spaces them evenly over the table, as unCLIP's scheduler does."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ A family is one class in `unclip.stages.families` and one row of its registry; `
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
@@ -20,23 +20,22 @@ from unclip.stages.renderer import Renderer
 from unclip.stages.text import Captions
 
 
-@runtime_checkable
-class Encoders(Protocol):
+class Encoders(ABC):
     """What a family may ask of the encoders of a model (`StageRunner`)."""
 
     @property
+    @abstractmethod
     def empty_caption(self) -> Captions:
         """The empty caption, one row."""
-        ...
 
     @property
+    @abstractmethod
     def grey_embedding(self) -> Float[Tensor, "1 d"]:
         """Image embedding of a picture of CLIP's mean colour, which it sees as zeros."""
-        ...
 
+    @abstractmethod
     def embed_pixels(self, pixels: Float[Tensor, "3 s s"]) -> Float[Tensor, "1 d"]:
         """Image embedding of a square in [-1, 1]."""
-        ...
 
 
 class Agreement(NamedTuple):

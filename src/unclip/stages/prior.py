@@ -7,6 +7,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from unclip.diffusion.conventions import GridConfig
 from unclip.diffusion.denoiser import NoiseSource, Step
 from unclip.diffusion.guidance import classifier_free_batched, clip
 from unclip.diffusion.parametrization import Preconditioned
@@ -46,7 +47,11 @@ def sample_diffusion_prior(
     """
     process = prior.config.process.build()
     model = Preconditioned(prior if watch is None else watch.over(prior), process)
-    grid = process.grid(steps)
+    spaced: GridConfig | None = getattr(prior.config, "grid", None)
+    if spaced is None or process.table is None:
+        grid = process.grid(steps)
+    else:
+        grid = spaced.visits(process.table, sampler, steps).sigmas
     if guidance == 1:
         denoise = model.bind(prior.precompute(condition))
     else:

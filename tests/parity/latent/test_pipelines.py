@@ -180,3 +180,11 @@ def test_unclip_variations(saved, monkeypatch, level):
         load(folder), monkeypatch, lambda one: one.vary(picture(32), n=1, noise_level=level, **QUICK)
     )
     close(found, wanted)
+
+
+def test_unclip_from_text_by_its_prior(saved, monkeypatch):
+    pipeline, folder = saved("unclip l")
+    steps = {"num_inference_steps": 5, "prior_num_inference_steps": 5}
+    wanted = run(pipeline, prompt="a red cat", **steps)
+    found = pixels(load(folder), monkeypatch, lambda one: one.generate("a red cat", prior_steps=5, **QUICK))
+    close(found, wanted)

@@ -34,7 +34,7 @@ DDIM = _reference(
 DDPM = _reference(
     "DDPMScheduler",
     {"clip_sample", "clip_sample_range"},
-    {**_TERMINAL, "thresholding": only(False), "variance_type": only("fixed_small")},
+    {**_TERMINAL, "thresholding": only(False), "variance_type": only("fixed_small", "fixed_small_log")},
     _CLIPPED,
 )
 PNDM = _reference(

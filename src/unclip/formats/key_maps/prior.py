@@ -6,6 +6,7 @@ from typing import Any
 
 from unclip.checkpoints.keymap import Row, Table, renamed, row, stacked, with_leading, within
 from unclip.errors import ModelError
+from unclip.formats.key_maps.latent_scheduler import read_schedule
 from unclip.formats.key_maps.options import Options, Reference, only
 from unclip.formats.key_maps.scheduler import process_config
 from unclip.networks.prior_diffusion import DiffusionPriorConfig
@@ -53,8 +54,16 @@ TRANSFORMER = Reference(
 
 
 def prior_config(data: Mapping[str, Any], scheduler: Mapping[str, Any], where: str) -> DiffusionPriorConfig:
-    """Config from a `PriorTransformer` and its scheduler: Karlo's, and those of Kandinsky 2.1 and 2.2."""
+    """Config from a `PriorTransformer` and its scheduler: Karlo's, those of Kandinsky 2.1 and 2.2, and Stable unCLIP's.
+
+    Stable unCLIP has Karlo's prior with a `DDPMScheduler`, which visits other times.
+    """
     config = transformer_config(data, where, additional=4)
+    if scheduler.get("_class_name") == "DDPMScheduler":
+        schedule = read_schedule(scheduler, f"{where}, scheduler")
+        if schedule.process.parametrization != "x0":
+            raise ModelError(f"{where}: the prior's scheduler must predict the sample")
+        return replace(config, clip_range=schedule.clip_range, process=schedule.process, grid=schedule.grid)
     process = process_config(scheduler, f"{where}, scheduler", clip_range=None)
     if process.parametrization != "x0":
         raise ModelError(f"{where}: the prior's scheduler must predict the sample")
