@@ -14,7 +14,7 @@ def add(verbs) -> None:
         "source",
         type=Path,
         metavar="SOURCE",
-        help="folder in diffusers', transformers' or OpenCLIP's layout, folder of Karlo's checkpoints or LAION's prior, OpenAI's CLIP file, or hub id that was pulled",
+        help="folder in diffusers', transformers' or OpenCLIP's layout, folder of Karlo's checkpoints or LAION's prior, a file with OpenAI's CLIP or a Stable Diffusion, or hub id that was pulled",
     )
     parser.add_argument(
         "-o", "--out", type=Path, required=True, metavar="FOLDER", help="model folder to write"
@@ -35,6 +35,16 @@ def add(verbs) -> None:
     parser.add_argument(
         "--licence", metavar="TEXT", help="licence of the weights (default: that of the source)"
     )
+    parser.add_argument(
+        "--prediction",
+        choices=("eps", "v"),
+        help="what the U-Net of a Stable Diffusion in one file predicts (default: eps for version 1; to be given for 2)",
+    )
+    parser.add_argument(
+        "--last",
+        action="store_true",
+        help="take the last weights of a Stable Diffusion in one file, not the averaged ones that it may hold too",
+    )
     options.add_force(parser)
     options.add_json(parser)
     parser.set_defaults(run=run)
@@ -53,6 +63,8 @@ def run(arguments: argparse.Namespace) -> None:
         tokenizer=arguments.tokenizer,
         storage=arguments.storage,
         licence=arguments.licence,
+        prediction=arguments.prediction,
+        averaged=not arguments.last,
         force=arguments.force,
     )
     if arguments.json:

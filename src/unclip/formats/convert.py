@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from unclip.checkpoints.foreign import not_weights
 from unclip.checkpoints.io import write_weights
@@ -36,12 +37,16 @@ def convert(
     tokenizer: str | os.PathLike[str] | None = None,
     storage: Storage = "float32",
     licence: str | None = None,
+    prediction: Literal["eps", "v"] | None = None,
+    averaged: bool = True,
     force: bool = False,
 ) -> Path:
     """Write the model in `source` as a model folder.
 
     `source` is a folder in a public format, a folder of Karlo's or GLIDE's original checkpoints, or a file with OpenAI's
-    CLIP; the latter need a `tokenizer`: a folder that holds one, or OpenAI's `bpe_simple_vocab_16e6.txt.gz`. Raises
+    CLIP or a Stable Diffusion; the latter need a `tokenizer`: a folder that holds one, or OpenAI's
+    `bpe_simple_vocab_16e6.txt.gz`. `prediction` says what the network of a single file predicts, and `averaged` whether
+    its averaged weights are taken where it holds both. Raises
     `FileNotFoundError` and `ModelError` for a source that is missing, unknown or damaged, `FileExistsError` unless
     `force`.
     """
@@ -51,7 +56,8 @@ def convert(
     target.absolute().parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, where there must be room anyway; temporary folders are often small.
     with tempfile.TemporaryDirectory(prefix=".unclip-", dir=target.absolute().parent) as room:
-        found = _open(source, Path(room), None if tokenizer is None else Path(tokenizer))
+        reader = Reader(unpickle=partial(unpickle, room=Path(room)), prediction=prediction, averaged=averaged)
+        found = _open(source, Path(room), None if tokenizer is None else Path(tokenizer), reader)
 
         def fill(fresh: Path) -> Manifest:
             entries = {}
@@ -85,7 +91,7 @@ def convert(
         return write_folder(target, fill, force=force)
 
 
-def _open(source: Path, room: Path, tokenizer: Path | None) -> PublicModel:
+def _open(source: Path, room: Path, tokenizer: Path | None, reader: Reader) -> PublicModel:
     """The model in `source`, with pickled files written as safetensors in `room`."""
     if not source.exists():
         raise FileNotFoundError(f"there is no {source}")
@@ -95,7 +101,7 @@ def _open(source: Path, room: Path, tokenizer: Path | None) -> PublicModel:
     read = None
     if tokenizer is not None:
         read = glide.tokenizer_at(tokenizer) if form.tokenizer == "glide" else tokenizer_at(tokenizer)
-    found = form.open(source, Reader(unpickle=partial(unpickle, room=room), tokenizer=read))
+    found = form.open(source, replace(reader, tokenizer=read))
     if read is not None:
         found = replace(found, tokenizer=lambda: read)
     return found.with_files(unpickle(found.pickled, room))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -88,3 +89,19 @@ def sample_of(file: Path, pieces: int = 16, size: int = 65536) -> bytes:
             opened.seek(max(0, length - size) * index // (pieces - 1))
             digest.update(opened.read(size))
     return digest.digest()
+
+
+def header_holds(path: Path, name: bytes) -> bool:
+    """Whether a name is in the header of a safetensors file, or in the index of a file that `torch.save` wrote."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(9)
+            if head[8:] == b"{":
+                return name in file.read(min(int.from_bytes(head[:8], "little"), 1 << 26))
+        if head[:2] != b"PK":
+            return False
+        with zipfile.ZipFile(path) as archive:
+            index = next((one for one in archive.infolist() if one.filename.endswith("data.pkl")), None)
+            return index is not None and index.file_size < 1 << 28 and name in archive.read(index)
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -127,6 +127,10 @@ class Reader:
     unpickle: Callable[[Sequence[Path]], Mapping[Path, Path]] | None = None
     """Writes pickled files as safetensors and returns the new path of each."""
     tokenizer: CaptionTokenizer | None = None
+    prediction: Literal["eps", "v"] | None = None
+    """What the network predicts, for files that do not say so."""
+    averaged: bool = True
+    """Whether averaged weights are taken, of files that hold both."""
 
     def safe(self, files: Sequence[Path]) -> list[Path]:
         """The files as safetensors. Raises `ModelError` for pickled ones that may not be read here."""

@@ -14,7 +14,7 @@ from unclip.checkpoints.foreign import not_weights
 from unclip.checkpoints.hub import HUB_ID, bundled, pulled
 from unclip.checkpoints.manifest import MANIFEST
 from unclip.errors import ModelError
-from unclip.formats.folder import OPENCLIP_STEMS, STEMS, read_json, weight_files
+from unclip.formats.folder import OPENCLIP_STEMS, STEMS, header_holds, read_json, weight_files
 
 if TYPE_CHECKING:
     from unclip.formats.public import PublicModel, Reader
@@ -65,6 +65,11 @@ def _transformers_preferred(folder: Path) -> bool:
             return -1
 
     return not (folder / "open_clip_config.json").is_file() or rank(STEMS) > rank(OPENCLIP_STEMS)
+
+
+def _is_stable_diffusion(path: Path) -> bool:
+    """Whether a file holds Stable Diffusion; its first bytes are looked at, without torch."""
+    return path.is_file() and header_holds(path, b"model.diffusion_model.")
 
 
 FORMATS: tuple[Format, ...] = (
@@ -136,6 +141,12 @@ FORMATS: tuple[Format, ...] = (
         also=lambda folder: any((folder / name).is_file() for name in ("base.pt", "base_inpaint.pt")),
         convert_only=True,
         tokenizer="glide",
+    ),
+    Format(
+        name="stable diffusion file",
+        module="stable_diffusion_file",
+        also=_is_stable_diffusion,
+        convert_only=True,
     ),
     Format(name="openai clip", module="clip_openai", also=Path.is_file, convert_only=True),
 )

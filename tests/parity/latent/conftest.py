@@ -110,10 +110,9 @@ def text_config(width: int = 24, layers: int = 2, act: str = "quick_gelu", **cha
         hidden_size=width,
         intermediate_size=4 * width,
         num_hidden_layers=layers,
-        num_attention_heads=4,
         max_position_embeddings=CONTEXT,
         hidden_act=act,
-        **({"projection_dim": 16, "eos_token_id": 2} | changes),
+        **({"num_attention_heads": 4, "projection_dim": 16, "eos_token_id": 2} | changes),
     )
 
 

@@ -93,6 +93,13 @@ _OPENAI_TEXT: list[Row] = [
     *renamed({"norm_out": "ln_final"}),
     row("project.weight", "text_projection", form=TRANSPOSED),
 ]
+
+
+def openai_text() -> list[Row]:
+    """Rows of the text tower in OpenAI's names."""
+    return list(_OPENAI_TEXT)
+
+
 _OPENAI_VISION: list[Row] = [
     row("class_token", "class_embedding"),
     row("patches.weight", "conv1.weight"),
