@@ -156,7 +156,7 @@ class Session(StageRunner):
             drawn = self._follow(family.fill(renderer, given), "decoder", total, first, renderer.codec)
             self.require_finite(drawn, "decoder", "decoder", renderer.watch)
             drawn = renderer.finished(drawn, levels[-1])
-        drawn = codec.decode(drawn)
+        drawn = self.decoded(drawn)
         matched = match_border(drawn, known, reach=REACH * side)
         return torch.lerp(matched, known.pixels, known.mask)
 

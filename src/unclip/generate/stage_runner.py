@@ -366,7 +366,14 @@ class StageRunner(Encoders):
             state = self._follow(walk, "decoder", len(visits.sigmas) - 1, first, renderer.codec)
             self.require_finite(state, "decoder", "decoder", renderer.watch)
             state = renderer.finished(state, visits.sigmas[-1])
-        return codec.decode(state)
+        return self.decoded(state)
+
+    def decoded(self, state: Float[Tensor, "b c sh sw"]) -> Float[Tensor, "b 3 h w"]:
+        """Pictures in [-1, 1] of the decoder's states. Raises `NonFinite` for an autoencoder that gives none."""
+        pixels = self.parts.codec.decode(state)
+        if self.parts.codec.factor > 1:
+            self.require_finite(pixels, "autoencoder", "decoder")
+        return pixels
 
     def _posterior(self, noise: NoiseSource) -> NoiseSource | None:
         """Noise of an autoencoder's posterior: none, or where diffusers' draws are followed, the stream it draws from."""

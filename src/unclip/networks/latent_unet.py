@@ -33,6 +33,11 @@ class LatentUnetConfig(UnetConfig):
     resample: Literal["resblock", "conv"] = "conv"
     upcast_attention: bool = False
 
+    @property
+    def divisor(self) -> int:
+        """1: maps with odd sides are halved by rounding up, and come back to their size."""
+        return self.patch
+
     def __post_init__(self) -> None:
         """Raise ValueError for levels without heads, heads that do not divide the channels, and a norm without groups."""
         super().__post_init__()

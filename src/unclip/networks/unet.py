@@ -106,13 +106,11 @@ class Level(nn.Module):
         h = self.resblocks[index](h, embedding)
         return self.attentions[index](h, context, mask) if self.attentions else h
 
-    def _change_size(self, h: Tensor, embedding: Tensor) -> Tensor:
+    def _change_size(self, h: Tensor, embedding: Tensor, size: torch.Size | None = None) -> Tensor:
         assert self.resample is not None
-        return (
-            self.resample(h)
-            if isinstance(self.resample, Downsample | Upsample)
-            else self.resample(h, embedding)
-        )
+        if isinstance(self.resample, Upsample):
+            return self.resample(h, size)
+        return self.resample(h) if isinstance(self.resample, Downsample) else self.resample(h, embedding)
 
 
 class DownLevel(Level):
@@ -145,11 +143,15 @@ class UpLevel(Level):
         embedding: Float[Tensor, "b e"],
         context: Float[Tensor, "b m f"] | Readings | None = None,
         mask: KeyMask | None = None,
+        size: torch.Size | None = None,
     ) -> Float[Tensor, "b c_out h_out w_out"]:
-        """`skips` holds one map of the way down for each block; the last of them is taken first."""
+        """`skips` holds one map of the way down for each block; the last of them is taken first.
+
+        `size` is the height and width of the next level's maps.
+        """
         for index, skip in enumerate(reversed(skips)):
             h = self._block(index, torch.cat([h, skip], dim=1), embedding, context, mask)
-        return h if self.resample is None else self._change_size(h, embedding)
+        return h if self.resample is None else self._change_size(h, embedding, size)
 
 
 class Middle(nn.Module):
@@ -295,7 +297,8 @@ class Unet(nn.Module):
         h = self.middle(skips[-1], embedding, context, mask)
         taken = self.config.blocks + 1
         for level in self.up:
-            h = level(h, skips[-taken:], embedding, context, mask)
+            size = skips[-taken - 1].shape[-2:] if len(skips) > taken else None
+            h = level(h, skips[-taken:], embedding, context, mask, size)
             del skips[-taken:]
         return F.silu(self.exit_norm(h))
 

@@ -1,5 +1,6 @@
 """Halving and doubling of feature maps, and folding of pixel blocks into channels."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,13 +17,13 @@ def double(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2*h 2*w"]:
 
 
 class Downsample(nn.Module):
-    """A strided 3x3 convolution: h x w -> h/2 x w/2."""
+    """A strided 3x3 convolution: h x w -> h/2 x w/2, rounded up."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.convolution = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h/2 w/2"]:
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c (h+1)//2 (w+1)//2"]:
         return self.convolution(x)
 
 
@@ -33,8 +34,13 @@ class Upsample(nn.Module):
         super().__init__()
         self.convolution = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2*h 2*w"]:
-        return self.convolution(double(x))
+    def forward(
+        self, x: Float[Tensor, "b c h w"], size: torch.Size | None = None
+    ) -> Float[Tensor, "b c h_out w_out"]:
+        """(b, c, 2 h, 2 w), or of another `size` where the map came from one with odd sides."""
+        if size is None or size == (2 * x.shape[-2], 2 * x.shape[-1]):
+            return self.convolution(double(x))
+        return self.convolution(F.interpolate(x, size=size, mode="nearest"))
 
 
 def space_to_depth(

@@ -151,7 +151,9 @@ class LatentCodec:
         # Noise that is smooth over a few elements, as latents are.
         rough = Noise([0]).normal(self.channels, 8, 8).to(device)
         state = F.interpolate(rough, scale_factor=2.0, mode="bilinear", align_corners=False)
-        pixels = F.avg_pool2d(self.decode(state), self.factor)
+        # Not clamped, as the map is linear.
+        with self.borrow() as network:
+            pixels = F.avg_pool2d(self._decoded(network, unstandardised(state, self.config)), self.factor)
         inputs = rearrange(state, "1 c h w -> (h w) c")
         inputs = torch.cat([inputs, torch.ones_like(inputs[:, :1])], dim=1)
         wanted = rearrange(pixels, "1 c h w -> (h w) c")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -21,6 +22,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
+from PIL import Image
 from transformers import (
     CLIPImageProcessor,
     CLIPTextConfig,
@@ -263,3 +265,9 @@ def edit(file: Path, **changes: Any) -> None:
     """Change options of a config; `...` takes one out."""
     data = json.loads(file.read_text()) | changes
     file.write_text(json.dumps({name: value for name, value in data.items() if value is not ...}))
+
+
+def picture(size: int = 64) -> Image.Image:
+    generator = np.random.default_rng(0)
+    small = Image.fromarray(generator.integers(0, 255, (8, 8, 3), np.uint8))
+    return small.resize((size, size), Image.Resampling.BICUBIC)

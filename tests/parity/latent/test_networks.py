@@ -122,3 +122,14 @@ def test_noised_embeddings(saved):
 def test_there_are_as_many_weights_as_in_the_real_files():
     assert len(unet().state_dict()) == len(unet(**SD2).state_dict()) == 686
     assert len(vae().state_dict()) == 248
+
+
+@pytest.mark.parametrize("sides", [(9, 13), (10, 6)])
+@torch.no_grad()
+def test_unet_on_odd_sides(saved, sides):
+    pipeline, folder = saved("sd1")
+    net = open_model(folder).parts["decoder"].load().net
+    noise = torch.Generator().manual_seed(0)
+    x, text = torch.randn(1, 4, *sides, generator=noise), torch.randn(1, 77, 24, generator=noise)
+    times = torch.tensor([500.0])
+    assert apart(net(x, times, None, text), pipeline.unet(x, times, text).sample) < TOLERANCE

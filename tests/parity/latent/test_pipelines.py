@@ -19,7 +19,7 @@ from diffusers import (
 )
 from PIL import Image
 
-from tests.parity.latent.conftest import SCHEDULE, quiet
+from tests.parity.latent.conftest import SCHEDULE, picture, quiet
 from unclip.generate.model import Model
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -117,12 +117,6 @@ def test_every_scheduler(saved, monkeypatch, tmp_path, kind, options, prediction
     wanted = run(changed, prompt="a red cat", num_inference_steps=5)
     found = pixels(load(copied), monkeypatch, lambda one: one.generate("a red cat", **QUICK))
     close(found, wanted)
-
-
-def picture(size: int = 64) -> Image.Image:
-    generator = np.random.default_rng(0)
-    small = Image.fromarray(generator.integers(0, 255, (8, 8, 3), np.uint8))
-    return small.resize((size, size), Image.Resampling.BICUBIC)
 
 
 @pytest.mark.parametrize("name", ["sd1", "sd2"])

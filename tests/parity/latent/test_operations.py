@@ -1,0 +1,292 @@
+"""What can be asked of latent models, and what they refuse by name; offloading, bfloat16, tiles, and numbers that overflow."""
+
+import logging
+import shutil
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.parity.latent.conftest import edit, picture
+from unclip.errors import ModelError, NonFinite, RequestError, Unsupported
+from unclip.formats.opened import open_model
+from unclip.formats.pull import needed
+from unclip.generate.model import Model
+from unclip.stages.tiles import in_tiles
+
+QUICK: dict[str, Any] = {"seed": 3, "steps": 2}
+
+
+@pytest.fixture(scope="module")
+def stable(saved) -> Model:
+    return Model.load(saved("sd1")[1], device="cpu")
+
+
+@pytest.fixture(scope="module")
+def unclip(saved) -> Model:
+    return Model.load(saved("unclip h")[1], device="cpu")
+
+
+def same(one: Any, other: Any) -> bool:
+    return np.array_equal(np.asarray(one.image), np.asarray(other.image))
+
+
+def test_pictures_start_from_text_pictures_and_holes(stable):
+    plain = stable.generate("a red cat", **QUICK)[0]
+    assert plain.image.size == (64, 64)
+    assert same(plain, stable.generate("a red cat", **QUICK)[0])
+    assert not same(plain, stable.generate("a red cat", negative="a dog", **QUICK)[0])
+    assert stable.redraw(picture(), "a red cat", strength=0.5, **QUICK)[0].image.size == (64, 64)
+    filled = stable.edit(picture(96), (16, 16, 48, 40), "a red cat", **QUICK)[0]
+    kept, drawn = np.asarray(picture(96)).copy(), np.asarray(filled.image).copy()
+    assert drawn.shape == (96, 96, 3)
+    kept[16:40, 16:48] = drawn[16:40, 16:48] = 0
+    assert np.array_equal(kept, drawn)
+    assert stable.generate("a red cat", size=72, **QUICK)[0].image.size == (72, 72)
+    wider = stable.outpaint(picture(), "a red cat", right=32, **QUICK)
+    assert wider.image.size == (96, 64)
+    assert np.array_equal(np.asarray(wider.image)[:, :64], np.asarray(picture()))
+
+
+def test_a_picture_is_made_again_from_its_provenance(stable):
+    made = stable.generate("a red cat", size=128, spacing="trailing", sampler="euler", **QUICK)[0]
+    assert made.image.size == (128, 128)
+    assert same(stable.redo(made.provenance), made)
+
+
+def test_inversion_and_the_way_back(stable, unclip):
+    for model in (stable, unclip):
+        found = model.invert(picture(), steps=4)
+        assert found.x_T.shape == (4, 8, 8)
+        assert (found.z_i is None) == (model is stable)
+    # How much of a picture random networks let through is not much; that the way back is the way there can be seen.
+    first, again = (stable.reconstruct(picture(), seed=seed, steps=8) for seed in (1, 2))
+    assert same(first, again)
+    assert "psnr" in first.provenance["results"]
+
+
+def test_unclip_reads_pictures(unclip):
+    first, second = unclip.vary(picture(), n=2, **QUICK)
+    assert not same(first, second)
+    assert first.embedding is not None
+    path = unclip.interpolate(picture(), picture(32), frames=3, **QUICK)
+    assert len(path) == 3
+    assert not same(path[0], path[1])
+    assert unclip.vary(picture(), n=1, eta=0.0, **QUICK)[0].image.size == (64, 64)
+    noised = unclip.vary(picture(), n=1, noise_level=500, **QUICK)[0]
+    assert not same(noised, first)
+    assert noised.provenance["request"]["sampling"]["decoder"]["noise_level"] == 500
+    assert unclip.generate("a red cat", **QUICK)[0].embedding is None
+    assert unclip.edit(picture(), (8, 8, 40, 40), "a cat", **QUICK)[0].image.size == (64, 64)
+
+
+def test_unclip_with_its_prior(saved):
+    model = Model.load(saved("unclip l")[1], device="cpu")
+    drawn = model.generate("a red cat", prior_steps=2, **QUICK)[0]
+    assert drawn.embedding is not None
+    with pytest.raises(Unsupported, match="has no image encoder, which vary needs"):
+        model.vary(picture(), **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("call", "lacking"),
+    [
+        (lambda one: one.vary(picture(), **QUICK), "image encoder"),
+        (lambda one: one.interpolate(picture(), picture(32), **QUICK), "image encoder"),
+        (lambda one: one.text_diff(picture(), "a dog", **QUICK), "text encoder"),
+        (lambda one: one.components(picture(), [1], [picture(), picture(32)], **QUICK), "image encoder"),
+        (lambda one: one.outpaint(picture(), right=8, **QUICK), "image encoder"),
+        (lambda one: one.upscale(picture()), "upsampler"),
+        (lambda one: one.generate("a cat", prior="diffusion", **QUICK), "text encoder"),
+    ],
+)
+def test_what_stable_diffusion_cannot_do_names_the_part(stable, call, lacking):
+    with pytest.raises(Unsupported, match=f"has no {lacking}, which"):
+        call(stable)
+
+
+def test_text_diffs_need_the_whole_text_tower(unclip):
+    with pytest.raises(Unsupported, match="has no text encoder, which text_diff needs"):
+        unclip.text_diff(picture(), "a dog", **QUICK)
+
+
+def test_requests_that_no_latent_model_runs(stable):
+    for size in (65, 4104):
+        with pytest.raises(RequestError, match=f"multiples of 8 up to 4096, not {size}"):
+            stable.generate("a cat", size=size, **QUICK)
+    with pytest.raises(RequestError, match="noise_level is for decoders that read image embeddings"):
+        stable.generate("a cat", noise_level=3, **QUICK)
+    with pytest.raises(RequestError, match="plms visits whole times: choose another spacing than 'karras'"):
+        stable.generate("a cat", spacing="karras", **QUICK)
+    with pytest.raises(RequestError, match="1000 steps at an offset of 1 leave the table"):
+        stable.generate("a cat", seed=1, steps=1000)
+
+
+def test_progress_has_a_preview_of_the_latent(stable):
+    seen = []
+    stable.generate("a red cat", seed=3, steps=4, on_progress=seen.append)
+    assert [one.stage for one in seen] == ["decoder"] * 4
+    (preview,) = seen[-1].previews()
+    assert preview.size == (8, 8)
+    assert np.asarray(preview).std() > 5
+
+
+def test_offloading_changes_no_bit(stable, saved):
+    lean = Model.load(saved("sd1")[1], device="cpu", offload=True)
+    assert same(lean.generate("a red cat", **QUICK)[0], stable.generate("a red cat", **QUICK)[0])
+    assert same(lean.redraw(picture(), "a cat", **QUICK)[0], stable.redraw(picture(), "a cat", **QUICK)[0])
+    assert not lean.parts._networks
+
+
+def test_bfloat16_is_near_float32(stable, saved):
+    half = Model.load(saved("sd1")[1], device="cpu", dtype="bfloat16")
+    one, other = (
+        np.asarray(each.generate("a red cat", **QUICK)[0].image, dtype=float) for each in (half, stable)
+    )
+    assert np.abs(one - other).mean() < 12
+
+
+def test_tiles_cover_a_picture_and_blend():
+    z = torch.linspace(0, 1, 40)[None, None, None].expand(1, 3, 24, 40)
+    seen = []
+
+    def decode(part: torch.Tensor) -> torch.Tensor:
+        seen.append(part.shape[-2:])
+        return torch.nn.functional.interpolate(part, scale_factor=4.0)
+
+    found = in_tiles(decode, z, 16, 4)
+    assert max(max(shape) for shape in seen) == 16
+    assert len(seen) > 3
+    assert torch.allclose(found, torch.nn.functional.interpolate(z, scale_factor=4.0), atol=1e-6)
+
+
+def test_tiled_decoding_is_near_the_whole(saved, stable):
+    tiled = Model.load(saved("sd1")[1], device="cpu", tile=64)
+    whole, parts = (one.generate("a red cat", size=128, **QUICK)[0] for one in (stable, tiled))
+    assert not same(whole, parts)
+    small = [np.asarray(one.image.resize((16, 16)), dtype=float) for one in (whole, parts)]
+    assert np.abs(small[0] - small[1]).mean() < 30
+
+
+def test_an_autoencoder_that_overflows_in_half_precision_is_computed_in_float32(saved, monkeypatch, caplog):
+    model = Model.load(saved("sd1")[1], device="cpu", dtype="bfloat16")
+    exact = []
+    network = type(model.parts._parts["autoencoder"].load())
+    decode = network.decode
+
+    def overflowing(self, z):
+        if self.decoder.middle.resblock1.conv1.weight.dtype == torch.float32:
+            exact.append(z)
+            return decode(self, z)
+        return decode(self, z) * float("nan")
+
+    monkeypatch.setattr(network, "decode", overflowing)
+    # In bfloat16, layers may be replaced by packed ones: keep them.
+    monkeypatch.setattr("unclip.generate.parts.prepack", lambda network: None)
+    with caplog.at_level(logging.WARNING):
+        made = model.generate("a red cat", **QUICK)[0]
+    assert len(exact) == 1
+    assert "computing in float32" in caplog.text
+    assert np.asarray(made.image).std() > 5
+
+
+def test_damaged_weights_are_no_picture(saved):
+    model = Model.load(saved("sd1")[1], device="cpu")
+    with model.parts.lend("autoencoder", torch.nn.Module) as network:
+        network.get_parameter("decoder.exit.bias").data.fill_(float("nan"))
+    with pytest.raises(NonFinite, match=r"autoencoder .* gave NaN"):
+        model.generate("a red cat", **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("component", "changes", "message"),
+    [
+        ("vae", {"latent_channels": 8}, "the U-Net reads 4 channels and gives 4, the vae's latent has 8"),
+        ("vae", {"shift_factor": 0.1}, "shift_factor is 0.1"),
+        ("vae", {"_class_name": "VQModel"}, "_class_name is 'VQModel'"),
+        ("unet", {"in_channels": 5}, "reads 5 channels .* a depth map is not supported"),
+        ("unet", {"in_channels": 7}, "a picture to enlarge is not supported"),
+        ("unet", {"cross_attention_dim": 32}, "reads text states of width 32, the text .* gives 24"),
+        ("unet", {"addition_embed_type": "text_time"}, "addition_embed_type is 'text_time'"),
+        (
+            "unet",
+            {"down_block_types": ["SimpleCrossAttnDownBlock2D"] * 4},
+            "is not one of Stable Diffusion's",
+        ),
+        (
+            "scheduler",
+            {"_class_name": "LCMScheduler"},
+            "the scheduler 'LCMScheduler' is not one of DDIMScheduler",
+        ),
+        ("scheduler", {"skip_prk_steps": False}, "skip_prk_steps is False"),
+        ("scheduler", {"prediction_type": "flow"}, "prediction_type is 'flow'"),
+        ("text_encoder", {"vocab_size": 99}, "the tokenizer has"),
+    ],
+)
+def test_configs_that_do_not_fit_are_named(saved, tmp_path, component, changes, message):
+    copied = shutil.copytree(saved("sd1")[1], tmp_path / "model", copy_function=_linked)
+    name = "scheduler_config.json" if component == "scheduler" else "config.json"
+    edit(copied / component / name, **changes)
+    with pytest.raises(ModelError, match=message):
+        open_model(copied)
+
+
+def _linked(source: str, target: str) -> str:
+    """Configs are copied, to be edited; weights are not."""
+    if source.endswith(".json"):
+        return shutil.copy(source, target)
+    import os
+
+    os.symlink(source, target)
+    return target
+
+
+def test_old_inpainting_configs_mean_64(saved, tmp_path):
+    copied = shutil.copytree(saved("inpaint")[1], tmp_path / "model", copy_function=_linked)
+    edit(copied / "unet" / "config.json", sample_size=32, _diffusers_version="0.6.0")
+    edit(copied / "vae" / "config.json", scaling_factor=...)
+    parts = open_model(copied).parts
+    assert parts["decoder"].config.size == 512
+    assert parts["autoencoder"].config.scale == 0.18215
+
+
+def test_a_safety_checker_is_left_out_with_a_note(saved, tmp_path, caplog):
+    copied = shutil.copytree(saved("sd1")[1], tmp_path / "model", copy_function=_linked)
+    edit(copied / "model_index.json", safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"])
+    open_model(copied)
+    assert "comes with a safety checker, which is not run" in caplog.text
+
+
+def test_pulling_leaves_out_single_files_and_safety_checkers():
+    files = ["model_index.json", "README.md", "v1-5-pruned.ckpt", "v1-5-pruned-emaonly.safetensors"]
+    files += ["unet/config.json", "unet/diffusion_pytorch_model.safetensors"]
+    files += [
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "unet/diffusion_pytorch_model.non_ema.safetensors",
+    ]
+    files += [
+        "unet/diffusion_pytorch_model.bin",
+        "safety_checker/config.json",
+        "safety_checker/model.safetensors",
+    ]
+    assert needed(files) == [
+        "README.md",
+        "model_index.json",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+    ]
+
+
+def test_half_precision_and_sharded_weights(saved, tmp_path):
+    pipeline, folder = saved("sd1")
+    copied = shutil.copytree(folder, tmp_path / "model")
+    shutil.rmtree(copied / "unet")
+    pipeline.unet.save_pretrained(copied / "unet", max_shard_size="10MB")
+    assert len(list((copied / "unet").glob("*-of-*.safetensors"))) > 1
+    vae = copied / "vae" / "diffusion_pytorch_model.safetensors"
+    vae.rename(vae.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    parts, before = open_model(copied).parts, open_model(folder).parts
+    for name in ("decoder", "autoencoder"):
+        for one, other in zip(parts[name].load().parameters(), before[name].load().parameters(), strict=True):
+            assert torch.equal(one, other)
