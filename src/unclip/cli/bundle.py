@@ -33,6 +33,7 @@ def add(verbs) -> None:
         metavar="KEY=VALUE",
         help="a default of sampling, such as steps=20",
     )
+    options.add_adapters(parser)
     options.add_force(parser)
     options.add_json(parser)
     parser.set_defaults(run=run)
@@ -56,6 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
             description=arguments.description,
             licence=arguments.licence,
             storage=arguments.storage,
+            adapters={Path(path): strength for path, strength in arguments.adapter},
             force=arguments.force,
         )
     except BundleError as error:

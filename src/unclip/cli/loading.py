@@ -19,6 +19,7 @@ def load(
     *,
     offload: bool = False,
     parts: Mapping[str, str] | None = None,
+    adapters: Mapping[str, float] | None = None,
 ) -> "Model":
     """Model on the given or the best device. Raises `UsageError` for a device that does not exist here."""
     from unclip.generate.model import Model
@@ -29,6 +30,7 @@ def load(
         dtype=dtype or "float32",
         offload=offload,
         parts=parts or {},
+        adapters=adapters or {},
     )
 
 
@@ -40,6 +42,7 @@ def load_for(arguments: argparse.Namespace) -> "Model":
         arguments.dtype,
         offload=getattr(arguments, "offload", False),
         parts=dict(arguments.part),
+        adapters=dict(arguments.adapter),
     )
 
 

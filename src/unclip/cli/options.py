@@ -117,6 +117,32 @@ def add_parts(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=MODEL",
         help="take a part from another model, such as prior=FOLDER or clip=FOLDER; repeatable",
     )
+    add_adapters(parser)
+
+
+def adapter(text: str) -> tuple[str, float]:
+    """An adapter's file or folder, and its strength: 1, or the number after a colon."""
+    path, colon, strength = text.rpartition(":")
+    if colon:
+        try:
+            value = float(strength)
+        except ValueError:
+            return text, 1.0
+        if value != value or value in (float("inf"), -float("inf")):
+            raise argparse.ArgumentTypeError(f"the strength {strength} is not a finite number")
+        return path, value
+    return text, 1.0
+
+
+def add_adapters(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        type=adapter,
+        metavar="FILE[:STRENGTH]",
+        help="add a low-rank adapter (LoRA) to the weights, at a strength (default: 1); repeatable",
+    )
 
 
 def part(text: str) -> tuple[str, str]:

@@ -60,6 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
             arguments.dtype or replay.dtype,
             offload=arguments.offload,
             parts={**replay.parts, **dict(arguments.part)},
+            adapters=dict(arguments.adapter),
         )
     except FileNotFoundError as error:
         if arguments.model is not None:

@@ -13,10 +13,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from unclip.checkpoints.adapters import AdapterFile, add, read_adapter
 from unclip.checkpoints.io import load_part
 from unclip.checkpoints.manifest import MANIFEST, Manifest, read_manifest, verify
 from unclip.checkpoints.registry import Role, read_config, role_of
 from unclip.errors import ModelError
+from unclip.formats.adapters import changes_of
+from unclip.formats.adapters import part_of as adapted_part
 from unclip.formats.public import PublicModel, pickle_refused
 from unclip.formats.registry import recognise, resolve, what_it_holds
 from unclip.stages.families import FAMILIES, family_of
@@ -77,11 +80,12 @@ def open_model(
     *,
     parts: Mapping[str, str | os.PathLike[str]] | None = None,
     check: bool = False,
+    adapters: Mapping[Any, float] | None = None,
 ) -> OpenModel:
     """Open a bundled model by name, a folder (a model folder or a public format), or a hub id that was pulled.
 
     `parts` names other models to take parts from, such as {"prior": folder}. `check` compares the files of model folders
-    with their SHA-256. Raises `FileNotFoundError` if there is no model, `ModelError` if it is damaged or in an unknown
+    with their SHA-256. `adapters` are low-rank adapters and the strength of each, in the order in which they are added. Raises `FileNotFoundError` if there is no model, `ModelError` if it is damaged or in an unknown
     format, or if parts do not fit together.
     """
     folder = resolve(model)
@@ -91,7 +95,33 @@ def open_model(
         opened = mix(opened, others)
     check_fit(opened.parts)
     _check_lengths(opened, others)
-    return opened
+    return adapted(opened, adapters) if adapters else opened
+
+
+def adapted(base: OpenModel, adapters: Mapping[Any, float]) -> OpenModel:
+    """`base` with adapters of some strengths added to its weights as they are loaded; its files stay as they are.
+
+    Raises `ModelError` for an adapter of another model: of another part at once, of other weights when they are loaded.
+    """
+    parts, added = dict(base.parts), []
+    for path, strength in adapters.items():
+        adapter = read_adapter(path)
+        name = adapted_part(adapter, parts)
+        parts[name] = _adapted(parts[name], adapter, name, strength)
+        added.append((adapter.digest, float(strength)))
+    digest = hashlib.sha256(repr((base.digest, added)).encode()).hexdigest()[:12]
+    return replace(base, parts=parts, digest=digest)
+
+
+def _adapted(part: OpenPart, adapter: AdapterFile, name: str, strength: float) -> OpenPart:
+    def load(**where: Any) -> nn.Module:
+        network = part.load(**where)
+        # A load of some weights is for a fingerprint or for statistics, which no adapter changes.
+        if not where.get("only"):
+            add(network, changes_of(adapter, network, name), strength)
+        return network
+
+    return replace(part, load=load)
 
 
 def mix(base: OpenModel, others: Mapping[str, OpenModel]) -> OpenModel:

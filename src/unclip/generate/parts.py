@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -68,7 +69,10 @@ class Parts:
         offload: bool = False,
         tile: int | None = None,
         mixed: Mapping[str, str] | None = None,
+        adapters: Mapping[str, float] | None = None,
     ):
+        self.adapters = dict(adapters or {})
+        """Name of each adapter that is added to the weights -> its strength."""
         self.mixed = dict(mixed or {})
         """Part -> name of the other model that it was taken from."""
         self.name, self.digest, self.defaults, self.licence = name, digest, defaults, licence
@@ -106,15 +110,17 @@ class Parts:
         check: bool = False,
         offload: bool = False,
         tile: int | None = None,
+        adapters: Mapping[Any, float] | None = None,
     ) -> "Parts":
         """Parts of a bundled model by its name, of a model folder, or of a public model: a folder, or a pulled hub id.
 
         `dtype` is "float32", "bfloat16", or "auto" (measured on this machine). `parts` names other models to take
         parts from, such as {"clip": folder}. `check` compares every file with its SHA-256 first. `tile` bounds the side of
-        what an autoencoder decodes at once, in pixels; pictures differ a little at the tiles' borders. Raises
+        what an autoencoder decodes at once, in pixels; pictures differ a little at the tiles' borders. `adapters` are low-rank
+        adapters with their strengths, such as {folder: 0.8}. Raises
         `FileNotFoundError` where there is no model, `ModelError` where it is damaged or parts do not fit together.
         """
-        opened = open_model(model, parts=parts, check=check)
+        opened = open_model(model, parts=parts, check=check, adapters=adapters)
         target = best_device() if device is None else torch.device(device)
         chosen = read_dtype(dtype, target)
 
@@ -136,6 +142,7 @@ class Parts:
             offload=offload,
             tile=tile,
             mixed={name: opened.parts[name].model for name in parts or ()},
+            adapters={Path(path).name: strength for path, strength in (adapters or {}).items()},
         )
         made._again = functools.partial(
             _reopen,
@@ -146,6 +153,7 @@ class Parts:
             parts={name: _absolute(other) for name, other in (parts or {}).items()},
             offload=offload,
             tile=tile,
+            adapters={_absolute(path): strength for path, strength in (adapters or {}).items()},
         )
         return made
 
@@ -347,7 +355,7 @@ def _reopen(model: str, digest: str, **options: Any) -> Parts:
 
 def _absolute(model: str | os.PathLike[str]) -> str:
     """A folder's path from the root, which holds in every process; names and hub ids as they are."""
-    return os.path.abspath(model) if os.path.isdir(model) else os.fspath(model)
+    return os.path.abspath(model) if os.path.exists(model) else os.fspath(model)
 
 
 _WORDS = {

@@ -27,10 +27,11 @@ def provenance_of(
     results: Mapping[str, Any] | None = None,
     warnings: Sequence[str] = (),
     parts: Mapping[str, str] | None = None,
+    adapters: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """JSON-able provenance of one picture of `size` (width, height). `results` are measurements, such as a PSNR.
 
-    `parts` names the models that parts were taken from, where they are mixed.
+    `parts` names the models that parts were taken from, where they are mixed, `adapters` the adapters and their strengths.
     """
     recorded = compact(request)
     return {
@@ -43,6 +44,7 @@ def provenance_of(
         **({"composite": True} if request.composite else {}),
         "model": model,
         **({"parts": dict(parts)} if parts else {}),
+        **({"adapters": dict(adapters)} if adapters else {}),
         "digest": digest,
         "unclip": importlib.metadata.version("unclip"),
         "device": device,

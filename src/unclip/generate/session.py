@@ -214,6 +214,7 @@ class Session(StageRunner):
             results=results,
             warnings=warnings,
             parts=self.parts.mixed,
+            adapters=self.parts.adapters,
         )
         embedding = None if z_i is None else z_i.float().cpu().clone()
         return Image(image=image, provenance=provenance, embedding=embedding, warnings=tuple(warnings))

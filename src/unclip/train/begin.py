@@ -1,5 +1,6 @@
 """Fine-tuning: initial weights of a run from a model folder."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,25 +9,30 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unclip.checkpoints.io import load_part
-from unclip.checkpoints.manifest import read_manifest
+from unclip.checkpoints.manifest import MANIFEST
+from unclip.formats.opened import OpenPart, open_model
 from unclip.networks.patch_transformer import PatchTransformerConfig
+
+
+def open_parts(folder: str) -> Mapping[str, OpenPart]:
+    """The parts of a model folder, of a bundled model, or of a model in a public format; they need not make a whole model."""
+    path = Path(folder)
+    if not (path / MANIFEST).is_file() and path.is_dir() and (path / "model" / MANIFEST).is_file():
+        path = path / "model"
+    return open_model(path if path.is_dir() else folder).parts
 
 
 def take_weights(model: nn.Module, folder: str, stage: str) -> None:
     """Fill `model` with that stage's weights in a model folder, such as a finished run's OUT/model.
 
-    A decoder on larger patches serves one on smaller patches too.
+    A decoder on larger patches serves one on smaller patches too. The folder may be in a public format.
     Raises FileNotFoundError where there is no model, `ModelError` where it is damaged, and ValueError where it lacks the
     stage or its sizes are others.
     """
-    path = Path(folder)
-    manifest = read_manifest(path)
-    if stage not in manifest.parts:
-        raise ValueError(
-            f"init: {folder} holds {', '.join(manifest.parts)} but no {stage}: name a folder with one"
-        )
-    loaded = load_part(path, manifest, stage)
+    parts = open_parts(folder)
+    if stage not in parts:
+        raise ValueError(f"init: {folder} holds {', '.join(parts)} but no {stage}: name a folder with one")
+    loaded = parts[stage].load()
     weights, own = loaded.state_dict(), model.state_dict()
     old, new = _patches(loaded), _patches(model)
     if old is not None and new is not None and old.patch > new.patch and replace(old, patch=new.patch) == new:

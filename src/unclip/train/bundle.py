@@ -1,12 +1,14 @@
 """Bundles: the parts of finished runs joined to one model folder, stored small."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from unclip.checkpoints.adapters import add, read_adapter
 from unclip.checkpoints.io import load_part, save_model
 from unclip.checkpoints.manifest import MANIFEST, Manifest, read_manifest
 from unclip.checkpoints.quantize import Storage
+from unclip.formats.adapters import changes_of, part_of
 from unclip.stages.sampling import DEFAULTS, Sampling
 
 logger = logging.getLogger(__name__)
@@ -25,17 +27,23 @@ def bundle(
     description: str = "",
     licence: str = "",
     storage: Storage = "int8",
+    adapters: Mapping[Path, float] | None = None,
     force: bool = False,
 ) -> Path:
     """One model folder `out` with the parts of finished runs and model folders.
 
-    `defaults` is how the model is sampled. Raises `BundleError` where the folders do not make one model, and
+    `defaults` is how the model is sampled. `adapters` are merged: added to the weights, at their strengths. Raises `BundleError` where the folders do not make one model, and
     FileExistsError where `out` exists, unless `force`.
     """
     found = find_parts(sources)
+    parts = {part: load_part(source, manifest, part) for part, (source, manifest) in found.items()}
+    for path, strength in (adapters or {}).items():
+        adapter = read_adapter(path)
+        changed = part_of(adapter, parts)
+        add(parts[changed], changes_of(adapter, parts[changed], changed), strength)
     return save_model(
         out,
-        {part: load_part(source, manifest, part) for part, (source, manifest) in found.items()},
+        parts,
         name=name,
         tokenizer=find_tokenizer(found),
         defaults=DEFAULTS if defaults is None else defaults.over(DEFAULTS),

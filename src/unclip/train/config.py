@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
 from unclip.config import ConfigError, from_dict, override, to_dict
+from unclip.networks.adapter import AdapterConfig
 from unclip.train.optim import OptimizerConfig
 from unclip.train.registry import config_class
 
@@ -128,10 +129,12 @@ class TrainConfig:
     """Whether the networks are compiled; None: on CUDA, where it pays soonest."""
     out: str = ""
     """The run's folder."""
+    adapter: AdapterConfig | None = None
+    """Train a low-rank adapter (LoRA) beside the weights of `init`, which stay as they are; None: the weights themselves."""
     init: str | None = None
     """A model folder, such as a finished run's OUT/model, with whose weights the run begins; None: random ones.
 
-    CLIP takes over the tokenizer too. An interrupted run resumes by itself: this is for a new one.
+    A model in a public format does as well. CLIP takes over the tokenizer too. An interrupted run resumes by itself: this is for a new one.
     """
     validate_every: int = 20_000
     """Samples between validations."""
@@ -160,6 +163,12 @@ class TrainConfig:
         if self.checkpoints_kept < 2:
             raise ValueError(
                 f"checkpoints_kept is {self.checkpoints_kept}; keep at least 2, as one may be damaged"
+            )
+        if self.adapter is not None and not self.init:
+            raise ValueError("adapter is for the weights of a model: set init to it")
+        if self.adapter is not None and self.parallel.layout == "fsdp":
+            raise ValueError(
+                "adapter with parallel.layout=fsdp is not supported: set parallel.layout to 'ddp'"
             )
         if self.prefetch < 0:
             raise ValueError(f"prefetch is {self.prefetch}; it must be at least 0")

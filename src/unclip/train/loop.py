@@ -87,6 +87,9 @@ class Run:
         self.world.from_main(self._keep_data)
         if config.init:
             take_weights(self.task.network, config.init, part_of(config.stage))
+        if config.adapter is not None:
+            torch.manual_seed(derive(config.seed, config.stage, "adapter"))
+            self.task.adapt(config.adapter, config.init or "")
         self.parallel = Parallel(self.task, config.parallel, self.world, precision=config.precision)
         self.groups = self.task.groups(config)
         optimizers = [

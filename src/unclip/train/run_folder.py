@@ -141,7 +141,7 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the model is there."""
-        return (self.model / "model.json").exists()
+        return any((self.model / name).exists() for name in ("model.json", "adapter_config.json"))
 
     def rewind_metrics(self, samples: int) -> None:
         """Tell the loggers that the run begins, or resumes after `samples`."""

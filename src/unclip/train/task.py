@@ -12,7 +12,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from unclip.checkpoints.adapters import save_adapter
 from unclip.checkpoints.io import save_model
+from unclip.formats.adapters import write_public
+from unclip.networks.adapter import Adapter, AdapterConfig
 from unclip.networks.patch_transformer import ModulatedBlock
 from unclip.nn.attention import PixelAttention
 from unclip.nn.resblock import ResBlock
@@ -76,8 +79,23 @@ class Task(nn.Module, ABC, Generic[Network]):
         named = [(name, one) for name, one in self.named_parameters() if one.requires_grad]
         return [Group(named, config.optimizer)]
 
+    def adapt(self, config: AdapterConfig, base: str) -> None:
+        """Train an adapter in place of the network's weights; `base` is the model that they are from."""
+        self.adapter = Adapter(self.network, config)
+        self.adapter.attach(self.network)
+        self._base = Path(base).name
+
     def save(self, folder: Path, *, part: str, name: str, batches: Any) -> Path:
-        """Write the finished network as a model folder; the loop has put the average in its place. The folder."""
+        """Write the finished network as a model folder, or its adapter; the loop has put the average in its place.
+
+        Returns the folder.
+        """
+        adapter = getattr(self, "adapter", None)
+        if isinstance(adapter, Adapter):
+            network: Any = self.network
+            save_adapter(folder, adapter, network, part=part, model=self._base, kind=network.config.kind)
+            write_public(folder, adapter.factors(), network, part=part, scale=adapter.config.scale)
+            return folder
         return save_model(
             folder, {part: self.network}, name=name, tokenizer=batches.tokenizer_json, space=batches.space
         )
