@@ -48,5 +48,5 @@ def test_weights_of_another_size_or_stage_are_told(small, begin, tmp_path):
         begin(small("upsampler", f"init={first}", "model.net.channels=16", f"out={tmp_path}/wider"))
     with pytest.raises(ValueError, match="holds upsampler but no decoder"):
         begin(small("decoder", f"init={first}"))
-    with pytest.raises(FileNotFoundError, match="there is no model .*nothing"):
+    with pytest.raises(FileNotFoundError, match=r"there is no model .*nothing"):
         begin(small("upsampler", f"init={tmp_path / 'nothing'}", f"out={tmp_path}/other"))

@@ -19,7 +19,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError("give the runs a folder: --out FOLDER")
     try:
         chain = recipes.chain(
-            arguments.recipe,
+            arguments.recipe or "artwork",
             arguments.out or Path(),
             data=arguments.data,
             seed=arguments.seed,

@@ -3,10 +3,14 @@
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unclip.cli import console, options
 from unclip.cli.console import UsageError
 from unclip.train.registry import STAGES
+
+if TYPE_CHECKING:
+    from unclip.train.config import TrainConfig
 
 
 def add(verbs) -> None:
@@ -22,7 +26,20 @@ def add(verbs) -> None:
         "stage", choices=(*STAGES, "all"), metavar="STAGE", help=f"{', '.join(STAGES)}, or all"
     )
     parser.add_argument(
-        "--recipe", default="artwork", metavar="NAME", help="training recipe (default: artwork)"
+        "--recipe",
+        metavar="NAME",
+        help="training recipe (default: artwork; with --init, the model's own sizes)",
+    )
+    parser.add_argument(
+        "--init",
+        metavar="MODEL",
+        help="fine-tune a part of this model: a folder, of a public format too, or a pulled hub id",
+    )
+    parser.add_argument(
+        "--lora",
+        type=options.positive,
+        metavar="RANK",
+        help="with --init: train a low-rank adapter of this rank beside the weights",
     )
     parser.add_argument(
         "--data", metavar="FOLDER", help="pictures with captions, such as `unclip data` makes"
@@ -55,21 +72,45 @@ def add(verbs) -> None:
     parser.set_defaults(run=run)
 
 
+def _base(arguments: argparse.Namespace) -> "TrainConfig":
+    """The recipe's config, or that of fine-tuning."""
+    from dataclasses import replace
+
+    from unclip import recipes
+    from unclip.errors import ModelError
+    from unclip.networks.adapter import AdapterConfig
+    from unclip.recipes import finetune
+
+    if arguments.init is not None and arguments.recipe is None:
+        try:
+            return finetune.config(arguments.stage, arguments.init, rank=arguments.lora)
+        except (ValueError, FileNotFoundError, ModelError) as error:
+            raise UsageError(f"--init: {error}") from None
+    try:
+        config = recipes.get(arguments.recipe or "artwork", arguments.stage)
+    except ValueError as error:
+        raise UsageError(f"--recipe: {error}") from None
+    if arguments.init is None:
+        return config
+    adapter = None if arguments.lora is None else AdapterConfig(rank=arguments.lora)
+    return replace(config, init=arguments.init, adapter=adapter)
+
+
 def run(arguments: argparse.Namespace) -> None:
+    if arguments.lora is not None and arguments.init is None:
+        raise UsageError("--lora trains an adapter of a model: give --init MODEL")
     if arguments.stage == "all":
+        if arguments.init is not None:
+            raise UsageError("--init: `train all` trains every stage from the start; leave it out")
         from unclip.cli import chain
 
         chain.run(arguments)
         return
 
-    from unclip import recipes
     from unclip.config import to_dict
     from unclip.train.config import ClipDependent, change
 
-    try:
-        config = recipes.get(arguments.recipe, arguments.stage)
-    except ValueError as error:
-        raise UsageError(f"--recipe: {error}") from None
+    config = _base(arguments)
     if arguments.clip is not None and not isinstance(config, ClipDependent):
         raise UsageError(f"--clip: the {arguments.stage} stage reads no CLIP; leave it out")
     named = {"data.path": arguments.data, "out": arguments.out, "clip": arguments.clip}

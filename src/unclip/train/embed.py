@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float, Int64
 from safetensors.torch import load_file, save
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from unclip.checkpoints.io import load_part, space_of
-from unclip.checkpoints.manifest import read_manifest
+from unclip.checkpoints.manifest import Space, read_manifest
 from unclip.formats.opened import open_model
 from unclip.images import write_atomically
 from unclip.networks.clip import Clip, TextEncoding
@@ -32,19 +33,56 @@ class ClipRun:
         # A finished run, or a model folder, such as the bundled model's, to fine-tune another part of it.
         run = Path(config.clip)
         folder = run if (run / "model.json").exists() else run / "model"
+        self.device, self.bf16 = device, config.precision == "bf16"
         if not (folder / "model.json").exists():
-            raise ValueError(
-                f"{config.clip} is neither a finished CLIP run nor a model folder: train it first (`unclip train clip`)"
-            )
+            self._open_public(config.clip)
+            return
         manifest = read_manifest(folder)
         network = load_part(folder, manifest, "clip", device=device)
         assert isinstance(network, Clip)
         self.clip = network.requires_grad_(False)
         self.space = manifest.space or space_of(network)
         self.tokenizer_json = (folder / "tokenizer.json").read_text(encoding="utf-8")
-        self.tokenizer = ClipTokenizer.from_json(self.tokenizer_json)
+        self._tokenizer = ClipTokenizer.from_json(self.tokenizer_json)
         self.hash = hashlib.sha256(manifest.parts["clip"].sha256.encode()).hexdigest()[:16]
-        self.device, self.bf16 = device, config.precision == "bf16"
+
+    def _open_public(self, name: str) -> None:
+        """The CLIP of a bundled model, or of a model in a public format."""
+        try:
+            opened = open_model(name)
+        except FileNotFoundError:
+            raise ValueError(
+                f"{name} is neither a finished CLIP run nor a model folder: train it first (`unclip train clip`)"
+            ) from None
+        if "clip" not in opened.parts:
+            raise ValueError(f"{name} holds {', '.join(opened.parts)} but no clip: name a model with one")
+        network = opened.parts["clip"].load(device=self.device)
+        assert isinstance(network, Clip)
+        self.clip = network.requires_grad_(False)
+        found = opened.space()
+        self.space = Space(name=found.name, fingerprint=found.fingerprint)
+        tokenizer = opened.tokenizer()
+        self._tokenizer = tokenizer if isinstance(tokenizer, ClipTokenizer) else None
+        self.tokenizer_json = tokenizer.to_json()
+        self.hash = hashlib.sha256(f"{opened.digest} clip".encode()).hexdigest()[:16]
+
+    @cached_property
+    def grey(self) -> Float[Tensor, "1 d"]:
+        """Embedding of a picture that has the mean colour of the CLIP's training: zeros at its first layer."""
+        vision = self.clip.config.vision
+        pixels = torch.tensor(vision.mean, device=self.device)[None, :, None, None] * 2 - 1
+        pixels = pixels.expand(1, 3, vision.size, vision.size)
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            return self.clip.encode_image(pixels)
+
+    @property
+    def tokenizer(self) -> ClipTokenizer:
+        """Tokenizer of its text tower. Raises ValueError for a model whose captions are read by another one."""
+        if self._tokenizer is None:
+            raise ValueError(
+                "the captions of this model are read by another tokenizer than CLIP's: it is not trained here"
+            )
+        return self._tokenizer
 
     @property
     def embedding(self) -> int:
@@ -53,7 +91,10 @@ class ClipRun:
 
     @torch.no_grad()
     def image_embeddings(self, source: Source, cache: Path, *, batch: int = 256) -> Float[Tensor, "n d"]:
-        """z_i of every picture of `source`, in its order, on the device; computed once and kept in `cache`."""
+        """z_i of every picture of `source`, in its order, on the device; computed once and kept in `cache`.
+
+        Pictures of another size than CLIP's are resized.
+        """
         kind = "bf16" if self.bf16 else "fp32"
         file = cache / f"{source.fingerprint}-{self.hash}-{kind}.safetensors"
         if file.exists():
@@ -61,6 +102,11 @@ class ClipRun:
         parts = []
         for start in range(0, len(source), batch):
             pictures = source.pictures_between(start, min(start + batch, len(source)))
+            side = self.clip.config.vision.size
+            if pictures.shape[-1] != side:
+                pictures = interpolate(
+                    pictures, (side, side), mode="bicubic", antialias=True, align_corners=False
+                ).clamp(-1, 1)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 parts.append(self.clip.encode_image(pictures).float())
         embeddings = torch.cat(parts)

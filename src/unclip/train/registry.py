@@ -32,6 +32,7 @@ STAGES = {
     "autoencoder": Stage("unclip.train.tasks.autoencoder", "AutoencoderTraining"),
     "latent_decoder": Stage("unclip.train.tasks.decoder", "LatentDecoderTraining", "decoder"),
     "text_decoder": Stage("unclip.train.tasks.text_decoder", "TextDecoderTraining", "decoder"),
+    "kandinsky_decoder": Stage("unclip.train.tasks.text_decoder", "KandinskyDecoderTraining", "decoder"),
 }
 
 
