@@ -231,7 +231,12 @@ class Parts:
         """Parts that read captions: CLIP, whose embeddings the prior follows, and the decoder's own tower."""
         clip = self._parts.get("clip")
         found = ("clip",) if clip is not None and clip.config.towers != "image" else ()
-        return (*found, "text") if "text" in self._parts else found
+        if "text" in self._parts:
+            return (*found, "text")
+        own = (
+            "decoder" in self._parts and self.config("decoder").kind in FAMILIES and self.family.reads_prompts
+        )
+        return (*found, "decoder") if own else found
 
     @property
     def names(self) -> tuple[str, ...]:

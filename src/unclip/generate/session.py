@@ -106,7 +106,7 @@ class Session(StageRunner):
         seeds = self.streams(seed)
         small = self._fill_small(known, draft, condition, seeds, first)
         anchor = known.at(size).to(self.device)
-        large = self.enlarge(small, seeds, size, known=anchor, first=first).cpu()
+        large = self.enlarge(small, seeds, size, known=anchor, captions=condition.captions, first=first).cpu()
         if size != window.side:
             large = F.interpolate(
                 large, size=window.side, mode="bicubic", antialias=True, align_corners=False

@@ -12,18 +12,20 @@ from torch import Tensor, nn
 from unclip.diffusion import paths
 from unclip.diffusion.conventions import Visits
 from unclip.diffusion.denoiser import NoiseSource, Step
-from unclip.errors import NonFinite, RequestError
+from unclip.errors import NonFinite, RequestError, Unsupported
 from unclip.generate.parts import Parts
 from unclip.generate.progress import Callback, Reporter
 from unclip.generate.sources import Source, read_source
 from unclip.images.tensors import to_image, to_tensor
 from unclip.networks.clip import Clip
+from unclip.networks.glide import GlideUpsampler, GlideUpsamplerConfig
 from unclip.networks.prior_autoregressive import AutoregressivePrior
 from unclip.networks.prior_diffusion import EmbeddingDiffusion
 from unclip.networks.upsampler import Upsampler
 from unclip.rng import derive
 from unclip.stages.cascade import Link, route
 from unclip.stages.conditioner import Condition
+from unclip.stages.families.glide import glide_upsampler_renderer, known_hint
 from unclip.stages.family import Encoders
 from unclip.stages.finite import Watch
 from unclip.stages.inpainting import InpaintingReference
@@ -198,8 +200,7 @@ class StageRunner(Encoders):
         """CLIP image embedding of a square in [-1, 1], rounded to 8 bits as a saved picture is."""
         return self.embed_images([read_source(to_image(pixels))])
 
-    @property
-    def grey_embedding(self) -> Float[Tensor, "1 d"]:
+    def embed_grey(self) -> Float[Tensor, "1 d"]:
         """CLIP image embedding of a picture of its mean colour, which it sees as zeros; computed once."""
         if self._grey is None:
             vision = self.parts.config("clip").vision
@@ -407,14 +408,20 @@ class StageRunner(Encoders):
         size: int,
         *,
         known: InpaintingReference | None = None,
+        captions: Captions | None = None,
         first: int = 0,
     ) -> Float[Tensor, "b 3 hh ww"]:
-        """Pictures of the decoder's size brought to `size`; `known` holds pixels at `size` that the result must fit."""
+        """Pictures of the decoder's size brought to `size`; `known` holds pixels at `size` that the result must fit.
+
+        `captions` are for upsamplers that read them (GLIDE).
+        """
         for link in self.route(size):
             # Root-mean-square norms are exact in tiles; group norms see the whole picture.
             tile = link.tile if link.config.net.norm == "rms" else None
             anchor = None if known is None else known.at(link.config.high_size)
-            pixels = self.upsample(link, pixels, seeds, tile=tile, known=anchor, first=first)
+            pixels = self.upsample(
+                link, pixels, seeds, tile=tile, known=anchor, captions=captions, first=first
+            )
         return pixels
 
     @torch.no_grad()
@@ -426,15 +433,19 @@ class StageRunner(Encoders):
         *,
         tile: int | None,
         known: InpaintingReference | None = None,
+        captions: Captions | None = None,
         first: int = 0,
     ) -> Float[Tensor, "b 3 hh ww"]:
-        """Pictures enlarged by one upsampler, in tiles of `tile` pixels if given."""
-        settings = self.sampling.upsampler(link.index)
-        with self.parts.lend(link.name, Upsampler) as upsampler:
-            renderer = upsampler_renderer(upsampler, tile)
+        """Pictures enlarged by one upsampler, in tiles of `tile` pixels if given, under captions if it reads them."""
+        settings, condition = self.sampling.upsampler(link.index), Condition(low=low)
+        if isinstance(link.config, GlideUpsamplerConfig):
+            hint = known_hint(known) if known is not None and link.config.inpainting else None
+            condition = replace(condition, captions=captions, empty=self.empty_caption, hint=hint)
+        with self.parts.lend(link.name, nn.Module) as upsampler:
+            renderer = _renderer_of(upsampler, tile)
             grid = renderer.grid(settled(settings.steps))
             noise = seeds.stage(f"upsampler {link.config.high_size}")
-            denoise = renderer.denoiser(Condition(low=low), grid=grid)
+            denoise = renderer.denoiser(condition, grid=grid)
             if known is not None:
                 denoise = known.kept_until_last(denoise, grid)
             height, width = (side * link.config.factor for side in low.shape[-2:])
@@ -459,3 +470,12 @@ class StageRunner(Encoders):
         if self._reporter is None:
             self._reporter = Reporter(self._callback, total, 1)
         return self._reporter.follow(walk, stage, total, first, codec)
+
+
+def _renderer_of(upsampler: nn.Module, tile: int | None) -> Renderer:
+    """Renderer of an upsampler of either kind. Raises `Unsupported` for another network."""
+    if isinstance(upsampler, GlideUpsampler):
+        return glide_upsampler_renderer(upsampler)
+    if not isinstance(upsampler, Upsampler):
+        raise Unsupported(f"a {type(upsampler).__name__} cannot enlarge pictures: take another upsampler")
+    return upsampler_renderer(upsampler, tile)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unclip.diffusion.parametrization import ProcessConfig
+from unclip.networks.clip import TextEncoding
 from unclip.networks.unet import Unet, UnetConfig
 from unclip.nn.attention import Readings
 from unclip.nn.transformer import Transformer
@@ -74,6 +75,11 @@ class GlideUpsamplerConfig(_Glide):
     kind: Literal["upsampler_glide"] = "upsampler_glide"
     low_size: int = 64
     high_size: int = 256
+
+    @property
+    def factor(self) -> int:
+        """How many times larger the pictures become."""
+        return self.high_size // self.low_size
 
     def __post_init__(self) -> None:
         """Raise ValueError for a net that does not fit the pictures and conditions."""
@@ -140,6 +146,11 @@ class Glide(nn.Module):
         self.text = GlideText(config.text)
         self.text_vector = nn.Linear(config.text.width, config.net.embedding_width)
 
+    def encode_text(self, tokens: Int[Tensor, "b n"]) -> TextEncoding:
+        """States of captions, the last of which is their embedding, and True where a token counts."""
+        states = self.text(tokens)
+        return TextEncoding(states[:, -1], states, tokens != self.config.text.padding)
+
     def encode(self, condition: GlideCondition) -> GlideContext:
         """Encode captions and resize small pictures. Raises ValueError where the condition does not fit the config."""
         if condition.hint is not None and not self.config.inpainting:
@@ -150,10 +161,10 @@ class Glide(nn.Module):
                 "an upsampler needs small pictures" if upsampler else "the base reads no small pictures"
             )
         if low is not None and isinstance(self.config, GlideUpsamplerConfig):
-            factor = self.config.high_size // self.config.low_size
             # Trained on pictures of 8 bits.
             low = ((low + 1) * 127.5).round() / 127.5 - 1
-            low = F.interpolate(low, scale_factor=float(factor), mode="bilinear", align_corners=False)
+            factor = float(self.config.factor)
+            low = F.interpolate(low, scale_factor=factor, mode="bilinear", align_corners=False)
         states = self.text(condition.tokens)
         vector = self.text_vector(states[:, -1])
         context = GlideContext(vector, states, condition.hint, low)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from unclip.errors import RequestError, Unsupported
 from unclip.images.files import MAX_PIXELS
+from unclip.networks.glide import GlideUpsamplerConfig
 from unclip.networks.upsampler import UpsamplerConfig
 
 TILE = 256
@@ -22,7 +23,7 @@ class Link:
 
     index: int
     name: str
-    config: UpsamplerConfig
+    config: UpsamplerConfig | GlideUpsamplerConfig
 
     @property
     def tile(self) -> int | None:
@@ -88,7 +89,7 @@ def _factor(links: Sequence[Link]) -> int:
 
 
 def padded(
-    pixels: Float[Tensor, "b c h w"], config: UpsamplerConfig
+    pixels: Float[Tensor, "b c h w"], config: UpsamplerConfig | GlideUpsamplerConfig
 ) -> tuple[Float[Tensor, "b c hh ww"], tuple[int, int]]:
     """Pictures padded by their last pixels to sides that the network can divide, and the enlarged height and width."""
     step = config.net.divisor // math.gcd(config.net.divisor, config.factor)

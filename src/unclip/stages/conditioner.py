@@ -30,7 +30,7 @@ class Condition:
     """Image embeddings that guidance leads away from, for families that read them (Kandinsky)."""
     hint: Float[Tensor, "b k h w"] | None = None
     """Inpainting input, as the decoder's family lays it out: the masked picture and its mask (1 = known)."""
-    low: Float[Tensor, "b 3 h w"] | None = None
+    low: Float[Tensor, "b 3 lh lw"] | None = None
     """Small pictures in [-1, 1], for upsamplers."""
     noise_level: int = 0
     """Level that z_i is noised to, for decoders that read it so (Stable unCLIP)."""

@@ -28,9 +28,8 @@ class Encoders(ABC):
     def empty_caption(self) -> Captions:
         """The empty caption, one row."""
 
-    @property
     @abstractmethod
-    def grey_embedding(self) -> Float[Tensor, "1 d"]:
+    def embed_grey(self) -> Float[Tensor, "1 d"]:
         """Image embedding of a picture of CLIP's mean colour, which it sees as zeros."""
 
     @abstractmethod
@@ -92,6 +91,11 @@ class Family(ABC):
     @property
     def reads_empty(self) -> bool:
         """Whether the decoder needs the empty caption's encoding."""
+        return False
+
+    @property
+    def reads_prompts(self) -> bool:
+        """Whether the decoder's own network encodes captions: it has `encode_text`."""
         return False
 
     @property

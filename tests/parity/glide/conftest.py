@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from unclip.formats.glide import GLIDE, Sizes, configs, table
-from unclip.networks.glide import Glide, GlideConfig, GlideTextConfig
+from unclip.networks.glide import Glide, GlideConfig, GlideTextConfig, GlideUpsampler
 from unclip.networks.unet import UnetConfig
 
 CONTEXT = 12
@@ -79,7 +79,8 @@ def sizes(words) -> Sizes:
 
 
 def _ours(theirs: torch.nn.Module, config: Any) -> Glide:
-    network, state = Glide(config), theirs.state_dict()
+    network = Glide(config) if isinstance(config, GlideConfig) else GlideUpsampler(config)
+    state = theirs.state_dict()
     made = table(config).to_ours(network.state_dict(), list(state), state.__getitem__, "glide")
     network.load_state_dict(dict(made))
     return network.eval()

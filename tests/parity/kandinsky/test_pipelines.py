@@ -17,6 +17,7 @@ from torch import Tensor
 
 import unclip
 from unclip import Model
+from unclip.errors import RequestError
 from unclip.generate.session import Session
 from unclip.images.tensors import to_tensor
 from unclip.stages.conditioner import Condition
@@ -199,3 +200,84 @@ def test_inpainting(models, pipelines, lifted, picture, version):
     latents, pixels = apart(actual, expected)
     assert latents < LATENTS
     assert pixels < 2e-2
+
+
+@pytest.mark.parametrize("version", ["2.1", "2.2"])
+def test_variations(models, pipelines, lifted, picture, version):
+    """A picture's own embedding, against guidance from the grey picture's."""
+    model, prior = models[version, "decoder"], pipelines[version, "prior"]
+    given = prior.image_processor(picture, return_tensors="pt").pixel_values
+    with torch.no_grad():
+        z_i, grey = prior.image_encoder(given).image_embeds, prior.get_zero_embed()
+    expected = theirs(
+        pipelines,
+        lifted,
+        version,
+        "decoder",
+        prompt="",
+        image_embeds=z_i,
+        negative_image_embeds=grey,
+        generator=torch.Generator().manual_seed(5),
+    )
+    latents, _ = apart(ours(model, "vary", picture, n=1, seed=5, size=64), expected)
+    assert latents < LATENTS
+
+
+def test_weighted_sums(models, pipelines, picture):
+    """Kandinsky's interpolation is a sum of embeddings, the paper's follows the arc between them."""
+    model, other = models["2.2", "decoder"], picture.transpose(Pillow.Transpose.ROTATE_180)
+    found = pipelines["2.2", "prior"].interpolate([picture, other], [0.7, 0.3]).image_embeds[0]
+    given = {"thetas": (0.3,), "noise": "fixed", "size": 64, "seed": 1, "steps": 1}
+    (made,) = model.interpolate(picture, other, path="line", **given)
+    torch.testing.assert_close(made.embedding, found, atol=1e-4, rtol=0)
+    (made,) = model.interpolate(picture, other, **given)
+    assert (made.embedding - found).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("version", ["2.1", "2.2"])
+def test_every_operation(models, picture, version):
+    model, inpainting = models[version, "decoder"], models[version, "inpaint"]
+    few: dict[str, Any] = {"seed": 1, "steps": 2, "prior_steps": 2}
+    one, drawn = {"size": 64}, []
+    drawn += model.generate("a cat", **few, **one)
+    drawn += model.interpolate(picture, drawn[0].image, frames=2, seed=1, steps=3, **one)
+    drawn += model.text_diff(picture, "a dog", frames=2, seed=1, steps=3, **one)
+    drawn += model.redraw(picture, "a cat", **few, **one)
+    for editing in (model, inpainting):
+        (edited,) = editing.edit(picture, (8, 8, 40, 48), "a cat", **few)
+        kept, given = np.asarray(edited.image).copy(), np.asarray(picture).copy()
+        assert not np.array_equal(kept, given)
+        kept[8:48, 8:40] = given[8:48, 8:40] = 0
+        assert np.array_equal(kept, given)
+        drawn.append(edited)
+        wide = editing.outpaint(picture, "a cat", right=16, seed=1, steps=3, prior_steps=2)
+        assert wide.image.size == (80, 64)
+        assert wide.image.crop((0, 0, 64, 64)).tobytes() == picture.tobytes()
+    assert all(image.image.size == (64, 64) for image in drawn)
+    # A path begins at the picture itself: its (z_i, x_T) gives it back.
+    again = model.redo(drawn[0].provenance)
+    assert again.image.tobytes() == drawn[0].image.tobytes()
+
+
+def test_a_picture_comes_back_from_its_embedding_and_noise(folders, picture):
+    """Though its latents lie outside of the range that sampling clamps them to."""
+    model = unclip.load(folders["2.2", "decoder"], prior=folders["2.2", "prior"], device="cpu")
+    with torch.no_grad(), model.parts.lend("decoder", torch.nn.Module) as decoder:
+        # A random net's answer is no smooth function of the noise level: let it be small.
+        decoder.net.exit.weight.mul_(0.005)
+        latents = model.parts.codec.encode(to_tensor(picture)[None])
+    beyond = latents.abs().max() - 1
+    assert beyond > 0.1
+    with watched(model.parts.codec) as kept:
+        (made,) = [model.reconstruct(picture, steps=15, size=64)]
+    assert (kept[-1][0] - latents).abs().max() < 0.5 * beyond
+    assert made.provenance["results"]["psnr"] > 10
+    assert model.invert(picture, steps=15).x_T.shape == (4, 8, 8)
+
+
+def test_sizes(models):
+    assert models["2.2", "decoder"].sizes == [64]
+    (made,) = models["2.2", "decoder"].generate("a cat", size=128, steps=1, prior_steps=1, seed=1)
+    assert made.image.size == (128, 128)
+    with pytest.raises(RequestError, match="multiples of 64 up to 4096, not 96"):
+        models["2.2", "decoder"].generate("a cat", size=96)

@@ -115,7 +115,7 @@ def _draw_batch(session: "Session", orders: Sequence[Generate], size: int, first
     z_i, z_null = session.sample_embeddings(captions, seeds, negative, first)
     condition = stages.conditioner.Condition(z_i=z_i, captions=captions, negative=negative, z_null=z_null)
     small = session.decode(condition, seeds, size=size, first=first)
-    pixels = session.enlarge(small, seeds, size, first=first)
+    pixels = session.enlarge(small, seeds, size, captions=captions, first=first)
     return [
         session.result(
             pixels[k],

@@ -28,6 +28,10 @@ class Interpolate(Request):
         Literal["inverted", "fixed"],
         Param("x_T: from the first picture's inversion to the last's, or the seed's on the whole path"),
     ] = "inverted"
+    path: Annotated[
+        Literal["arc", "line"],
+        Param("embeddings between: along the arc (slerp), or on the line, a weighted sum as in Kandinsky"),
+    ] = "arc"
     size: Size = None
 
     sources: ClassVar[Sources] = Sources(("first", "last"), 2)
@@ -65,5 +69,7 @@ class Interpolate(Request):
         for theta in thetas:
             x_T = None if x_a is None or x_b is None else between(x_a, x_b, theta)
             alone = replace(self, frames=None, thetas=(theta,), size=size, seed=session.seed)
-            drawings.append(Drawing(alone, between(settled(z_a), settled(z_b), theta), x_T))
+            z_a, z_b = settled(z_a), settled(z_b)
+            z_i = between(z_a, z_b, theta) if self.path == "arc" else z_a.lerp(z_b, theta)
+            drawings.append(Drawing(alone, z_i, x_T))
         return session.draw(drawings, size, sources=sources)

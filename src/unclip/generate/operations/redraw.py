@@ -46,7 +46,7 @@ class Redraw(Prompted):
             small = session.decode(
                 condition, seeds, start=start, strength=self.strength, size=size, first=index
             )
-            return session.enlarge(small, seeds, size, first=index)[0]
+            return session.enlarge(small, seeds, size, captions=condition.captions, first=index)[0]
 
         def alone(seed: int) -> Request:
             return replace(self, n=1, size=size, seed=seed)

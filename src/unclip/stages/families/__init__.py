@@ -8,6 +8,7 @@ from unclip.stages.family import Family
 FAMILIES: dict[str, tuple[str, str]] = {
     "decoder": ("unclip.stages.families.unclip", "UnclipFamily"),
     "decoder_kandinsky": ("unclip.stages.families.kandinsky", "KandinskyFamily"),
+    "decoder_glide": ("unclip.stages.families.glide", "GlideFamily"),
     "text_decoder": ("unclip.stages.families.stable_diffusion", "StableDiffusionFamily"),
 }
 """Kind of the decoder -> module and class."""

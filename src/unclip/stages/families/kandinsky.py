@@ -57,7 +57,7 @@ class KandinskyFamily(Family):
         condition = super().complete(condition, encoders, noise)
         if condition.z_null is not None:
             return condition
-        return replace(condition, z_null=encoders.grey_embedding)
+        return replace(condition, z_null=encoders.embed_grey())
 
     def renderer(self, network: KandinskyDecoder, codec: Codec) -> Renderer:
         """Renderer on the latent's channels."""
