@@ -24,6 +24,9 @@ class Direct:
         self.reset()
 
     def reset(self) -> None:
+        """Forget all jobs, after the last one has ended."""
+        self.hold.set()
+        self.thread.submit(lambda: None).result()
         self.jobs, self.pictures, self.cancelled = {}, {}, {}
         self.ended: dict[str, str] = {}
         self.fail: Exception | None = None

@@ -1,5 +1,6 @@
 """The three calls over HTTP: fields, pictures, answers, errors."""
 
+import asyncio
 import base64
 import io
 import json
@@ -273,6 +274,19 @@ def test_image_list_of_one_is_accepted_and_of_two_refused(client):
     assert (error["code"], error["param"]) == ("invalid_type", "image")
 
 
+@pytest.mark.parametrize("cut", [10, 200, 1500, -8, -3])
+def test_a_form_that_is_cut_off_is_refused(client, cut):
+    body = (
+        b'--xyz\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+        + png()
+        + b"\r\n--xyz--\r\n"
+    )
+    kind = {"Content-Type": "multipart/form-data; boundary=xyz"}
+    error = refused(client.post("/v1/images/variations", content=body[:cut], headers=kind))
+    assert error["code"] == "invalid_form"
+    assert client.post("/v1/images/variations", content=body, headers=kind).status_code == 200
+
+
 def test_variations_are_those_of_the_model(api, client):
     answer = client.post(
         "/v1/images/variations",
@@ -381,6 +395,58 @@ def test_an_error_in_the_middle_of_a_stream_is_an_event(assemble, tiny_model, ru
         assert kind == "error"
         assert data["error"]["code"] == "unavailable"
         assert refused(generate(client), 503)["type"] == "server_error"
+
+
+@pytest.fixture(scope="module")
+def hasty(assemble, tiny_model, run_server):
+    """A server that sends headers after a tenth of a second, and a sign of life as often."""
+    made = assemble(tiny_model, header_seconds=0.1, ping_seconds=0.1)
+    with run_server(made.app) as url, httpx.Client(base_url=url, timeout=60) as made.client:
+        made.client.headers["Authorization"] = f"Bearer {made.key}"
+        yield made
+
+
+def test_a_slow_answer_sends_headers_first_and_is_still_json(hasty):
+    hasty.backend.hold.clear()
+    threading.Timer(0.8, hasty.backend.hold.set).start()
+    answer = generate(hasty.client, n=2)
+    assert answer.status_code == 200
+    assert answer.text.startswith("    ")
+    assert len(answer.json()["data"]) == 2
+    assert answer.headers["x-request-id"].startswith("req_")
+
+
+def test_a_slow_stream_sends_comments(hasty):
+    hasty.backend.hold.clear()
+    threading.Timer(0.8, hasty.backend.hold.set).start()
+    answer = generate(hasty.client, stream=True)
+    assert answer.text.count(": ping\n\n") >= 3
+    assert [kind for kind, _ in events_of(answer)] == ["image_generation.completed"]
+
+
+def test_a_slow_answer_that_fails_ends_the_connection(hasty, monkeypatch):
+    async def broken(job):
+        await asyncio.sleep(0.5)
+        raise MemoryError
+        yield
+
+    monkeypatch.setattr(hasty.backend, "events", broken)
+    with pytest.raises(httpx.RemoteProtocolError):
+        generate(hasty.client)
+
+
+def test_a_client_that_leaves_a_slow_answer_cancels_its_job(hasty):
+    hasty.backend.reset()
+    hasty.backend.hold.clear()
+    try:
+        with hasty.client.stream("POST", "/v1/images/generations", json={"prompt": "a red apple"}) as answer:
+            assert answer.status_code == 200
+        deadline = time.monotonic() + 10
+        while not hasty.backend.ended and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert list(hasty.backend.ended.values()) == ["cancelled"]
+    finally:
+        hasty.backend.hold.set()
 
 
 def test_strict_refuses_what_dall_e_2_refused(assemble, tiny_model, run_server):

@@ -13,6 +13,7 @@ import httpx2 as httpx
 import pytest
 
 logger = logging.getLogger(__name__)
+logger.setLevel(logging.INFO)
 
 PARSERS_OWN = b"Invalid HTTP request received."
 """What uvicorn answers to bytes that are no HTTP: they reach no application."""

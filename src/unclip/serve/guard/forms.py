@@ -1,16 +1,19 @@
 """Multipart forms within bounds: few parts, short fields, files on disk beyond a megabyte."""
 
+import logging
 import re
 from typing import NamedTuple
 
 from python_multipart.exceptions import FormParserError
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from unclip.serve.guard.errors import ServerError, invalid
 
 MAX_FILES, MAX_FIELDS, MAX_FIELD = 20, 50, 64 * 1024
+# It would log every malformed form at the level of warnings.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,199}[0-9A-Za-z'()+_,./:=?-]")
 
 
@@ -29,6 +32,23 @@ class Form(NamedTuple):
     files: dict[str, list[File]]
 
 
+class _Parser(MultiPartParser):
+    """Starlette's parser, which also refuses a form that ends before its last boundary, and closes its files."""
+
+    ended = False
+
+    def on_end(self) -> None:
+        self.ended = True
+
+    async def parse(self) -> FormData:
+        form = await super().parse()
+        if not self.ended:
+            for file in self._files_to_close_on_error:
+                file.close()
+            raise MultiPartException("it ends before its last boundary")
+        return form
+
+
 async def read_form(request: Request) -> Form:
     """The multipart form of a request. Raises `ServerError` (400) for damaged forms and those beyond the limits.
 
@@ -41,7 +61,14 @@ async def read_form(request: Request) -> Form:
     fields: dict[str, str] = {}
     files: dict[str, list[File]] = {}
     try:
-        async with request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD) as form:
+        form = await _Parser(
+            request.headers,
+            request.stream(),
+            max_files=MAX_FILES,
+            max_fields=MAX_FIELDS,
+            max_part_size=MAX_FIELD,
+        ).parse()
+        try:
             for name, value in form.multi_items():
                 if isinstance(value, UploadFile):
                     data = await value.read()
@@ -50,7 +77,9 @@ async def read_form(request: Request) -> Form:
                     )
                 else:
                     fields[name] = value
-    except (MultiPartException, FormParserError, UnicodeDecodeError, ValueError, KeyError) as error:
+        finally:
+            await form.close()
+    except (MultiPartException, FormParserError, ValueError, KeyError) as error:
         raise invalid(f"The multipart form is damaged: {error}", code="invalid_form") from error
     return Form(fields, files)
 

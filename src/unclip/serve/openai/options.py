@@ -29,7 +29,10 @@ class Options:
     url_seconds: Annotated[float, Param("seconds that the URL of a picture works", gt=0)] = 3600.0
     max_picture: Annotated[int, Param("bytes of an uploaded picture", ge=1024)] = 20_000_000
     max_side: Annotated[int, Param("longest side of an uploaded picture in pixels", ge=16)] = 4096
-    ping_seconds: Annotated[float, Param("seconds between comments in a quiet stream", gt=0)] = 15.0
+    ping_seconds: Annotated[float, Param("seconds between signs of life in a quiet answer", gt=0)] = 15.0
+    header_seconds: Annotated[
+        float, Param("seconds after which headers are sent though no picture is finished", gt=0)
+    ] = 200.0
 
     def __post_init__(self) -> None:
         """Raise `RequestError` for a value out of range."""

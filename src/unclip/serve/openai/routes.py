@@ -22,11 +22,12 @@ from unclip.serve.guard.errors import (
 from unclip.serve.guard.forms import File, read_form
 from unclip.serve.guard.keys import OWNER
 from unclip.serve.openai import answers
-from unclip.serve.openai.backend import Backend
+from unclip.serve.openai.backend import Backend, Drawn
 from unclip.serve.openai.calls import Call, Endpoint, choose_model, read_call
 from unclip.serve.openai.drawing import EventStream, draw, picture_of
 from unclip.serve.openai.fields import Fields, parse_json
 from unclip.serve.openai.files import FileLink, Links
+from unclip.serve.openai.late import timely
 from unclip.serve.openai.options import Options
 from unclip.serve.openai.pictures import data_files, read_pictures
 
@@ -159,17 +160,24 @@ class OpenAI:
                 headers=headers,
                 clock=self.clock,
             )
-        try:
-            drawn, contents = await draw(self.backend, call, job, receive=request.receive)
-        except ClientDisconnect:
-            return Response(status_code=CLIENT_CLOSED)
         base = self._base(request)
 
-        def url(id: str) -> str:
-            return f"{base}{FILES}{self.links.name(FileLink(id, call.output.size or (0, 0)))}.png"
+        def url(drawn: Drawn) -> str:
+            return f"{base}{FILES}{self.links.name(FileLink(drawn.id, call.output.size or (0, 0)))}.png"
 
-        body = answers.images(int(self.clock()), drawn, contents, lambda one: url(one.id))
-        return json_response(body, headers=headers)
+        async def body() -> dict[str, Any]:
+            drawn, contents = await draw(self.backend, call, job, receive=request.receive)
+            return answers.images(int(self.clock()), drawn, contents, url)
+
+        try:
+            return await timely(
+                body(),
+                patience=self.options.header_seconds,
+                ping=self.options.ping_seconds,
+                headers=headers,
+            )
+        except ClientDisconnect:
+            return Response(status_code=CLIENT_CLOSED)
 
     def _base(self, request: Request) -> str:
         """Address of this server for URLs: the configured one, else the Host header's, which `CheckHost` has checked."""
