@@ -136,7 +136,7 @@ export function Shell({ children }: { children: ComponentChildren }) {
   useEffect(() => {
     // A new place is read from its heading on; the first one leaves the focus to the browser.
     if (!first.current) {
-      scrollTo({ top: 0 });
+      scrollTo({ top: 0, behavior: "instant" });
       (main.current?.querySelector<HTMLElement>("[data-autofocus]") ?? main.current)?.focus({ preventScroll: true });
     }
     first.current = false;

@@ -40,9 +40,13 @@ export const model = computed<ModelInfo | null>(() => {
   return named ?? known.models.find((one) => one.name === known.default_model) ?? known.models[0] ?? null;
 });
 
-/** Why the model in use cannot do an operation; null where it can. */
-export function refusal(kind: string): string | null {
-  const known = model.value;
+/** The model called `name` where the server has it, else the one in use. */
+export const modelNamed = (name: string | undefined): ModelInfo | null =>
+  config.value?.models.find((one) => one.name === name) ?? model.value;
+
+/** Why a model cannot do an operation; null where it can. */
+export function refusal(kind: string, name?: string): string | null {
+  const known = modelNamed(name);
   const can = known?.operations?.[kind];
   return known?.error ?? (typeof can === "string" ? can : null);
 }
@@ -86,7 +90,7 @@ export async function attempt<T>(action: () => Promise<T>): Promise<T | undefine
 
 export const titleOf = (job: Pick<Job, "kind" | "request">): string => {
   const words = job.request["prompt"] ?? job.request["target"];
-  return (Array.isArray(words) ? words.join(" · ") : (words as string | undefined)) || text.job.noPrompt(job.kind);
+  return (Array.isArray(words) ? words.join(" · ") : (words as string | undefined)) || (text.operations[job.kind] ?? job.kind);
 };
 
 export function putJob(job: Job): void {
@@ -148,6 +152,13 @@ export async function refresh(): Promise<void> {
     connected.value = true;
     libraryChanged.value += 1;
   });
+}
+
+/** Reads open jobs again: their places and times change with those of others. */
+async function refreshOpen(): Promise<void> {
+  if (document.hidden || !connected.value || ![...jobs.value.values()].some(isActive)) return;
+  const { items } = await api.jobs("open", 100);
+  batch(() => items.forEach(putJob));
 }
 
 // --- events ---------------------------------------------------------------------------------------------------------
@@ -232,6 +243,7 @@ export function start(): void {
     else void again();
   });
   addEventListener("pagehide", stopStreams);
+  setInterval(() => void refreshOpen().catch(() => undefined), 4000);
   effect(() => {
     const wanted = settings.value.previews && connected.value
       ? [...jobs.value.values()].filter((job) => job.state === "running").slice(0, MOST_FOLLOWED).map((job) => job.id)

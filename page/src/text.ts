@@ -122,7 +122,6 @@ export const text = {
     progress: (done: number, n: number) => `${done} of ${n}`,
     eta: (seconds: number) =>
       seconds < 60 ? `about ${Math.max(1, Math.round(seconds))} s` : `about ${Math.round(seconds / 60)} min`,
-    noPrompt: (kind: string) => text.kindOf(kind),
     cancel: "Cancel",
     cancelThis: (index: number) => `Cancel picture ${index}`,
     cancelJob: (title: string) => `Cancel: ${title}`,
@@ -176,7 +175,7 @@ export const text = {
       kind: "Operation", prompt: "Words", negative: "Without", model: "Model", seed: "Seed", size: "Size",
       created: "Made", job: "Job", steps: "Steps", guidance: "Guidance", sampler: "Sampler",
     },
-    stages: { prior: "Prior", decoder: "Decoder", upsamplers: "Upsampler" } as Record<string, string>,
+    stages: { prior: "Prior", decoder: "Decoder", upsamplers: "Upsampler", random: "Noise" } as Record<string, string>,
     fieldOf: (name: string) => name.replaceAll("_", " "),
     enlarged: "Full size", fit: "Fit",
     open: (name: string) => `Open ${name}`,

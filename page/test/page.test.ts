@@ -68,7 +68,7 @@ test("the table of a picture names settings, and leaves out what is open", () =>
   assert.equal(rows["Size"], "8 × 9");
   assert.equal(rows["Decoder"], "steps 9");
   assert.equal(rows["Upsampler 2"], "steps 2");
-  assert.equal(rows["strength"], "0.5");
+  assert.equal(rows["Strength"], "0.5");
   assert.equal("Without" in rows, false);
 });
 

@@ -2,7 +2,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { api } from "../api.ts";
 import { DRAFT, draft, settings, write } from "../settings.ts";
-import { config, model } from "../store.ts";
+import { config, model, modelNamed } from "../store.ts";
 import { text } from "../text.ts";
 import { Button, Choice, Field, NumberField, Select, Switch } from "./controls.tsx";
 
@@ -33,8 +33,8 @@ function useChoices(): Choices {
 }
 
 /** Sides that can be asked for. */
-export function sizesOf(): number[] {
-  const known = model.value;
+export function sizesOf(name?: string): number[] {
+  const known = modelNamed(name);
   const most = config.value?.limits.max_side ?? 1024;
   return (known?.sizes ?? []).filter((side) => side <= most);
 }

@@ -14,6 +14,7 @@ type View = (typeof views)[number];
 export const momentOf = (iso: string): string =>
   new Date(iso).toLocaleString(text.language, { dateStyle: "medium", timeStyle: "short" });
 
+const capital = (name: string): string => name.charAt(0).toUpperCase() + name.slice(1);
 const shown = (value: unknown): string => (typeof value === "object" ? JSON.stringify(value) : String(value));
 
 /** Rows of the table: the picture's own, then the fields of its request. */
@@ -29,7 +30,7 @@ export function rowsOf(picture: Picture): [string, string][] {
   ];
   for (const [name, value] of Object.entries(picture.request)) {
     if (["kind", "prompt", "seed", "sampling", "size", "n", "frames"].includes(name) || value === null) continue;
-    rows.push([name === "negative" ? fields.negative : words.fieldOf(name), shown(value)]);
+    rows.push([name === "negative" ? fields.negative : capital(words.fieldOf(name)), shown(value)]);
   }
   for (const [stage, settings] of Object.entries((picture.request["sampling"] ?? {}) as Sampling)) {
     const stages = Array.isArray(settings) ? settings : [settings];

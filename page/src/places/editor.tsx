@@ -15,7 +15,7 @@ import { Picker } from "../parts/picker.tsx";
 import { momentOf } from "../parts/provenance.tsx";
 import { go, link } from "../route.ts";
 import { settings } from "../settings.ts";
-import { announce, attempt, config, jobs, putJob, refusal, toast } from "../store.ts";
+import { announce, attempt, config, jobs, model, putJob, refusal, toast } from "../store.ts";
 import { text } from "../text.ts";
 import type { Canvas, Picture } from "../types.ts";
 
@@ -181,7 +181,7 @@ function Opened({ id, name: firstName, saved }: { id: string; name: string; save
         if (box) request["box"] = box;
         else sources["mask"] = (await api.upload(await maskFile(doc.marks, doc.width, doc.height))).id;
       }
-      return api.create({ request: { kind, ...request }, sources, previews: settings.value.previews });
+      return api.create({ request: { kind, ...request }, model: model.value?.name, sources, previews: settings.value.previews });
     });
     if (!made) return;
     putJob(made);

@@ -14,7 +14,7 @@ import { altOf } from "../parts/tile.tsx";
 import { removePictures } from "../pictures.ts";
 import { go, link } from "../route.ts";
 import { draftOf, draft, settings, write } from "../settings.ts";
-import { attempt, changedPicture, jobs, libraryChanged, putJob, refusal, sortedJobs, toast } from "../store.ts";
+import { attempt, changedPicture, jobs, libraryChanged, modelNamed, putJob, refusal, sortedJobs, toast } from "../store.ts";
 import { text } from "../text.ts";
 import type { Job, Picture, RequestBody } from "../types.ts";
 import { Blend, Diff } from "./path.tsx";
@@ -66,12 +66,17 @@ export function ImagePlace({ id, view, second }: { id: string; view?: string; se
 
 function Single({ picture }: { picture: Picture }) {
   const { id } = picture;
+  const cannot = (kind: string) => refusal(kind, picture.model);
   const [large, setLarge] = useState(false);
   const [reuse, setReuse] = useState(false);
   const [previous, next] = neighbours(picture);
   const start = async (request: RequestBody) => {
-    const job = await attempt(() => api.create({ request, sources: { picture: id }, previews: settings.value.previews }));
-    if (job) putJob(job);
+    const model = modelNamed(picture.model)?.name;
+    const job = await attempt(() => api.create({ request, model, sources: { picture: id }, previews: settings.value.previews }));
+    if (!job) return;
+    putJob(job);
+    // What was asked for appears below, where it may be out of sight.
+    requestAnimationFrame(() => document.querySelector(".image-below .job")?.scrollIntoView({ block: "nearest" }));
   };
   const vary = () => start({ kind: "vary", n: settings.value.n });
   const edit = async () => {
@@ -89,14 +94,14 @@ function Single({ picture }: { picture: Picture }) {
   };
   const download = () => document.getElementById("download")?.click();
   useKeys({
-    v: () => !refusal("vary") && vary(), e: () => !refusal("edit") && edit(), s: star, d: download, u: () => reuseAll(picture),
+    v: () => !cannot("vary") && vary(), e: () => !cannot("edit") && edit(), s: star, d: download, u: () => reuseAll(picture),
     delete: remove,
     arrowleft: () => (previous ? go("image", previous.id) : false),
     arrowright: () => (next ? go("image", next.id) : false),
     escape: () => (large ? setLarge(false) : history.back()),
   });
   const children = sortedJobs.value.filter((job) => usesPicture(job, id));
-  const larger = sizesOf().filter((side) => side > Math.max(picture.width, picture.height));
+  const larger = sizesOf(picture.model).filter((side) => side > Math.max(picture.width, picture.height));
   const fileName = `${(picture.title ?? picture.prompt ?? picture.kind).slice(0, 60).replace(/[^\p{L}\p{N}]+/gu, "-")}.png`;
   return (
     <div class="place image">
@@ -119,12 +124,12 @@ function Single({ picture }: { picture: Picture }) {
           {picture.deleted && <p class="note">{words.deletedHere}</p>}
         </header>
         <div class="image-main-actions" role="group" aria-label={words.actions}>
-          <Button look="primary" icon="vary" shortcut="v" why={refusal("vary")} onClick={vary}>{words.variations}</Button>
-          <Button icon="brush" shortcut="e" why={refusal("edit")} onClick={edit}>{words.edit}</Button>
-          <Button icon="slider" why={refusal("text_diff")} onClick={() => go("image", id, "diff")}>{words.change}</Button>
-          <Button icon="blend" why={refusal("interpolate")} onClick={() => go("image", id, "blend")}>{words.blend}</Button>
+          <Button look="primary" icon="vary" shortcut="v" why={cannot("vary")} onClick={vary}>{words.variations}</Button>
+          <Button icon="brush" shortcut="e" why={cannot("edit")} onClick={edit}>{words.edit}</Button>
+          <Button icon="slider" why={cannot("text_diff")} onClick={() => go("image", id, "diff")}>{words.change}</Button>
+          <Button icon="blend" why={cannot("interpolate")} onClick={() => go("image", id, "blend")}>{words.blend}</Button>
           <Button
-            icon="spark" why={refusal("redraw")}
+            icon="spark" why={cannot("redraw")}
             onClick={() => {
               write({ start: { id, of: "picture", name: altOf(picture) }, prompt: picture.prompt ?? "" });
               go("create");
@@ -133,7 +138,7 @@ function Single({ picture }: { picture: Picture }) {
             {words.redraw}
           </Button>
           {larger.map((side) => (
-            <Button key={side} icon="zoom" why={refusal("upscale")} onClick={() => start({ kind: "upscale", size: side })}>
+            <Button key={side} icon="zoom" why={cannot("upscale")} onClick={() => start({ kind: "upscale", size: side })}>
               {`${words.upscale} ${text.options.pixels(side)}`}
             </Button>
           ))}

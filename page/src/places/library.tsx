@@ -259,6 +259,7 @@ export function Library() {
   const now = filter.value;
   const { pictures, total, more } = usePictures(now);
   const [selected, setSelected] = useState<ReadonlySet<string>>(new Set());
+  const [selecting, setSelecting] = useState(false);
   const last = useRef<string | null>(null);
   const shown = pictures ?? [];
   const chosen = shown.filter((one) => selected.has(one.id));
@@ -268,7 +269,10 @@ export function Library() {
     const next = new Set(selected);
     const ids = shown.map((one) => one.id);
     const [from, to] = [ids.indexOf(last.current ?? id), ids.indexOf(id)].sort((a, b) => a - b) as [number, number];
-    for (const one of range && from >= 0 ? ids.slice(from, to + 1) : [id]) on ? next.add(one) : next.delete(one);
+    for (const one of range && from >= 0 ? ids.slice(from, to + 1) : [id]) {
+      if (on) next.add(one);
+      else next.delete(one);
+    }
     last.current = id;
     setSelected(next);
   };
@@ -292,11 +296,17 @@ export function Library() {
   });
   const filtered = JSON.stringify(now) !== JSON.stringify(NO_FILTER);
   return (
-    <div class={`place library ${selected.size ? "selecting" : ""}`}>
+    <div class={`place library ${selected.size || selecting ? "selecting" : ""}`}>
       <header class="library-head">
         <h1>{words.heading}</h1>
         {total !== null && <span class="muted">{words.total(total)}</span>}
-        <ChooseFile onFile={offer}>{words.drop}</ChooseFile>
+        <div class="actions">
+          <Button look="quiet" icon="check" pressed={selecting || selected.size > 0} onClick={() => {
+            setSelected(new Set());
+            setSelecting(!(selecting || selected.size));
+          }}>{words.select}</Button>
+          <ChooseFile onFile={offer}>{words.drop}</ChooseFile>
+        </div>
       </header>
       <Filters />
       {pictures && !shown.length && (

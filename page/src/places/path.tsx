@@ -11,7 +11,7 @@ import { type Chosen, Picker } from "../parts/picker.tsx";
 import { altOf } from "../parts/tile.tsx";
 import { go, link } from "../route.ts";
 import { settings } from "../settings.ts";
-import { attempt, isActive, jobs, live, putJob, refusal, sortedJobs } from "../store.ts";
+import { attempt, isActive, jobs, live, modelNamed, putJob, refusal, sortedJobs } from "../store.ts";
 import { text } from "../text.ts";
 import type { Job, Picture } from "../types.ts";
 
@@ -77,6 +77,15 @@ function Slider({ job }: { job: Job }) {
   );
 }
 
+/** The picture where the slider will be. */
+function Before({ picture }: { picture: Picture }) {
+  return (
+    <section class="slider">
+      <div class="slider-picture"><img src={fileOf(picture.id)} alt={altOf(picture)} width={picture.width} height={picture.height} /></div>
+    </section>
+  );
+}
+
 function Back({ picture, title, lead }: { picture: Picture; title: string; lead: string }) {
   useKeys({ escape: () => go("image", picture.id) });
   return (
@@ -95,10 +104,18 @@ export function Diff({ picture }: { picture: Picture }) {
   const [percent, setPercent] = useState(50);
   const [frames, setFrames] = useState<number | null>(5);
   const [job, setJob] = useJob("text_diff", picture.id);
-  const refused = refusal("text_diff");
+  const refused = refusal("text_diff", picture.model);
+  const found = job?.id;
+  useEffect(() => {
+    // A slider that is there already says what it was made of.
+    if (!job || target) return;
+    setTarget(String(job.request["target"] ?? ""));
+    setBaseline(String(job.request["baseline"] ?? ""));
+  }, [found]);
   const run = async () => {
     const made = await attempt(() => api.create({
       request: { kind: "text_diff", target: target.trim(), baseline: baseline.trim(), maximum: percent / 100, frames: frames ?? 5 },
+      model: modelNamed(picture.model)?.name,
       sources: { picture: picture.id },
       previews: settings.value.previews,
     }));
@@ -114,7 +131,6 @@ export function Diff({ picture }: { picture: Picture }) {
           void run();
         }}
       >
-        <img class="path-source" src={thumbnailOf(picture.id, 256)} alt={altOf(picture)} />
         <div class="path-fields">
           <Field label={words.baseline} wide>
             {(id) => <input id={id} type="text" value={baseline} onInput={(event) => setBaseline(event.currentTarget.value)} />}
@@ -136,7 +152,7 @@ export function Diff({ picture }: { picture: Picture }) {
           <Button look="primary" type="submit" why={refused} disabled={!target.trim()}>{words.run}</Button>
         </div>
       </form>
-      {job && <Slider key={job.id} job={job} />}
+      {job ? <Slider key={job.id} job={job} /> : <Before picture={picture} />}
     </div>
   );
 }
@@ -154,6 +170,7 @@ export function Blend({ picture, second }: { picture: Picture; second?: string }
     if (!second) return;
     const made = await attempt(() => api.create({
       request: { kind: "interpolate", frames: frames ?? 7 },
+      model: modelNamed(picture.model)?.name,
       sources: { first: picture.id, last: second },
       previews: settings.value.previews,
     }));
@@ -178,10 +195,10 @@ export function Blend({ picture, second }: { picture: Picture; second?: string }
         <div class="path-fields">
           {second && <Button onClick={() => setChoosing(true)}>{words.chooseOther}</Button>}
           <NumberField label={words.frames} value={frames} min={2} max={24} onChange={setFrames} />
-          <Button look="primary" type="submit" why={refusal("interpolate")} disabled={!second}>{words.run}</Button>
+          <Button look="primary" type="submit" why={refusal("interpolate", picture.model)} disabled={!second}>{words.run}</Button>
         </div>
       </form>
-      {second && job && <Slider key={job.id} job={job} />}
+      {second && job ? <Slider key={job.id} job={job} /> : <Before picture={picture} />}
       {choosing && (
         <Picker onClose={() => setChoosing(false)} onChoose={(chosen: Chosen) => go("image", picture.id, "blend", chosen.id)} />
       )}

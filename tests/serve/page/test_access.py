@@ -65,6 +65,7 @@ def open_place(page: Any, served: Any, place: str, shown: Any) -> None:
         page.get_by_text("Box in numbers").click()
     elif place == "library":
         page.get_by_role("button", name="Filters").click()
+        page.get_by_role("button", name="Select", exact=True).click()
         page.locator(".grid .pick input").first.check(force=True)
     else:
         page.get_by_role("region", name="System").wait_for()
