@@ -17,6 +17,8 @@ import type { Collection, Picture } from "../types.ts";
 
 const words = text.library;
 const PAGE = 60;
+/** Pictures that are read again at a time, when the library changes. */
+const MOST = 480;
 
 interface Filter {
   query: string;
@@ -56,6 +58,7 @@ function usePictures(wanted: Filter) {
   const [next, setNext] = useState<string | null>(null);
   const [total, setTotal] = useState<number | null>(null);
   const asked = useRef(0);
+  const size = useRef(PAGE);
   const key = JSON.stringify(wanted);
   const read = async (cursor: string | null, limit = PAGE) => {
     const mine = ++asked.current;
@@ -68,15 +71,20 @@ function usePictures(wanted: Filter) {
     setTotal(page.total ?? null);
   };
   useEffect(() => {
+    size.current = PAGE;
     const timer = setTimeout(() => void read(null), wanted.query ? 250 : 0);
     return () => clearTimeout(timer);
   }, [key]);
   const first = useRef(true);
   useEffect(() => {
     if (first.current) first.current = false;
-    else void read(null, Math.min(Math.max(PAGE, pictures?.length ?? 0), 200));
+    else void read(null, size.current);
   }, [libraryChanged.value]);
-  return { pictures, total, more: next ? () => read(next) : null };
+  const more = () => {
+    size.current = Math.min(size.current + PAGE, MOST);
+    return read(next);
+  };
+  return { pictures, total, more: next ? more : null };
 }
 
 function CollectionDialog({ collection, onClose }: { collection: Collection; onClose: () => void }) {

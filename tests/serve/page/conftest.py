@@ -24,8 +24,8 @@ DESKTOP = {"viewport": {"width": 1280, "height": 860}}
 class Served:
     """A running `unclip serve`, and its API. `restart` ends the process and starts another at the same address."""
 
-    def __init__(self, folder: Path, model: Path):
-        self.folder, self.model, self.port = folder, model, 0
+    def __init__(self, folder: Path, model: str, *, key: str | None = None):
+        self.folder, self.model, self.key, self.port = folder, model, key, 0
         self.process: subprocess.Popen[str] | None = None
         self.start()
 
@@ -43,11 +43,13 @@ class Served:
             "--folder",
             self.folder,
             "--model",
-            f"tiny={self.model}",
+            self.model,
             "--device",
             "cpu",
         ]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        if self.key is not None:
+            environment["UNCLIP_API_KEYS"] = f"owner:{self.key}"
         self.log = (self.folder.parent / "server.log").open("a")
         self.process = subprocess.Popen(
             [*command, *map(str, options)],
@@ -90,6 +92,8 @@ class Served:
         raw = isinstance(body, bytes)
         data = body if raw or body is None else json.dumps(body).encode()
         headers = {"Content-Type": "image/png" if raw else "application/json"}
+        if self.key is not None:
+            headers["Authorization"] = f"Bearer {self.key}"
         request = urllib.request.Request(f"{self.url}api/{path}", data, headers, method=method)
         with urllib.request.urlopen(request, timeout=30) as answer:
             content = answer.read()
@@ -141,9 +145,24 @@ class Served:
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterator[Served]:
     """The server that all tests of the page share."""
-    server = Served(tmp_path_factory.mktemp("served") / "data", tiny_folder)
+    server = Served(tmp_path_factory.mktemp("served") / "data", f"tiny={tiny_folder}")
     yield server
     server.stop()
+
+
+@pytest.fixture
+def start_server(tmp_path: Path, tiny_folder: Path) -> Iterator[Callable[..., Served]]:
+    """Starts a server of the test's own."""
+    started: list[Served] = []
+
+    def start(model: str = f"tiny={tiny_folder}", **options: Any) -> Served:
+        started.append(Served(tmp_path / "own" / "data", model, **options))
+        return started[-1]
+
+    (tmp_path / "own").mkdir()
+    yield start
+    for server in started:
+        server.stop()
 
 
 @pytest.fixture(scope="session")
@@ -168,7 +187,7 @@ def open_page(browser: Any, served: Served) -> Iterator[Callable[..., Any]]:
     contexts: list[Any] = []
     problems: list[str] = []
 
-    def start(place: str = "", **options: Any) -> Any:
+    def start(place: str = "", *, server: Served = served, **options: Any) -> Any:
         context = browser.new_context(
             **{**DESKTOP, "color_scheme": "light", "accept_downloads": True, **options}
         )
@@ -178,7 +197,7 @@ def open_page(browser: Any, served: Served) -> Iterator[Callable[..., Any]]:
         page = context.new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda message: problems.append(message.text) if is_problem(message) else None)
-        page.goto(f"{served.url}#/{place}")
+        page.goto(f"{server.url}#/{place}")
         page.wait_for_selector("main > *")
         return page
 

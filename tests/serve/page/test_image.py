@@ -20,7 +20,7 @@ def actions(page: Any) -> Any:
 
 def test_variations_appear_below(open_page: Callable[..., Any], served: Any, picture: Any) -> None:
     page = open_page(f"image/{picture['id']}")
-    actions(page).get_by_role("button", name="Variations").click()
+    actions(page).get_by_role("button", name="Variations", exact=True).click()
     card = page.get_by_role("article", name="Variation")
     expect(card.locator("a.tile")).to_have_count(4)
     job = served.newest()
@@ -33,7 +33,7 @@ def test_variations_appear_below(open_page: Callable[..., Any], served: Any, pic
 
 def test_keys(open_page: Callable[..., Any], served: Any, picture: Any) -> None:
     page = open_page(f"image/{picture['id']}")
-    page.get_by_role("button", name="Variations").wait_for()
+    page.get_by_role("button", name="Variations", exact=True).wait_for()
     page.keyboard.press("v")
     served.eventually(lambda: served.newest()["kind"] == "vary")
     page.keyboard.press("s")
@@ -46,7 +46,7 @@ def test_keys(open_page: Callable[..., Any], served: Any, picture: Any) -> None:
     page.keyboard.press("e")
     page.get_by_label("Canvas. Paint what is to be drawn").wait_for()
     page.go_back()
-    page.get_by_role("button", name="Variations").wait_for()
+    page.get_by_role("button", name="Variations", exact=True).wait_for()
     page.keyboard.press("u")
     expect(page.get_by_label("Describe a picture")).to_have_value("a red apple")
 
@@ -78,7 +78,7 @@ def test_delete_and_undo(open_page: Callable[..., Any], served: Any, picture: An
     page.get_by_role("button", name="Undo").click()
     served.eventually(lambda: served.call(f"pictures/{picture['id']}")["deleted"] is None)
     page.goto(f"{served.url}#/image/{picture['id']}")
-    page.get_by_role("button", name="Variations").wait_for()
+    page.get_by_role("button", name="Variations", exact=True).wait_for()
     page.keyboard.press("Delete")
     served.eventually(lambda: served.call(f"pictures/{picture['id']}")["deleted"])
 

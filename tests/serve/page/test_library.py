@@ -196,6 +196,7 @@ def test_a_dropped_picture_without_request_is_edited(
     until(page, "document.querySelector('.stage-inner > img')?.naturalWidth === 40")
 
 
+@pytest.mark.slow
 def test_more_pictures_than_one_page(open_page: Callable[..., Any], served: Any, word: str) -> None:
     for _ in range(2):
         served.draw(f"flat style {word}", n=32, size=16)
