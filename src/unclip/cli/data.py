@@ -40,6 +40,34 @@ def add(verbs) -> None:
     options.add_json(artwork)
     artwork.set_defaults(run=run_artwork)
 
+    index = options.verb(
+        sets, "index", "write indexes of tar shards, so that they open at once and at random"
+    )
+    index.add_argument("data", metavar="DATA", help="folder or URL (s3://...) of .tar files")
+    index.add_argument(
+        "--bad-share",
+        type=options.number,
+        default=0.01,
+        metavar="X",
+        help="share of bad samples from which on it is an error (default: 0.01)",
+    )
+    options.add_json(index)
+    index.set_defaults(run=run_index)
+
+
+def run_index(arguments: argparse.Namespace) -> None:
+    from unclip.data.stream.faults import Faults
+    from unclip.data.stream.index import write_indexes
+
+    faults = Faults(min(1.0, arguments.bad_share), option="--bad-share")
+    count = write_indexes(arguments.data, faults=faults)
+    if faults.counts:
+        console.tell(f"note: {faults.summary()}")
+    if arguments.json:
+        console.result_json({"samples": count, "faults": faults.counts})
+    else:
+        console.result(f"{count} samples")
+
 
 def run_artwork(arguments: argparse.Namespace) -> None:
     from unclip.config import to_dict

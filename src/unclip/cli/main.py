@@ -19,6 +19,7 @@ from unclip.cli import (
     data,
     doctor,
     draw,
+    embed,
     evaluate,
     models,
     probe,
@@ -38,7 +39,7 @@ GROUPS: dict[str, tuple[Any, ...]] = {
     "inspect": (*verbs.INSPECT, captions, probe, show, redo),
     "serve": (serve, worker),
     "models": (models, convert, doctor),
-    "train": (data, train, bundle, evaluate),
+    "train": (data, embed, train, bundle, evaluate),
 }
 
 EXIT_FAILURE, EXIT_USAGE = 1, 2

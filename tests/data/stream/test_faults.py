@@ -10,6 +10,7 @@ import pytest
 from unclip.data.sample import TooManyBadSamples
 from unclip.data.stream.dataset import Fault
 from unclip.data.stream.faults import CORRUPT, DUPLICATE, MISSING_ROW, RETRIED, TRUNCATED, VANISHED, Faults
+from unclip.data.stream.index import write_indexes
 from unclip.data.stream.open import open_stream
 from unclip.data.stream.reader import Reader
 from unclip.data.stream.store import StoreFailure, StoreOptions
@@ -18,17 +19,14 @@ COUNT = 35
 QUICK = StoreOptions(attempts=3, timeout=1.0, pause=0.01)
 
 
-def indexed(folder, cache):
+def indexed(folder):
     """The folder with indexes and shards.json beside its shards."""
-    from unclip.data.stream.store import open_store
-
-    entries = sorted(one for one in open_store(folder).files() if one.name.endswith(".tar"))
-    open_stream(folder, cache=cache).write_indexes(entries)
+    write_indexes(folder)
     return folder
 
 
 def test_a_truncated_shard(tmp_path, cache, made):
-    folder = indexed(made.tars(tmp_path / "data"), cache)
+    folder = indexed(made.tars(tmp_path / "data"))
     tar = folder / "set-train-00001.tar"
     tar.write_bytes(tar.read_bytes()[: tar.stat().st_size // 2])
     dataset = open_stream(folder, cache=cache, faults=Faults(1.0))
@@ -55,7 +53,7 @@ def test_a_truncated_shard_without_index_says_what_is_lost(tmp_path, cache, made
 
 
 def test_a_vanished_shard(tmp_path, cache, made):
-    folder = indexed(made.tars(tmp_path / "data"), cache)
+    folder = indexed(made.tars(tmp_path / "data"))
     (folder / "set-train-00002.tar").unlink()
     with pytest.raises(TooManyBadSamples, match=r"10 x vanished: set-train-00002\.tar"):
         open_stream(folder, cache=cache, faults=Faults(0.1, option="--set data.bad_share"))
@@ -75,7 +73,7 @@ def test_a_shard_that_vanishes_while_it_is_read(tmp_path, cache, s3, made):
 
 
 def test_a_truncated_object(tmp_path, cache, s3, made):
-    folder = indexed(made.tars(tmp_path / "data"), cache)
+    folder = indexed(made.tars(tmp_path / "data"))
     url = s3.upload(folder)
     data = (folder / "set-train-00000.tar").read_bytes()
     s3.put(url, "set-train-00000.tar", data[: len(data) // 2])
@@ -163,7 +161,7 @@ def test_a_picture_that_vanishes_from_a_folder(tmp_path, cache, made):
 
 
 def test_a_damaged_index_is_an_error_with_its_remedy(tmp_path, cache, made):
-    folder = indexed(made.tars(tmp_path / "data"), cache)
+    folder = indexed(made.tars(tmp_path / "data"))
     shutil.rmtree(cache.folder)
     cache.folder.mkdir()
     (folder / "shards.json").write_text("{}")

@@ -161,15 +161,6 @@ class TarShards:
             "faults": {"counts": faults.counts, "names": faults.names},
         }
 
-    def write_indexes(self, tars: Sequence[Entry]) -> int:
-        """Write every shard's index beside it, and shards.json last; the number of samples."""
-        for one in tars:
-            beside = f"{one.name[:-4]}.index"
-            self.store.put(beside, self._find_index(one.name, one.size).to_bytes())
-        summary = self._summarise(tars)
-        self.store.put(SUMMARY, json.dumps(summary, separators=(",", ":")).encode())
-        return sum(count for _, _, count in summary["shards"])
-
     def read(self, indices: Sequence[int] | Int[np.ndarray, " b"]) -> list[Record | Fault]:
         """Samples by number; those of a shard together, shards of an object store at once."""
         numbers = np.asarray(indices, dtype=np.int64)

@@ -48,11 +48,15 @@ class TarIndex:
         """The file."""
         metadata = {
             "format": FORMAT,
-            "size": str(self.size),
-            "samples": str(len(self)),
-            "faults": json.dumps({"counts": dict(self.counts), "names": self.names}),
+            "size": self.size,
+            "samples": len(self),
+            "faults": {"counts": dict(self.counts), "names": self.names},
         }
-        return save({"keys": self.keys, "ends": self.ends, **self.spans}, metadata)
+        # One entry, as several are stored in no fixed order.
+        return save(
+            {"keys": self.keys, "ends": self.ends, **self.spans},
+            {"index": json.dumps(metadata, sort_keys=True)},
+        )
 
     @staticmethod
     def from_bytes(data: bytes, name: str) -> "TarIndex":
@@ -60,10 +64,10 @@ class TarIndex:
         try:
             # The header's length, then the header.
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-            metadata, tensors = header["__metadata__"], load(data)
+            metadata, tensors = json.loads(header["__metadata__"]["index"]), load(data)
             if metadata["format"] != FORMAT:
                 raise ValueError(f"its format is {metadata['format']}, this version reads {FORMAT}")
-            faults = json.loads(metadata["faults"])
+            faults = metadata["faults"]
             return TarIndex(
                 tensors["keys"],
                 tensors["ends"],

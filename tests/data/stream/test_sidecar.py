@@ -1,0 +1,88 @@
+"""Sidecar files: rows joined by key, whole or not there, of one model."""
+
+import numpy as np
+import pytest
+
+from unclip.data.stream.faults import MISSING_ROW
+from unclip.data.stream.sidecar import Origin, SidecarError, Sidecars, encode_sidecar, is_whole
+from unclip.data.stream.store import LocalStore, open_store
+
+MODEL = "0123456789abcdef" * 2
+ORIGIN = Origin(kind="image", model=MODEL, preprocessing="64 px")
+
+
+def rows_of(numbers):
+    return np.array([[number, number + 0.5] for number in numbers], np.float32)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Rows of two units, in another order than their keys, one of them not ok."""
+    store = LocalStore(tmp_path / "side")
+    for unit, numbers in (("a", [3, 1, 2]), ("b/c", [5, 4])):
+        ok = np.array([number != 2 for number in numbers])
+        keys = [f"{unit}/{number}" for number in numbers]
+        store.put(ORIGIN.name(unit), encode_sidecar(ORIGIN, unit, keys, rows_of(numbers), ok))
+    return tmp_path / "side"
+
+
+def test_rows_are_joined_by_key(folder, cache):
+    rows, ok = Sidecars(folder, "image", MODEL, cache).rows(["a", "b/c", "a"], ["a/1", "b/c/5", "a/3"])
+    assert rows.dtype == np.float16
+    assert rows.tolist() == rows_of([1, 5, 3]).tolist()
+    assert ok.all()
+
+
+def test_on_s3(folder, cache, s3):
+    url = s3.upload(folder)
+    rows, _ = Sidecars(url, "image", MODEL, cache).rows(["b/c"], ["b/c/4"])
+    assert rows.tolist() == [[4, 4.5]]
+    assert is_whole(open_store(url), ORIGIN.name("a"), ORIGIN, 3)
+    assert not is_whole(open_store(url), ORIGIN.name("d"), ORIGIN, 3)
+
+
+def test_missing_rows_are_zero_counted_and_named(folder, cache):
+    found = Sidecars(folder, "image", MODEL, cache)
+    rows, ok = found.rows(["a", "a", "none", "a"], ["a/2", "a/9", "none/1", "a/1"])
+    assert ok.tolist() == [False, False, False, True]
+    assert not rows[:3].any()
+    assert found.faults.counts == {MISSING_ROW: 3}
+    assert set(found.faults.names[MISSING_ROW]) == {"a/2", "a/9", "none/1"}
+
+
+def test_rows_of_another_model_are_an_error(folder, cache):
+    with pytest.raises(SidecarError, match=r"rows of the model 0123456789ab, and not of ffffff"):
+        Sidecars(folder, "image", "f" * 32, cache)
+    # The name says only the beginning; the file says it all.
+    with pytest.raises(SidecarError, match="rows of the model"):
+        Sidecars(folder, "image", MODEL[:12] + "0" * 20, cache).rows(["a"], ["a/1"])
+
+
+def test_whole_or_not(folder):
+    store, name = LocalStore(folder), ORIGIN.name("a")
+    assert is_whole(store, name, ORIGIN, 3)
+    assert not is_whole(store, name, ORIGIN, 4)
+    assert not is_whole(store, name, Origin(kind="image", model=MODEL, preprocessing="32 px"), 3)
+    data = (folder / name).read_bytes()
+    for damaged in (data[:-1], data + b"x", data[:20], b""):
+        (folder / name).write_bytes(damaged)
+        assert not is_whole(store, name, ORIGIN, 3)
+
+
+def test_the_same_rows_are_the_same_bytes():
+    made = {
+        encode_sidecar(ORIGIN, "a", ["x", "y"], rows_of([1, 2]), np.array([True, True])) for _ in range(20)
+    }
+    assert len(made) == 1
+
+
+def test_a_key_that_comes_twice_is_an_error():
+    with pytest.raises(SidecarError, match="a holds a key twice"):
+        encode_sidecar(ORIGIN, "a", ["x", "x"], rows_of([1, 2]), np.array([True, True]))
+
+
+def test_a_file_that_is_cut_off_is_an_error(folder, cache):
+    path = folder / ORIGIN.name("a")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(SidecarError, match="cut off"):
+        Sidecars(folder, "image", MODEL, cache).rows(["a"], ["a/1"])
