@@ -240,7 +240,9 @@ def s3_server(folder: Path, port: int) -> None:
     put = f"http://127.0.0.1:{port}/bench"
     urllib.request.urlopen(urllib.request.Request(put, method="PUT")).close()
     for path in sorted(folder.iterdir()):
-        request = urllib.request.Request(f"{put}/tar/{path.name}", data=path.read_bytes(), method="PUT")
+        header = {"Content-Type": "application/octet-stream"}
+        url = f"{put}/tar/{path.name}"
+        request = urllib.request.Request(url, data=path.read_bytes(), headers=header, method="PUT")
         urllib.request.urlopen(request).close()
     (folder.parent / f"s3-{port}").touch()
     threading.Event().wait()
@@ -274,6 +276,8 @@ def main() -> None:
         )
         server.start()
         while not (root / f"s3-{port}").exists():
+            if not server.is_alive():
+                raise RuntimeError("the S3 server did not start")
             time.sleep(0.2)
         (root / f"s3-{port}").unlink()
         environment |= {
@@ -282,7 +286,7 @@ def main() -> None:
             "AWS_SECRET_ACCESS_KEY": "x",
             "AWS_REGION": "us-east-1",
         }
-    print(f"{arguments.samples:,} samples, {WORKERS} workers, load {os.getloadavg()[0]:.1f}")
+    print(f"{arguments.samples:,} samples, {WORKERS} workers, load {os.getloadavg()[0]:.1f}", flush=True)
     print("| files, loader | samples/s | first batch, s | peak MiB | growth, MiB |\n|---|---|---|---|---|")
     for name in chosen:
         place = "s3://bench/tar" if LOADERS[name][1] == "s3" else str(root / LOADERS[name][1])
