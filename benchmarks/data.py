@@ -5,7 +5,8 @@
 
 Writes JPEG pictures of 256 px with captions (folder, tar shards, parquet), then measures, one after the other and each in a
 process of its own: pictures at 64 px with their captions, in random order, in batches of 256, with 2 workers, for one
-epoch. Every loader decodes the same JPEG bytes to the same size with Pillow. Memory is the proportional set size of the process and its
+epoch. Every loader decodes the same JPEG bytes to the same size with Pillow. Processor time is that of the process and its
+workers, over all of it, and does not depend on what else the machine does; samples per second do. Memory is the proportional set size of the process and its
 workers, read four times a second: the largest, and its growth over the second half of the epoch.
 """
 
@@ -14,6 +15,7 @@ import io
 import json
 import multiprocessing
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -109,7 +111,9 @@ def ours(place: str) -> Iterator[int]:
 
 def with_webdataset(place: str) -> Iterator[int]:
     """Shards in random order and a shuffle buffer of 1,000, by its own loader."""
-    import webdataset as wds
+    import webdataset
+
+    wds: Any = webdataset
 
     tars = sorted(str(path) for path in Path(place).glob("*.tar"))
     dataset = (
@@ -141,8 +145,8 @@ def with_datasets_streaming(place: str) -> Iterator[int]:
     from datasets import Image, load_dataset
 
     files = sorted(str(path) for path in Path(place).glob("*.parquet"))
-    dataset = load_dataset("parquet", data_files=files, split="train", streaming=True)
-    dataset = dataset.cast_column("image", Image(decode=False)).shuffle(seed=0, buffer_size=1000)
+    streamed: Any = load_dataset("parquet", data_files=files, split="train", streaming=True)
+    dataset: Any = streamed.cast_column("image", Image(decode=False)).shuffle(seed=0, buffer_size=1000)
     loader = torch.utils.data.DataLoader(
         dataset, batch_size=BATCH, num_workers=WORKERS, collate_fn=collated, prefetch_factor=4
     )
@@ -194,6 +198,8 @@ def measure(name: str, place: str) -> None:
     if loader is with_datasets:
         arrow(place)
     readings: list[tuple[float, float]] = []
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    idle = own.ru_utime + own.ru_stime
     stopped = threading.Event()
 
     def watch() -> None:
@@ -210,12 +216,15 @@ def measure(name: str, place: str) -> None:
     ended = time.monotonic()
     stopped.set()
     middle, quarter = began + (ended - began) / 2, (ended - began) / 4
+    own, others = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = sum(one.ru_utime + one.ru_stime for one in (own, others)) - idle
     early = [value for at, value in readings if middle - quarter <= at <= middle]
     late = [value for at, value in readings if at >= ended - quarter]
     growth = float(np.median(late) - np.median(early)) if early and late else float("nan")
     result = {
         "samples": seen,
         "seconds": ended - began,
+        "processor": 1000 * spent / seen,
         "rate": (seen - after_first) / (ended - first),
         "first": first - began,
         "peak": max((value for _, value in readings), default=float("nan")),
@@ -229,8 +238,8 @@ def s3_server(folder: Path, port: int) -> None:
     import logging
     import urllib.request
 
-    from moto.server import DomainDispatcherApplication, create_backend_app  # pyright: ignore[reportMissingImports]
-    from werkzeug.serving import WSGIRequestHandler, make_server  # pyright: ignore[reportMissingImports]
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import WSGIRequestHandler, make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     WSGIRequestHandler.protocol_version = "HTTP/1.1"
@@ -287,7 +296,9 @@ def main() -> None:
             "AWS_REGION": "us-east-1",
         }
     print(f"{arguments.samples:,} samples, {WORKERS} workers, load {os.getloadavg()[0]:.1f}", flush=True)
-    print("| files, loader | samples/s | first batch, s | peak MiB | growth, MiB |\n|---|---|---|---|---|")
+    print(
+        "| files, loader | processor ms/sample | samples/s | first batch, s | peak MiB | growth, MiB |\n|---|---|---|---|---|---|"
+    )
     for name in chosen:
         place = "s3://bench/tar" if LOADERS[name][1] == "s3" else str(root / LOADERS[name][1])
         environment["BENCHMARK_CACHE"] = str(root / "cache" / name.replace(" ", "-").replace(",", ""))
@@ -295,11 +306,11 @@ def main() -> None:
         command = [sys.executable, __file__, "--folder", str(root), "--measure", name, place]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
-            print(f"| {name} | failed: {done.stderr.strip().splitlines()[-1][:120]} | | | |")
+            print(f"| {name} | failed: {done.stderr.strip().splitlines()[-1][:120]} | | | | |")
             continue
         found = json.loads(done.stdout.splitlines()[-1])
         print(
-            f"| {name} | {found['rate']:,.0f} | {found['first']:.1f} | {found['peak']:,.0f} | {found['growth']:+.0f} |",
+            f"| {name} | {found['processor']:.2f} | {found['rate']:,.0f} | {found['first']:.1f} | {found['peak']:,.0f} | {found['growth']:+.0f} |",
             flush=True,
         )
     if server is not None:

@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 
 import unclip
-from unclip.batch.embed import KIND, embed_work
+from unclip.batch.embed import embed_work
 from unclip.batch.work import run_here
 from unclip.cli.main import main
 from unclip.data.stream.disk_cache import DiskCache
 from unclip.data.stream.open import open_stream
-from unclip.data.stream.sidecar import Sidecars
+from unclip.data.stream.sidecar import IMAGE, Sidecars
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_rows_are_the_models_own_embeddings(tmp_path, cache, write_shards):
     outcome = run_here(work)
     assert (outcome.done, outcome.before, outcome.failed) == (3, 0, {})
     keys = work.dataset.keys(2)
-    rows, ok = Sidecars(tmp_path / "out", KIND, work.origin.model, cache).rows(
+    rows, ok = Sidecars(tmp_path / "out", IMAGE, work.origin.model, cache).rows(
         [work.units[2]] * len(keys), keys
     )
     assert ok.all()
@@ -62,7 +62,7 @@ def test_bad_pictures_have_no_row_and_are_bounded(tmp_path, cache, write_shards)
     assert outcome.done == 2
     work = work_on(folder, tmp_path / "out", cache, bad_share=0.2)
     assert (run_here(work).done, work.dataset.units[0].size) == (1, 10)
-    found = Sidecars(tmp_path / "out", KIND, work.origin.model, cache)
+    found = Sidecars(tmp_path / "out", IMAGE, work.origin.model, cache)
     _, ok = found.rows(["set-train-00000"] * 10, work.dataset.keys(0))
     assert np.flatnonzero(~ok).tolist() == [3, 4]
 

@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 
 from unclip.batch.work import Encoder, Part
-from unclip.data.stream.dataset import Fault, StreamDataset
+from unclip.data.stream.dataset import Fault, StreamDataset, Unit
 from unclip.data.stream.faults import CORRUPT, Faults
-from unclip.data.stream.sidecar import Origin, encode_sidecar, is_whole
+from unclip.data.stream.sidecar import IMAGE, Origin, encode_sidecar, is_whole
 from unclip.data.stream.store import open_store
 from unclip.images import flatten, open_picture, resize
 from unclip.images.files import Filter, middle_square
-
-KIND = "image"
 
 
 class EmbedWork:
@@ -41,11 +39,12 @@ class EmbedWork:
         bad_share: float = 0.01,
     ):
         self.dataset, self.out, self.model, self.batch = dataset, os.fspath(out), model, batch
-        self.size, self.whole, self.interpolation = size, whole, interpolation
+        self.size, self.whole = size, whole
+        self.interpolation: Filter = interpolation
         self.device, self.dtype, self.bad_share = device, dtype, bad_share
         way = "squash" if whole else "middle square"
         self.origin = Origin(
-            kind=KIND, model=digest, preprocessing=f"{way}, {size} px, {interpolation}, on white, {dtype}"
+            kind=IMAGE, model=digest, preprocessing=f"{way}, {size} px, {interpolation}, on white, {dtype}"
         )
 
     @property
@@ -110,7 +109,7 @@ class EmbedWork:
 
 
 class _Names(Sequence[str]):
-    def __init__(self, units: Any):
+    def __init__(self, units: Sequence[Unit]):
         self._units = units
 
     def __len__(self) -> int:

@@ -4,6 +4,7 @@ Parts of units flow through both stages at once, so that the memory in use does 
 machine that dies again elsewhere; a unit is written, whole, when all its parts have arrived.
 """
 
+import logging
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ def run_on_ray(work: Work, cluster: Cluster, report: Report = lambda done, of: N
     if not units:
         return outcome
     if not ray.is_initialized():
-        ray.init(address=cluster.address, log_to_driver=False, logging_level="warning")
+        ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.WARNING)
     collector = Collector(work, outcome, len(units), report)
     most = cluster.encoders if isinstance(cluster.encoders, int) else cluster.encoders[1]
     least = cluster.encoders if isinstance(cluster.encoders, int) else cluster.encoders[0]
@@ -71,10 +72,10 @@ class _Load:
     def __init__(self, kept: Any):
         self._kept = kept
 
-    def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def __call__(self, batch: Any) -> Iterator[dict[str, Any]]:
         import ray
 
-        work = ray.get(self._kept)
+        work: Any = ray.get(self._kept)
         for part in load_safely(work, int(batch["unit"][0])):
             yield _packed(part)
 
@@ -85,9 +86,10 @@ class _Encode:
     def __init__(self, kept: Any):
         import ray
 
-        self._encode: Encoder = ray.get(kept).encoder()
+        work: Any = ray.get(kept)
+        self._encode: Encoder = work.encoder()
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, batch: Any) -> dict[str, Any]:
         part = _unpacked(batch)
         return _packed(part if part.error is not None else self._encode(part))
 
@@ -96,5 +98,5 @@ def _packed(part: Part) -> dict[str, Any]:
     return {"part": [pickle.dumps(part, protocol=5)]}
 
 
-def _unpacked(batch: dict[str, Any]) -> Part:
+def _unpacked(batch: Any) -> Part:
     return pickle.loads(batch["part"][0])

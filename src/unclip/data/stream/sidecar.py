@@ -22,6 +22,8 @@ from unclip.data.stream.faults import MISSING_ROW, Faults
 from unclip.data.stream.store import LocalStore, Store, StoreFailure, Vanished, open_store
 
 FORMAT = "1"
+IMAGE = "image"
+"""Kind of CLIP image embeddings."""
 ENDING = ".safetensors"
 _SHOWN = 12
 _MOST_OPEN = 128
