@@ -1,6 +1,9 @@
 """The whole server's settings: who may reach it."""
 
+import json
 import re
+import urllib.error
+import urllib.request
 
 import pytest
 
@@ -8,7 +11,9 @@ pytest.importorskip("starlette", reason="the extra unclip[serve] is not installe
 
 from starlette.testclient import TestClient
 
+from unclip.cli.main import main
 from unclip.errors import RequestError
+from unclip.images.files import open_picture
 from unclip.serve.front import Access, front_app, read_secret
 from unclip.serve.guard.keys import Keys
 
@@ -81,3 +86,35 @@ def test_aliases_and_the_public_url(settings):
             assert client.get(one["url"].removeprefix("https://pictures.example")).status_code == 200
         jobs = client.get("/api/jobs").json()["items"]
         assert [(job["kind"], job["n"], job["state"]) for job in jobs] == [("generate", 2, "done")]
+
+
+def test_the_command_refuses_a_public_address_without_a_key(capsys, monkeypatch, tmp_path):
+    monkeypatch.delenv("UNCLIP_API_KEYS", raising=False)
+    monkeypatch.delenv("UNCLIP_API_KEY_FILE", raising=False)
+    for arguments, words in [
+        (["--host", "0.0.0.0"], "--insecure-no-auth"),
+        (["--host", "::"], "--insecure-no-auth"),
+        (["--api-keys", str(tmp_path / "none")], "cannot be read"),
+        (["--rate", "0"], "lets nobody in"),
+        (["--public-url", "example.org"], "https://example.org"),
+        (["--alias", "gpt-image-1=other"], "no model of this server"),
+    ]:
+        assert main(["serve", "--port", "0", "--folder", str(tmp_path / "data"), *arguments]) != 0
+        assert words in capsys.readouterr().err
+
+
+def test_the_command_serves_behind_a_key(load_helper, tmp_path, tiny_folder, own_key):
+    keys = tmp_path / "keys"
+    keys.write_text(f"alice:{own_key}\n")
+    keys.chmod(0o600)
+    more = ["--api-keys", str(keys), "--alias", "gpt-image-1"]
+    with load_helper("processes").Server(tmp_path / "server", tiny_folder, *more) as server:
+        body = json.dumps({"prompt": "a red apple", "model": "gpt-image-1", "size": "256x256"}).encode()
+        request = urllib.request.Request(f"{server.url}/v1/images/generations", data=body)
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(request, timeout=60)
+        request.add_header("Authorization", f"Bearer {own_key}")
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            url = json.load(answer)["data"][0]["url"]
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            assert open_picture(answer.read()).size == (256, 256)

@@ -2,8 +2,8 @@
 
 import contextlib
 import json
-import logging
 import socket
+import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +11,6 @@ from pathlib import Path
 
 import httpx2 as httpx
 import pytest
-
-logger = logging.getLogger(__name__)
-logger.setLevel(logging.INFO)
 
 PARSERS_OWN = b"Invalid HTTP request received."
 """What uvicorn answers to bytes that are no HTTP: they reach no application."""
@@ -98,7 +95,7 @@ def test_300_malformed_requests(server, load_helper):
 
 
 @pytest.mark.slow
-def test_10000_malformed_requests_in_bounded_memory(server, load_helper):
+def test_10000_malformed_requests_in_bounded_memory(server, load_helper, capsys):
     malformed = load_helper("openai/malformed")
     send_all(server, malformed, range(300, 1300))
     before, began = memory(), time.monotonic()
@@ -106,5 +103,8 @@ def test_10000_malformed_requests_in_bounded_memory(server, load_helper):
     seconds, grown = time.monotonic() - began, memory() - before
     check_alive(server)
     counts = {f"{kind} {status}": count for (kind, status), count in sorted(statuses.items())}
-    logger.info("%.1f s, memory grew by %.1f MB, answers: %s", seconds, grown / 1e6, json.dumps(counts))
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\n{seconds:.1f} s, memory grew by {grown / 1e6:.1f} MB; {json.dumps(counts, indent=1)}\n"
+        )
     assert grown < 150e6

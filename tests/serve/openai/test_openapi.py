@@ -12,6 +12,9 @@ from unclip.serve.openai.options import Options
 schemathesis = pytest.importorskip("schemathesis")
 hypothesis = pytest.importorskip("hypothesis")
 
+# Of the library itself, in some of its strategies.
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the .random. module inside strategies")
+
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_schemas_are_valid(strict):
