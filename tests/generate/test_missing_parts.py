@@ -90,9 +90,9 @@ def loads(monkeypatch) -> list[str]:
     asked = []
     lend = Parts.lend
 
-    def spy(self: Parts, name: str, kind: Any) -> Any:
+    def spy(self: Parts, name: str, kind: Any, **options: Any) -> Any:
         asked.append(name)
-        return lend(self, name, kind)
+        return lend(self, name, kind, **options)
 
     monkeypatch.setattr(Parts, "lend", spy)
     return asked

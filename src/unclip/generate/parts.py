@@ -290,8 +290,21 @@ class Parts:
             if need not in self.capabilities:
                 raise Unsupported(
                     f"the model {self.name!r} has no {_WORDS.get(need, need)}, which {kind} needs: it has "
-                    f"{', '.join(self._parts)}"
+                    f"{', '.join(self._parts)}{self._remedy(need)}"
                 )
+        if "decoder" in needs and "autoencoder" not in self._parts and self.family.needs_autoencoder:
+            raise Unsupported(
+                f"the decoder of {self.name!r} draws latents, and the model has no autoencoder that makes pictures of them: "
+                "take one as a part too, such as --part autoencoder=MODEL"
+            )
+
+    def _remedy(self, need: str) -> str:
+        """What else to load, for a decoder that was published apart from its CLIP and prior (Kandinsky)."""
+        apart = "clip" not in self._parts and "image_embedding" in self.capabilities
+        wanted = ("prompt", "text_encoder", "image_encoder", "own_embedding", "prior")
+        return (
+            "; load the prior of its family with it (--part prior=FOLDER)" if apart and need in wanted else ""
+        )
 
     @contextlib.contextmanager
     def lend(

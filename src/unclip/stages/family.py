@@ -84,6 +84,11 @@ class Family(ABC):
         return PixelCodec()
 
     @property
+    def needs_autoencoder(self) -> bool:
+        """Whether the decoder's state is a latent, which only an autoencoder makes a picture of."""
+        return False
+
+    @property
     def step(self) -> int | None:
         """Number that the sides of pictures are multiples of; None for a decoder of one size."""
         return None

@@ -12,6 +12,7 @@ from unclip.errors import ModelError, Unsupported
 from unclip.formats.convert import convert
 from unclip.formats.key_maps.kandinsky_scheduler import DDIM, DDPM, read_schedule
 from unclip.formats.opened import open_model
+from unclip.formats.pull import needed
 
 FEW = {"size": 64, "steps": 2, "prior_steps": 2, "seed": 1}
 
@@ -19,7 +20,7 @@ FEW = {"size": 64, "steps": 2, "prior_steps": 2, "seed": 1}
 def test_a_decoder_alone(folders):
     model = unclip.load(folders["2.2", "decoder"], device="cpu")
     assert model.parts.names == ("decoder", "autoencoder")
-    with pytest.raises(Unsupported, match="has no text encoder, which generate needs"):
+    with pytest.raises(Unsupported, match=r"has no text encoder, which generate needs.*--part prior=FOLDER"):
         model.generate("a cat")
     with pytest.raises(Unsupported, match="has no image encoder"):
         model.vary("x.png")
@@ -150,3 +151,41 @@ def test_schedules():
     assert (found.clip, found.sampler) == (1.0, "ddpm")
     levels = found.grid.visits(table, "ddpm", 50).sigmas
     assert torch.equal(levels[:-1], table.sigmas[torch.arange(981, 0, -20)])
+
+
+def test_an_autoencoder_is_needed(folders):
+    model = unclip.load(folders["2.2", "decoder"], prior=folders["2.2", "prior"], device="cpu")
+    del model.parts._parts["autoencoder"]
+    with pytest.raises(Unsupported, match="draws latents, and the model has no autoencoder"):
+        model.generate("a cat")
+
+
+def test_what_pulling_takes():
+    """Of a repository as the hub's: one copy of each component's weights, and no schedulers' weights that there are none of."""
+    listed = ["model_index.json", "README.md", "unet/config.json", "movq/config.json"]
+    listed += [
+        f"{part}/diffusion_pytorch_model{end}"
+        for part in ("unet", "movq")
+        for end in (".safetensors", ".bin")
+    ]
+    listed += ["unet/diffusion_pytorch_model.fp16.safetensors", "scheduler/scheduler_config.json"]
+    listed += ["text_encoder/config.json", "text_encoder/pytorch_model.bin", "text_encoder/model.safetensors"]
+    listed += ["tokenizer/tokenizer.json", "tokenizer/sentencepiece.bpe.model", "example.png"]
+    assert [name for name in needed(listed) if "." in name and not name.endswith((".json", ".md"))] == [
+        "movq/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.safetensors",
+        "unet/diffusion_pytorch_model.safetensors",
+    ]
+    assert "tokenizer/tokenizer.json" in needed(listed)
+
+
+def test_a_batch_draws_what_single_calls_draw(folders):
+    """To rounding, with the grey picture's embedding and with those of negative prompts."""
+    model = unclip.load(folders["2.1", "decoder"], prior=folders["2.1", "prior"], device="cpu")
+    for negative in (None, "a dog"):
+        given = FEW | {"negative": negative, "sampler": "ddim", "guidance": 2.0}
+        both = model.generate(["a cat", "a red cat"], batch_size=2, **given)
+        for one in both:
+            prompt = one.provenance["request"]["prompt"]
+            (alone,) = model.generate(prompt, **given | {"seed": one.seed})
+            torch.testing.assert_close(one.embedding, alone.embedding, atol=1e-4, rtol=0)

@@ -38,6 +38,11 @@ class KandinskyFamily(Family):
         )
 
     @property
+    def needs_autoencoder(self) -> bool:
+        """Its state is a latent."""
+        return True
+
+    @property
     def step(self) -> int:
         """Multiples of 64: the U-Net's divisor times the autoencoder's factor."""
         return self.config.net.divisor * (self.autoencoder.factor if self.autoencoder else 8)

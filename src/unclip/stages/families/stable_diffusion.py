@@ -37,6 +37,11 @@ class StableDiffusionFamily(Family):
         return LatentCodec(self.autoencoder, borrow, tile=tile, clip_range=bounds)
 
     @property
+    def needs_autoencoder(self) -> bool:
+        """Its state is a latent."""
+        return True
+
+    @property
     def step(self) -> int:
         """Multiples of 8 where the U-Net pads nothing: its own divisor times the autoencoder's factor."""
         return self.config.net.divisor * self.autoencoder.factor if self.autoencoder else 8
