@@ -154,6 +154,12 @@ def test_pictures_of_other_programs_give_what_fits():
     assert read_picture(png(prompt=json.dumps(graph)))["request"]["prompt"] == "a long prompt"
 
 
+def test_picture_may_come_in_a_form(client: TestClient):
+    answer = client.post("/api/uploads", files={"image": ("../../x.png", png(), "text/html")})
+    assert answer.status_code == 201, answer.text
+    assert client.post("/api/uploads", files={"other": ("x.png", png())}).status_code == 400
+
+
 def test_picture_without_a_record_is_refused(client: TestClient):
     answer = client.post("/api/read", content=png())
     assert answer.status_code == 400

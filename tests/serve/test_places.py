@@ -29,7 +29,8 @@ def places(kind: str, folder: Path) -> Iterator[tuple[list[str], dict[str, str]]
 
 
 KINDS = [
-    "sqlite and folder",
+    # By default, threads share a database (test_degraded.py), and killed servers are followed by others (test_killed.py).
+    pytest.param("sqlite and folder", marks=pytest.mark.slow),
     pytest.param(
         "postgresql and s3",
         marks=[

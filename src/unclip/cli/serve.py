@@ -23,6 +23,11 @@ def add(verbs) -> None:
         help="worker processes; 0 for `unclip worker` elsewhere alone (default: 1)",
     )
     parser.add_argument(
+        "--ray",
+        action="store_true",
+        help="deploy on Ray Serve: the cluster of RAY_ADDRESS, or this machine; --workers is the most that it starts",
+    )
+    parser.add_argument(
         "--max-queue",
         type=options.positive,
         default=1000,
@@ -60,6 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
     from unclip.serve.front import front_app
     from unclip.serve.logs import configure_logging
     from unclip.serve.server import serve
+    from unclip.serve.service import check_places
 
     def announce(port: int) -> None:
         url = f"http://{arguments.host}:{port}"
@@ -69,6 +75,21 @@ def run(arguments: argparse.Namespace) -> None:
 
             webbrowser.open(url)
 
+    check_places(settings)
     configure_logging(debug=arguments.debug, prompts=arguments.log_prompts)
+    if arguments.ray:
+        serve_options.require_extra("ray", ("ray", "fastapi"))
+        from unclip.serve.ray_cluster import serve_on_ray
+
+        access = access_options.access_of(arguments)
+        serve_on_ray(
+            settings,
+            lambda: front_app(settings, access),
+            host=arguments.host,
+            port=arguments.port,
+            most_workers=max(1, arguments.workers),
+            on_start=announce,
+        )
+        return
     app = front_app(settings, access_options.access_of(arguments))
     serve(app, settings, host=arguments.host, port=arguments.port, on_start=announce)

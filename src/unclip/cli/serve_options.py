@@ -1,7 +1,7 @@
 """Options that the server and its workers share."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from unclip.cli import options
@@ -98,10 +98,10 @@ def settings_of(arguments: argparse.Namespace, **more: Any) -> "Settings":
     return Settings(**given)
 
 
-def require_extra(find: Callable[[str], Any] | None = None) -> None:
-    """Raise `UsageError` unless the extra's packages are installed."""
+def require_extra(extra: str = "serve", packages: Sequence[str] = EXTRA) -> None:
+    """Raise `UsageError` unless an extra's packages are installed."""
     from importlib.util import find_spec
 
-    for name in EXTRA:
-        if (find or find_spec)(name) is None:
-            raise UsageError(f"the server needs {name}: pip install 'unclip[serve]'")
+    for name in packages:
+        if find_spec(name) is None:
+            raise UsageError(f"the server needs {name}: pip install 'unclip[{extra}]'")

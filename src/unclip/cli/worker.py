@@ -16,7 +16,9 @@ def add(verbs) -> None:
 def run(arguments: argparse.Namespace) -> None:
     settings = serve_options.settings_of(arguments, workers=0)
     from unclip.serve.logs import configure_logging
+    from unclip.serve.service import check_places
     from unclip.serve.worker_process import run_worker
 
+    check_places(settings)
     configure_logging(debug=arguments.debug)
     run_worker(settings)

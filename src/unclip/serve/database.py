@@ -118,6 +118,11 @@ class Database:
                 )
 
 
+def shown_url(url: str) -> str:
+    """A URL without its password."""
+    return _read_url(url).render_as_string(hide_password=True)
+
+
 def _read_url(url: str) -> URL:
     """A URL of SQLite or PostgreSQL. Raises `RequestError` for another one."""
     try:

@@ -97,6 +97,8 @@ def route(path: str, limit: int | None = None, **handlers: Handler) -> Route:
         most = service.settings.max_upload if limit is None else limit
         try:
             body = await read_limited(request, most) if method != "GET" else b""
+            if limit is None and request.headers.get("content-type", "").startswith("multipart/"):
+                body = await _file_of(request, body)
             call = Call(
                 service=service,
                 path=request.path_params,
@@ -112,6 +114,19 @@ def route(path: str, limit: int | None = None, **handlers: Handler) -> Route:
         return Response(status_code=204) if found is None else JSONResponse(found)
 
     return Route(path, endpoint, methods=list(handlers))
+
+
+async def _file_of(request: Request, body: bytes) -> bytes:
+    """The file `image` of a multipart form. Raises `ServerError` for a form without it."""
+    from unclip.serve.guard.forms import read_form
+
+    async def replay() -> Any:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    files = (await read_form(Request(request.scope, replay))).files.get("image", [])
+    if len(files) != 1:
+        raise ServerError(400, f"the form has {len(files)} files named image: give one", param="image")
+    return files[0].data
 
 
 json_route = functools.partial(route, limit=MAX_JSON)

@@ -230,6 +230,11 @@ class Queue:
 
     # Workers
 
+    def open_pictures(self) -> int:
+        """Number of pictures that wait or are drawn."""
+        with self.database.read() as connection:
+            return _count(connection, tasks.c.state.in_(OPEN))
+
     def claim(self, worker: str, models: Sequence[str], batch: int = 1) -> list[Task]:
         """Tasks that the worker now holds, to be drawn together: the first waiting one, and those that share its work."""
         ready = (tasks.c.state == "waiting") & jobs.c.paused.is_(False) & jobs.c.model.in_(models)

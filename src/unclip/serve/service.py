@@ -12,7 +12,7 @@ from sqlalchemy import select
 from unclip.errors import RequestError
 from unclip.generate.request import Request, compact
 from unclip.serve.catalog import Catalog
-from unclip.serve.database import Database
+from unclip.serve.database import Database, shown_url
 from unclip.serve.errors import NotFound, ServerError, Unavailable
 from unclip.serve.events import Hub
 from unclip.serve.leases import Reaper
@@ -164,6 +164,24 @@ class Service:
                 continue
             except Exception:
                 logger.exception("care for the queue failed")
+
+
+def check_places(settings: Settings) -> None:
+    """Open database, store and models once, before anything listens.
+
+    Raises `RequestError`, `OSError` or `ModelError`, whose messages name what cannot be used.
+    """
+    from unclip.formats.registry import resolve
+
+    for spec in settings.models.values():
+        resolve(spec)
+    try:
+        Database(settings.database_url).close()
+        open_store(settings.store_url).check()
+    except Unavailable as error:
+        raise OSError(
+            f"{error.message} (database {shown_url(settings.database_url)}, store {settings.store_url})"
+        ) from None
 
 
 def read_sources(request: Request, given: Mapping[str, str | Sequence[str]]) -> list[tuple[str, str]]:

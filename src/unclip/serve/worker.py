@@ -121,7 +121,12 @@ class Worker:
                 lambda: self.queue.release(ids, self.lease.id, max_attempts=self._settings.max_attempts)
             )
             self.stopping.wait(1.0)
-        except (RequestError, Unsupported, PictureError, ModelError, FileNotFoundError) as error:
+        except (ModelError, FileNotFoundError) as error:
+            # The message names folders of this machine, which clients need not know.
+            logger.error("the model %s cannot be used: %s", held[0].model, error)
+            text = f"the model {held[0].model!r} cannot be used: the worker's log says why"
+            self._patiently(lambda: self.queue.fail(ids, self.lease.id, text))
+        except (RequestError, Unsupported, PictureError) as error:
             text = str(error)
             logger.warning("a job of the kind %s cannot be drawn: %s", held[0].kind, type(error).__name__)
             self._patiently(lambda: self.queue.fail(ids, self.lease.id, text))
@@ -227,6 +232,8 @@ class Worker:
                 reaper.reap()
             except Unavailable:
                 continue
+            except Exception:
+                logger.exception("a heartbeat failed")
 
 
 class _Follower:

@@ -1,0 +1,44 @@
+"""`unclip serve` and `unclip worker` as commands: one line of error for what cannot work, before anything listens."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from unclip.cli.main import main
+from unclip.cli.serve_options import require_extra
+
+
+@pytest.mark.parametrize("verb", ["serve", "worker"])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--database", "mysql://u:secret@h/x"], "postgresql://"),
+        (["--database", "nonsense"], "is not a URL"),
+        (["--database", "postgresql://u:secret@127.0.0.1:1/x"], "cannot be used"),
+        (["--model", "nowhere"], "nowhere"),
+        (["--model", "a=artwork", "--model", "a=artwork"], "two models"),
+        (["--store", "gopher://x"], "gopher"),
+        (["--device", "cuda:99"], "cuda:99"),
+    ],
+)
+def test_what_cannot_work_is_one_line(verb: str, options: list[str], words: str, tmp_path: Path, capsys):
+    assert main([verb, "--folder", str(tmp_path), *options]) in (1, 2)
+    found = capsys.readouterr().err
+    (line,) = [one for one in found.splitlines() if "error: " in one]
+    assert words in line
+    assert "secret" not in line
+
+
+def test_database_of_a_later_version_is_refused(tmp_path: Path, capsys):
+    with sqlite3.connect(tmp_path / "unclip.db") as database:
+        database.execute("CREATE TABLE meta (key VARCHAR(64) PRIMARY KEY, value TEXT NOT NULL)")
+        database.execute("INSERT INTO meta VALUES ('version', '99')")
+    database.close()
+    assert main(["worker", "--folder", str(tmp_path)]) == 2
+    assert "version 99" in capsys.readouterr().err
+
+
+def test_missing_extra_is_one_line():
+    with pytest.raises(ValueError, match=r"no_such_package: pip install 'unclip\[serve\]'"):
+        require_extra("serve", ("no_such_package",))
