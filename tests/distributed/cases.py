@@ -8,8 +8,10 @@ seen-RANK.json (the sample numbers of each step). `test_matrix.py` compares them
 """
 
 import json
+import math
 import os
 import shutil
+import signal
 import socket
 import sys
 import traceback
@@ -22,11 +24,13 @@ from safetensors.torch import save_file
 
 from unclip import recipes
 from unclip.config import override
-from unclip.train.loop import Run, build_on_all, train
+from unclip.train.interrupt import Interrupted
+from unclip.train.loop import NonFiniteLoss, Run, build_on_all, train
 from unclip.train.run_folder import RunFolder
 from unclip.train.world import World, open_world, whole
 
 HALF = 24
+POISONED = 11
 SAMPLES = 50
 """The last batch has two samples: two of four processes have none."""
 
@@ -72,9 +76,11 @@ STAGES: dict[str, tuple[str, list[str]]] = {
     "decoder": ("decoder", ["optimizer.muon_learning_rate=null", "parallel.activation_checkpointing=true"]),
     "upsampler": ("upsampler", ["optimizer.muon_learning_rate=null"]),
 }
+STAGES_BF16 = {"bf16": ("clip", ["optimizer.muon_learning_rate=null", "precision=bf16"])}
 LAYOUTS = {
     "ddp": ["parallel.layout=ddp"],
     "fsdp": ["parallel.layout=fsdp"],
+    "rounded": ["parallel.layout=fsdp", "parallel.gather=bf16", "parallel.reduce=bf16"],
     "hsdp": ["parallel.layout=fsdp", "parallel.replicas=2"],
 }
 
@@ -107,7 +113,7 @@ class Cases:
 
     def config(self, case: str, name: str, layout: str) -> Any:
         """The config of a case's run called `name`."""
-        stage, changes = STAGES[case]
+        stage, changes = {**STAGES, **STAGES_BF16}[case]
         given = [*NETS[stage], *COMMON, *changes, *LAYOUTS[layout]]
         given += [f"out={self.folder / case / name}", f"data.cache={self.folder / 'cache'}"]
         if stage in ("prior", "decoder"):
@@ -144,6 +150,51 @@ class Cases:
         self.world.barrier()
         self.finish(self.run(self.config(case, name, layout)), [])
 
+    def poisoned(self, case: str, layout: str) -> None:
+        """A run of which one process reads a picture that is not finite: what every process says, and its weights."""
+        run = self.run(self.config(case, f"{self.name(layout)}-poisoned", layout))
+        source, squares = run.batches.train, run.batches.train.squares
+        key = source.key(POISONED)
+
+        def poison(indices: Any, corner: Any, side: int) -> torch.Tensor:
+            found = squares(indices, corner, side)
+            if self.world.rank == 1:
+                found[[source.decoded.samples[index].key == key for index in indices]] = math.nan
+            return found
+
+        source.squares = poison
+        before = {name: whole(value).clone() for name, value in run.state.model.state_dict().items()}
+        try:
+            run.go()
+            said = "nothing"
+        except NonFiniteLoss as error:
+            said = str(error)
+        after = {name: whole(value) for name, value in run.state.model.state_dict().items()}
+        same = all(torch.equal(before[name], after[name]) for name in before)
+        told = {"said": said, "key": key, "unchanged": same, "samples": run.state.samples}
+        (run.folder.path / f"told-{self.world.rank}.json").write_text(json.dumps(told))
+        self.world.barrier()
+
+    def stopped(self, case: str, layout: str) -> None:
+        """A run of which one process is asked to stop after the second step; what all of them did."""
+        run = self.run(self.config(case, f"{self.name(layout)}-stopped", layout))
+        step = run.step
+
+        def asked() -> dict[str, float]:
+            found = step()
+            if run.state.samples == HALF and self.world.rank == 1:
+                signal.raise_signal(signal.SIGTERM)
+            return found
+
+        run.step = asked
+        try:
+            run.go()
+            said = "nothing"
+        except Interrupted as error:
+            said = str(error)
+        (run.folder.path / f"told-{self.world.rank}.json").write_text(json.dumps({"said": said}))
+        self.world.barrier()
+
     def finish(self, run: Recorded, before: list[list[int]]) -> None:
         """The rest of the run, and what it ended with."""
         path = run.folder.path
@@ -175,6 +226,7 @@ def group_of_one(cases: Cases) -> None:
     for case in STAGES:
         cases.straight(case, "ddp")
         cases.resumed(case, "ddp")
+    cases.straight("bf16", "ddp")
 
 
 def group_of_two(cases: Cases) -> None:
@@ -185,6 +237,11 @@ def group_of_two(cases: Cases) -> None:
             cases.resumed(case, layout)
         cases.taken_over(case, "fsdp", "single")
         cases.taken_over(case, "ddp", "fsdp2")
+    cases.straight("bf16", "rounded")
+    cases.resumed("bf16", "rounded")
+    for layout in ("ddp", "fsdp"):
+        cases.poisoned("upsampler", layout)
+        cases.stopped("upsampler", layout)
 
 
 def group_of_four(cases: Cases) -> None:

@@ -5,9 +5,6 @@ Always the same samples; bitwise the same weights, average and moments where pro
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,21 +16,10 @@ from unclip.checkpoints.io import load_model
 CASES = ("clip", "sigmoid", "prior", "decoder", "upsampler")
 FOUR = ("clip", "sigmoid", "upsampler")
 TOLERANCE = 1e-5
-# Muon's iteration computes in bfloat16: where a sum is rounded otherwise, some of its entries move by 2^-8 of themselves.
-TOLERANCE_MUON = 2e-3
+# Muon makes all singular values of an update alike, in bfloat16: those that are only the rounding of a sum count as much as
+# the others. A step moves a weight by up to 0.01 * 0.2 * sqrt(64) here.
+TOLERANCE_MUON = 1e-2
 SAMPLES, HALF, BATCH = 50, 24, 12
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which `cases.py` has trained."""
-    folder = tmp_path_factory.mktemp("runs")
-    program = Path(__file__).with_name("cases.py")
-    command = [sys.executable, "-W", "error", program, folder]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
-    assert done.returncode == 0, done.stderr[-6000:]
-    return folder
 
 
 def final(folder: Path) -> dict[str, torch.Tensor]:
@@ -131,6 +117,13 @@ def test_any_number_of_processes_goes_on_from_any_others_checkpoint(runs, case, 
     assert numbers == [12, 24, 36, 48, 50]
 
 
+def test_rounded_exchange_resumes_bit_for_bit_and_stays_close(runs):
+    straight = runs / "bf16" / "rounded2"
+    assert_equal(straight, runs / "bf16" / "rounded2-resumed")
+    assert 0 < distance(straight, runs / "bf16" / "single") < 5e-3
+    assert {value.dtype for value in final(straight).values()} <= {torch.float32, torch.int64}
+
+
 def test_checkpoints_of_groups_are_safetensors_with_a_manifest(runs):
     (*_, newest) = sorted((runs / "clip" / "fsdp2" / "checkpoints").iterdir())
     manifest = json.loads((newest / "manifest.json").read_text())
@@ -143,3 +136,22 @@ def test_checkpoints_of_groups_are_safetensors_with_a_manifest(runs):
     # Each process wrote its half.
     sizes = [entry["bytes"] for entry in manifest["files"].values()]
     assert max(sizes) < 1.5 * min(sizes)
+
+
+@pytest.mark.parametrize("layout", ["ddp2", "fsdp2"])
+def test_a_loss_that_is_not_finite_in_one_process_stops_all_of_them(runs, layout):
+    folder = runs / "upsampler" / f"{layout}-poisoned"
+    told = [json.loads((folder / f"told-{rank}.json").read_text()) for rank in range(2)]
+    for one in told:
+        assert f"at {one['key']} (sample 11): look at these pictures" in one["said"]
+        assert one["unchanged"]
+        assert one["samples"] == 0
+    assert not list(folder.glob("checkpoints/*"))
+
+
+@pytest.mark.parametrize("layout", ["ddp2", "fsdp2"])
+def test_a_request_to_stop_one_process_stops_and_saves_all_of_them(runs, layout):
+    folder = runs / "upsampler" / f"{layout}-stopped"
+    told = [json.loads((folder / f"told-{rank}.json").read_text())["said"] for rank in range(2)]
+    assert told == ["saved after 24 samples; the same command resumes"] * 2
+    assert [one.name for one in (folder / "checkpoints").iterdir()] == ["samples-000000000024"]

@@ -6,6 +6,7 @@ in any layout loads them. As with a single process's, the manifest comes last an
 
 import json
 import shutil
+import warnings
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -99,12 +100,11 @@ class ShardedWriter:
 
 def read(checkpoint: Path, targets: Mapping[str, Tensor], world: World) -> None:
     """Fill `targets` with the checkpoint's tensors of their names, each process the parts that it holds."""
-    load(
-        dict(targets),
-        storage_reader=HuggingFaceStorageReader(str(checkpoint)),
-        process_group=world.control,
-        no_dist=world.size == 1,
-    )
+    reader, alone = HuggingFaceStorageReader(str(checkpoint)), world.size == 1
+    with warnings.catch_warnings():
+        # A single process is meant to load alone.
+        warnings.filterwarnings("ignore", message="torch.distributed is", category=UserWarning)
+        load(dict(targets), storage_reader=reader, process_group=world.control, no_dist=alone)
 
 
 def shapes(checkpoint: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
