@@ -10,6 +10,7 @@ from unclip.cli.console import UsageError
 def run(arguments: argparse.Namespace) -> None:
     from unclip import recipes
     from unclip.cli.loading import read_device
+    from unclip.cli.train import is_main
     from unclip.config import ConfigError, to_dict
     from unclip.train.chain import train_chain
 
@@ -40,6 +41,8 @@ def run(arguments: argparse.Namespace) -> None:
     device = None if arguments.device is None else str(read_device(arguments.device))
     with console.Status() as status:
         trained = train_chain(chain, budget=arguments.budget, device=device, on_status=status)
+    if not is_main():
+        return
     made = {name: str(path) for name, path in trained._asdict().items() if path is not None}
     if arguments.json:
         console.result_json(made)

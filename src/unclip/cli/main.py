@@ -110,6 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(
             f"unknown: {' '.join(unknown)}{' (put a prompt of several words in quotes)' if words else ''}"
         )
+    arguments.given = list(given)
     try:
         _log_to_console(arguments.debug)
         with warnings.catch_warnings():
@@ -179,3 +180,7 @@ class _Completion(argparse.Action):
 
         console.result(shtab.complete(parser, str(values)))
         parser.exit()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,10 +2,11 @@
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unclip.cli import console, options
+from unclip.cli import console, launch, options
 from unclip.cli.console import UsageError
 from unclip.train.registry import STAGES
 
@@ -69,6 +70,7 @@ def add(verbs) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print all settings as JSON without training")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 (default: the best there is)")
     options.add_json(parser)
+    launch.add(parser)
     parser.set_defaults(run=run)
 
 
@@ -99,6 +101,11 @@ def _base(arguments: argparse.Namespace) -> "TrainConfig":
 def run(arguments: argparse.Namespace) -> None:
     if arguments.lora is not None and arguments.init is None:
         raise UsageError("--lora trains an adapter of a model: give --init MODEL")
+    if arguments.launch is not None:
+        status = launch.run(arguments, arguments.given)
+        if status:
+            raise SystemExit(status)
+        return
     if arguments.stage == "all":
         if arguments.init is not None:
             raise UsageError("--init: `train all` trains every stage from the start; leave it out")
@@ -138,7 +145,17 @@ def run(arguments: argparse.Namespace) -> None:
         folder = train(config, device=device)
     else:
         folder = train_within(config, arguments.budget, device=device)
+    if not is_main():
+        return
     if arguments.json:
         console.result_json({"model": str(folder)})
     else:
         console.result(str(folder))
+
+
+def is_main() -> bool:
+    """Whether this process reports what several processes did."""
+    from unclip.train.world import place_of
+
+    place = place_of(os.environ)
+    return place is None or place.rank == 0
