@@ -80,7 +80,7 @@ STAGES_BF16 = {"bf16": ("clip", ["optimizer.muon_learning_rate=null", "precision
 LAYOUTS = {
     "ddp": ["parallel.layout=ddp"],
     "fsdp": ["parallel.layout=fsdp"],
-    "rounded": ["parallel.layout=fsdp", "parallel.gather=bf16", "parallel.reduce=bf16"],
+    "rounded": ["parallel.layout=fsdp", "parallel.reduce=bf16"],
     "hsdp": ["parallel.layout=fsdp", "parallel.replicas=2"],
 }
 

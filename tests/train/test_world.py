@@ -13,9 +13,9 @@ from unclip.train.world import Place, World, _first_host, local_device, place_of
         ({}, None),
         ({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, Place(3, 8, 1)),
         ({"RANK": "0", "WORLD_SIZE": "1"}, Place(0, 1, 0)),
-        ({"SLURM_PROCID": "9", "SLURM_NTASKS": "16", "SLURM_LOCALID": "1"}, Place(9, 16, 1)),
-        # A shell in an allocation of one task is no group.
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, None),
+        ({"SLURM_PROCID": "9", "SLURM_STEP_NUM_TASKS": "16", "SLURM_LOCALID": "1"}, Place(9, 16, 1)),
+        # A shell in an allocation was not started by srun.
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "16"}, None),
     ],
 )
 def test_launchers_say_where_a_process_is(environment, expected):

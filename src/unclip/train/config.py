@@ -76,9 +76,7 @@ class ParallelConfig:
     activation_checkpointing: bool = False
     """Whether the activations inside of blocks are computed again in the backward pass instead of kept."""
     reduce: Literal["fp32", "bf16"] = "fp32"
-    """What gradients are added up in between processes."""
-    gather: Literal["fp32", "bf16"] = "fp32"
-    """With "fsdp": what the weights of blocks travel in; "bf16" needs `precision=bf16`. Shards are float32 always."""
+    """What gradients are added up in between processes. Weights travel as float32."""
     timeout: float = 1800.0
     """Seconds that processes wait for each other before the run ends with an error."""
 
@@ -88,8 +86,8 @@ class ParallelConfig:
             raise ValueError(f"parallel.replicas is {self.replicas}; it must be at least 1")
         if not self.timeout > 0:
             raise ValueError(f"parallel.timeout is {self.timeout}; give seconds, such as 1800")
-        if self.layout == "ddp" and (self.replicas != 1 or self.gather != "fp32"):
-            raise ValueError("parallel.replicas and parallel.gather are settings of parallel.layout=fsdp")
+        if self.layout == "ddp" and self.replicas != 1:
+            raise ValueError("parallel.replicas is a setting of parallel.layout=fsdp")
 
 
 @dataclass(frozen=True, kw_only=True)

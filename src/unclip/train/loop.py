@@ -90,7 +90,7 @@ class Run:
         if config.adapter is not None:
             torch.manual_seed(derive(config.seed, config.stage, "adapter"))
             self.task.adapt(config.adapter, config.init or "")
-        self.parallel = Parallel(self.task, config.parallel, self.world, precision=config.precision)
+        self.parallel = Parallel(self.task, config.parallel, self.world)
         self.groups = self.task.groups(config)
         optimizers = [
             optimizer

@@ -31,7 +31,7 @@ class Parallel:
     Build optimisers and averages after it: sharding replaces the parameters.
     """
 
-    def __init__(self, task: Task[Any], config: ParallelConfig, world: World, *, precision: str = "fp32"):
+    def __init__(self, task: Task[Any], config: ParallelConfig, world: World):
         self.task, self.world = task, world
         self.module: nn.Module = task
         self.scalars: set[nn.Parameter] = set()
@@ -41,7 +41,7 @@ class Parallel:
         self.sharded = world.size > 1 and config.layout == "fsdp"
         self._settled = world.size == 1 or self.sharded
         if self.sharded:
-            self._shard(config, precision)
+            self._shard(config)
         elif world.size > 1:
             device = world.device if world.device.type == "cuda" else None
             # No buffer changes in training. Older versions of PyTorch call this setting by the other name.
@@ -56,27 +56,21 @@ class Parallel:
 
                 self.module.register_comm_hook(None, bf16_compress_hook)
 
-    def _shard(self, config: ParallelConfig, precision: str) -> None:
+    def _shard(self, config: ParallelConfig) -> None:
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
-        if config.gather == "bf16" and precision != "bf16":
-            raise ValueError(
-                "parallel.gather=bf16 rounds the weights of a float32 run: set precision=bf16 too"
-            )
         mesh = mesh_of(config, self.world)
         task = self.task
         # Shards are rows of plain memory.
         task.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
         self.scalars = {parameter for parameter in task.parameters() if parameter.ndim == 0}
         reduce = torch.bfloat16 if config.reduce == "bf16" else torch.float32
-        gather = torch.bfloat16 if config.gather == "bf16" else None
-        blocks = MixedPrecisionPolicy(param_dtype=gather, reduce_dtype=reduce, cast_forward_inputs=False)
-        rest = MixedPrecisionPolicy(reduce_dtype=reduce, cast_forward_inputs=False)
+        policy = MixedPrecisionPolicy(reduce_dtype=reduce, cast_forward_inputs=False)
         for block in [module for module in task.modules() if isinstance(module, BLOCKS)]:
-            fully_shard(block, mesh=mesh, mp_policy=blocks, ignored_params=self.scalars)
+            fully_shard(block, mesh=mesh, mp_policy=policy, ignored_params=self.scalars)
             if isinstance(block, PixelAttention):
                 _gather_to_read(block)
-        fully_shard(task, mesh=mesh, mp_policy=rest, ignored_params=self.scalars)
+        fully_shard(task, mesh=mesh, mp_policy=policy, ignored_params=self.scalars)
         for name in ("validate", "preview"):
             register_fsdp_forward_method(task, name)
 

@@ -245,10 +245,11 @@ def place_of(environment: "os._Environ[str] | dict[str, str]") -> Place | None:
     if "WORLD_SIZE" in environment and "RANK" in environment:
         rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
         return Place(rank, size, int(environment.get("LOCAL_RANK", rank)))
-    if int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in environment:
+    # srun sets it for the tasks that it starts; a shell in an allocation is no group.
+    if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in environment:
         return Place(
             int(environment["SLURM_PROCID"]),
-            int(environment["SLURM_NTASKS"]),
+            int(environment["SLURM_STEP_NUM_TASKS"]),
             int(environment.get("SLURM_LOCALID", "0")),
         )
     return None

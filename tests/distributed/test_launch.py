@@ -1,0 +1,59 @@
+"""`unclip train --launch torchrun` and `ray` start real processes, which train one model."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unclip.checkpoints.io import load_model
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def command(out: Path, *launch: str) -> list[str]:
+    settings = ["model.net.channels=8", "model.net.groups=4", "batch=8", "samples=16", "precision=fp32"]
+    words = ["train", "upsampler", "--recipe", "tiny", "--out", str(out), "--device", "cpu", *launch]
+    return [*words, *(word for setting in settings for word in ("--set", setting))]
+
+
+def trained(words: list[str], out: Path) -> str:
+    """Standard output of a command that leaves a run of two processes."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_TRAIN_V2_ENABLED": "1"}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=280)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    (checkpoint,) = (out / "checkpoints").iterdir()
+    assert len(json.loads((checkpoint / "manifest.json").read_text())["files"]) == 2
+    assert list(load_model(out / "model")) == ["upsampler"]
+    return done.stdout
+
+
+def test_torchrun(tmp_path):
+    out = tmp_path / "run"
+    words = [
+        sys.executable,
+        "-m",
+        "unclip.cli.main",
+        *command(out, "--launch", "torchrun", "--processes", "2"),
+    ]
+    # One process says what all of them made.
+    assert trained(words, out).splitlines() == [str(out / "model")]
+
+
+@pytest.mark.slow
+def test_ray(tmp_path):
+    pytest.importorskip("ray.train")
+    out = tmp_path / "run"
+    words = [sys.executable, "-m", "unclip.cli.main", *command(out, "--launch", "ray", "--processes", "2")]
+    trained(words, out)
+
+
+@pytest.mark.slow
+def test_the_example_for_ray(tmp_path):
+    pytest.importorskip("ray.train")
+    out = tmp_path / "run"
+    script = ROOT / "examples" / "cluster" / "ray_train.py"
+    words = [sys.executable, str(script), "--workers", "2", "--no-gpu", "--", *command(out)[1:]]
+    trained(words, out)
