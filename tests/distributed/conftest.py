@@ -15,6 +15,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = Path(__file__).with_name("cases.py")
     command = [sys.executable, "-W", "error", program, folder]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1500)
     assert done.returncode == 0, done.stderr[-6000:]
     return folder

@@ -1,10 +1,13 @@
 """Where a launcher put a process, and how samples are divided."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
 
-from unclip.train.world import Place, World, _first_host, local_device, place_of
+from unclip.train.world import Place, World, _first_host, fresh_store, local_device, place_of
 
 
 @pytest.mark.parametrize(
@@ -60,3 +63,27 @@ def test_one_process_needs_no_group():
     assert world.objects("x") == ["x"]
     with world.main_first():
         pass
+
+
+def test_a_store_with_the_words_of_dead_processes_is_used_afresh():
+    store, found = torch.distributed.HashStore(), {}
+    # Of an attempt that died: rank 1 asked, and nobody took anything.
+    store.set("unclip/asks/1", "old")
+
+    def enter(rank: int) -> None:
+        found[rank] = fresh_store(store, rank, 3, timeout=20.0)
+
+    threads = [threading.Thread(target=enter, args=(rank,)) for rank in (0, 2, 1)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.1)
+    for thread in threads:
+        thread.join()
+    found[0].set("address", "new")
+    assert found[1].get("address") == found[2].get("address") == b"new"
+    assert not store.check(["address"])
+
+
+def test_a_process_that_does_not_come_is_named():
+    with pytest.raises(TimeoutError, match=r"processes \[1\] of 2 did not come"):
+        fresh_store(torch.distributed.HashStore(), 0, 2, timeout=0.05)

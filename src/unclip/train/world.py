@@ -7,7 +7,9 @@ with one process every method returns what it was given.
 
 import os
 import re
+import secrets
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 T = TypeVar("T")
 
@@ -275,15 +279,42 @@ def open_world(device: str | None = None, *, timeout: float = 1800.0) -> Iterato
         os.environ.setdefault("MASTER_ADDR", _first_host(os.environ.get("SLURM_JOB_NODELIST", "")))
         os.environ.setdefault("MASTER_PORT", str(20_000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 20_000))
         backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
-        dist.init_process_group(
-            backend, rank=place.rank, world_size=place.size, timeout=timedelta(seconds=timeout)
-        )
+        waiting = timedelta(seconds=timeout)
+        store, *_ = next(rendezvous("env://", place.rank, place.size, timeout=waiting))
+        store = fresh_store(store, place.rank, place.size, timeout)
+        dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.size, timeout=waiting)
         begun = True
     try:
         yield World(chosen, timeout=timeout)
     finally:
         if begun:
             dist.destroy_process_group()
+
+
+def fresh_store(store: Any, rank: int, size: int, timeout: float) -> Any:
+    """The part of `store` that only the processes of this attempt use.
+
+    A launcher that starts processes again may keep its store, with the addresses of the processes that died. So rank 0 chooses a
+    name, tells it to whoever asks with a fresh word, and waits until each rank has taken it: what died asks no more.
+    """
+    ends = time.monotonic() + timeout
+    name, word = secrets.token_hex(8), secrets.token_hex(8)
+    if rank:
+        store.set(f"unclip/asks/{rank}", word)
+        name = store.get(f"unclip/answers/{word}").decode()
+        store.set(f"unclip/takes/{name}/{rank}", "")
+        return PrefixStore(f"unclip/{name}", store)
+    missing = set(range(1, size))
+    while missing:
+        for other in sorted(missing):
+            if store.check([f"unclip/takes/{name}/{other}"]):
+                missing.discard(other)
+            elif store.check([f"unclip/asks/{other}"]):
+                store.set(f"unclip/answers/{store.get(f'unclip/asks/{other}').decode()}", name)
+        if time.monotonic() > ends:
+            raise TimeoutError(f"processes {sorted(missing)} of {size} did not come within {timeout:.0f} s")
+        time.sleep(0.01)
+    return PrefixStore(f"unclip/{name}", store)
 
 
 def local_device(name: str | None, place: Place | None) -> torch.device:
