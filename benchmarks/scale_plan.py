@@ -189,7 +189,7 @@ def count(build: Callable[[], nn.Module], run: Callable[[nn.Module, int], Any]) 
     with FakeTensorMode(), torch.autocast("cpu", torch.bfloat16):
         network = build()
         parameters = sum(one.numel() for one in network.parameters())
-        blocks = [one for one in network.modules() if isinstance(one, BLOCKS)]
+        blocks: list[nn.Module] = [one for one in network.modules() if isinstance(one, BLOCKS)]
         sizes = [sum(one.numel() for one in block.parameters()) for block in blocks]
         with FlopCounterMode(display=False) as counter:
             run(network, 1)
@@ -396,7 +396,7 @@ def sd2_forward(side: int) -> float:
         network = UNet2DConditionModel(
             block_out_channels=(320, 640, 1280, 1280),
             cross_attention_dim=1024,
-            attention_head_dim=(5, 10, 20, 20),
+            attention_head_dim=(5, 10, 20, 20),  # pyright: ignore[reportArgumentType]
             use_linear_projection=True,
         )
         network(torch.zeros(1, 4, side, side), torch.zeros(1), torch.zeros(1, 77, 1024))
