@@ -182,7 +182,9 @@ def measure(batches: DecoderBatches, network: Decoder, judge: Encoder) -> Measur
         (batches.train, batches.train_embeddings, everyday(batches.train, DRAWN)),
         (batches.held_out, batches.held_out_embeddings, evenly_spaced(DRAWN, len(batches.held_out))),
     ):
-        drawn = redrawn(network, batches.of(source, embeddings, some, source.captions(some)).condition)
+        drawn = redrawn(
+            network, batches._of(source.pictures(some), embeddings, some, source.captions(some)).condition
+        )
         features, real = (judge.pictures(to_uint8(one)) for one in (drawn, source.pictures(some)))
         cosines.append((features * real).sum(1).mean().item())
         distances.append(frechet(real, features))
