@@ -113,6 +113,10 @@ def schemas() -> dict[str, Any]:
             ),
             "oneOf": [{"required": ["url"]}, {"required": ["b64_json"]}],
         },
+        "ImageEvent": {
+            "description": "one server-sent event of a stream",
+            **_closed({"event": {"enum": [*_EVENTS, "error"]}, "data": _event_data()}),
+        },
         "Model": _closed(
             {
                 "id": text,
@@ -138,6 +142,36 @@ def schemas() -> dict[str, Any]:
         ),
         "ErrorResponse": _closed({"error": {"$ref": "#/components/schemas/Error"}}),
     }
+
+
+_EVENTS = [
+    f"{family}.{kind}"
+    for family in ("image_generation", "image_edit")
+    for kind in ("partial_image", "completed")
+]
+
+
+def _event_data() -> dict[str, Any]:
+    """Data of an event: JSON as text."""
+    text, whole = {"type": "string"}, {"type": "integer"}
+    fields: dict[str, Any] = {
+        "type": {"enum": _EVENTS},
+        "b64_json": {"type": "string", "contentEncoding": "base64"},
+        "created_at": whole,
+        "size": text,
+        "quality": text,
+        "background": text,
+        "output_format": {"const": "png"},
+    }
+    more = {
+        "partial_image_index": whole,
+        "usage": {"type": "object", "description": "of finished pictures; nothing is billed"},
+        "seed": whole,
+        "warnings": {"type": "array", "items": text},
+    }
+    picture = _closed(fields | more, list(fields))
+    content = {"oneOf": [picture, {"$ref": "#/components/schemas/ErrorResponse"}]}
+    return {"type": "string", "contentMediaType": "application/json", "contentSchema": content}
 
 
 def _common(options: Options, sizes: tuple[int, ...]) -> dict[str, Any]:
@@ -200,7 +234,7 @@ def _parameter(name: str, schema: dict[str, Any]) -> dict[str, Any]:
 def _call(name: str, summary: str, content: dict[str, Any], streams: bool) -> dict[str, Any]:
     answer: dict[str, Any] = {_JSON: {"schema": {"$ref": "#/components/schemas/ImagesResponse"}}}
     if streams:
-        answer["text/event-stream"] = {"schema": {"type": "string"}}
+        answer["text/event-stream"] = {"schema": {"$ref": "#/components/schemas/ImageEvent"}}
     return {
         "operationId": name,
         "summary": summary,
