@@ -277,7 +277,8 @@ def test_a_text_decoder_in_a_model_draws(small, autoencoder_run, clip_run, tmp_p
     folder = bundle([clip_run, autoencoder_run, tmp_path / "text_decoder"], tmp_path / "model", "text")
     assert read_manifest(folder).parts["decoder"].kind == "text_decoder"
     model = unclip.load(folder, device="cpu")
-    picture = model.reconstruct(square(), steps=2)
+    assert model.reconstruct(square(), steps=2).image.size == (16, 16)
+    (picture,) = model.generate("a red square", seed=1, steps=2)
     assert picture.image.size == (16, 16)
 
 

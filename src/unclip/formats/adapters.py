@@ -19,6 +19,7 @@ from unclip.errors import ModelError
 
 TABLES: dict[str, tuple[str, str]] = {
     "decoder_kandinsky": ("unclip.formats.key_maps.kandinsky", "table"),
+    "text_decoder": ("unclip.formats.key_maps.latent_unet", "decoder_table"),
 }
 """Kind of a network -> module and function that gives the table of a config; keys are "component/name"."""
 

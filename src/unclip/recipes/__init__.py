@@ -6,7 +6,17 @@ from pathlib import Path
 from typing import TypeVar
 
 from unclip.config import ConfigError, override
-from unclip.recipes import artwork, artwork_gpu, dalle2, judge, tiny, tiny_latent
+from unclip.recipes import (
+    artwork,
+    artwork_gpu,
+    artwork_latent,
+    dalle2,
+    judge,
+    kandinsky,
+    stable_diffusion,
+    tiny,
+    tiny_latent,
+)
 from unclip.stages.sampling import DEFAULTS, Sampling
 from unclip.train.chain import JUDGE, Chain
 from unclip.train.config import ClipDependent, TrainConfig, change
@@ -22,7 +32,17 @@ RECIPES: dict[str, dict[str, Callable[[], TrainConfig]]] = {
     module.__name__.rpartition(".")[2]: {
         stage: getattr(module, stage) for stage in STAGES if hasattr(module, stage)
     }
-    for module in (artwork, artwork_gpu, dalle2, judge, tiny, tiny_latent)
+    for module in (
+        artwork,
+        artwork_gpu,
+        artwork_latent,
+        dalle2,
+        judge,
+        kandinsky,
+        stable_diffusion,
+        tiny,
+        tiny_latent,
+    )
 }
 
 
@@ -45,6 +65,13 @@ CHAINS = {
         "prior_autoregressive": 0.08,
         "judge": 0.05,
     },
+    "artwork_latent": {
+        "clip": 0.14,
+        "prior": 0.08,
+        "autoencoder": 0.28,
+        "latent_decoder": 0.45,
+        "judge": 0.05,
+    },
     "tiny": {"clip": 0.25, "prior": 0.20, "decoder": 0.40, "upsampler": 0.15},
     "tiny_latent": {"clip": 0.20, "prior": 0.15, "autoencoder": 0.25, "latent_decoder": 0.40},
 }
@@ -64,6 +91,7 @@ KEEP_LAST = ("artwork_gpu",)
 SAMPLING: dict[str, Callable[[], Sampling]] = {
     "artwork": artwork.sampling,
     "artwork_gpu": artwork_gpu.sampling,
+    "artwork_latent": artwork_latent.sampling,
     "dalle2": dalle2.sampling,
 }
 

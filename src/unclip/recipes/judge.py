@@ -69,7 +69,13 @@ def tiny() -> EvaluationConfig:
 
 
 #: Recipe -> its evaluation.
-EVALUATIONS = {"artwork": artwork, "artwork_gpu": artwork, "tiny": tiny, "tiny_latent": tiny}
+EVALUATIONS = {
+    "artwork": artwork,
+    "artwork_gpu": artwork,
+    "tiny": tiny,
+    "tiny_latent": tiny,
+    "artwork_latent": artwork,
+}
 
 
 def evaluation(recipe: str) -> EvaluationConfig:

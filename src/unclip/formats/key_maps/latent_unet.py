@@ -8,6 +8,7 @@ from unclip.errors import ModelError
 from unclip.formats.key_maps.options import Options, Reference, only
 from unclip.formats.key_maps.unet import SKELETON, attentions
 from unclip.networks.latent_unet import LatentUnetConfig
+from unclip.networks.text_decoder import TextDecoderConfig
 
 # Ours is a matrix, theirs a 1x1 convolution; biases are the same.
 POINTWISE = Form(
@@ -47,6 +48,11 @@ def rows(*, linear: bool) -> list[Row]:
 def table(prefix: str, *, linear: bool) -> Table:
     """Table of the net as the part `net` of a decoder."""
     return Table(within("net.", prefix, rows(linear=linear)))
+
+
+def decoder_table(config: TextDecoderConfig) -> Table:
+    """Table of a text decoder's net; keys begin with "unet/". Matrices stand for the 1x1 convolutions of version 1."""
+    return table("unet/", linear=True)
 
 
 REFERENCE = Reference(
