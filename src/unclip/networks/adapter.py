@@ -9,9 +9,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ATTENTION = r".*attention.*\.(qkv|q|kv|query|context_kv|out)"
-"""Module names of all projections of attention."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterConfig:
@@ -20,8 +17,9 @@ class AdapterConfig:
     rank: int = 8
     alpha: float | None = None
     """The change is multiplied by alpha / rank; None: by 1."""
-    targets: str = ATTENTION
-    """Regular expression that a module's whole name must match; linear layers and convolutions can be adapted."""
+    targets: str | None = None
+    """Regular expression that a layer's whole name must match; linear layers and convolutions can be adapted. None: the
+    projections of attention, which are the layers of modules whose class is called an attention."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a rank below 1, a scale that is not positive, and an expression that cannot be read."""
@@ -30,7 +28,7 @@ class AdapterConfig:
         if self.alpha is not None and self.alpha <= 0:
             raise ValueError(f"adapter.alpha is {self.alpha}; it must be positive")
         try:
-            re.compile(self.targets)
+            re.compile(self.targets or "")
         except re.error as error:
             raise ValueError(f"adapter.targets {self.targets!r} is no regular expression: {error}") from None
 
@@ -70,7 +68,7 @@ class Adapter(nn.Module):
         self.names = [
             name
             for name, module in network.named_modules()
-            if isinstance(module, nn.Linear | nn.Conv2d) and re.fullmatch(config.targets, name)
+            if isinstance(module, nn.Linear | nn.Conv2d) and _is_target(network, name, config.targets)
         ]
         if not self.names:
             layers = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
@@ -98,6 +96,12 @@ class Adapter(nn.Module):
             for name, low in zip(self.names, self.layers, strict=True)
             if isinstance(low, Low)
         }
+
+
+def _is_target(network: nn.Module, name: str, targets: str | None) -> bool:
+    if targets is not None:
+        return re.fullmatch(targets, name) is not None
+    return type(network.get_submodule(name.rpartition(".")[0])).__name__.endswith("Attention")
 
 
 class _Add:

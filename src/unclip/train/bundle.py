@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from unclip.checkpoints.adapters import add, read_adapter
 from unclip.checkpoints.io import load_part, save_model
@@ -41,12 +43,17 @@ def bundle(
         adapter = read_adapter(path)
         changed = part_of(adapter, parts)
         add(parts[changed], changes_of(adapter, parts[changed], changed), strength)
+    settings = DEFAULTS if defaults is None else defaults.over(DEFAULTS)
+    decoder: Any = getattr(parts.get("decoder"), "config", None)
+    if decoder is not None and decoder.kind == "text_decoder" and "prior" not in parts:
+        # It draws captions as they are.
+        settings = replace(settings, prior=replace(settings.prior, kind="none"))
     return save_model(
         out,
         parts,
         name=name,
         tokenizer=find_tokenizer(found),
-        defaults=DEFAULTS if defaults is None else defaults.over(DEFAULTS),
+        defaults=settings,
         description=description,
         licence=licence,
         space=next((manifest.space for _, manifest in found.values() if manifest.space), None),

@@ -8,15 +8,24 @@ from diffusers import UNet2DConditionModel  # pyright: ignore[reportPrivateImpor
 from safetensors.torch import load_file, save_file
 
 from unclip.checkpoints.adapters import add, read_adapter, save_adapter
+from unclip.diffusion.conventions import GridConfig
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.errors import ModelError
 from unclip.formats.adapters import changes_of, part_of, write_public
 from unclip.formats.key_maps import kandinsky as kandinsky_map
+from unclip.formats.key_maps.kandinsky_scheduler import Schedule
 from unclip.networks.adapter import Adapter, AdapterConfig, Low
 from unclip.networks.kandinsky import KandinskyCondition, KandinskyDecoder
 from unclip.networks.patch_transformer import PatchTransformer, PatchTransformerConfig
 
 peft = pytest.importorskip("peft")
+
+SCHEDULE = Schedule(
+    process=ProcessConfig(parametrization="eps", schedule="linear", learned_variance=True),
+    grid=GridConfig(),
+    clip=None,
+    sampler="ddpm",
+)
 
 
 @pytest.fixture
@@ -93,11 +102,10 @@ def test_attached_and_added_are_the_same_at_any_strength(network, inputs, tmp_pa
 def pair(unets):
     """diffusers' Kandinsky 2.2 U-Net, and ours with its weights."""
     theirs = unets["2.2", 4]
-    process = ProcessConfig(parametrization="eps", schedule="linear", learned_variance=True)
     data = {"_class_name": "UNet2DConditionModel"} | {
         k: list(v) if isinstance(v, tuple) else v for k, v in theirs.config.items()
     }
-    config = kandinsky_map.decoder_config(data, process, channels=4, factor=8, context=0, where="test")
+    config = kandinsky_map.decoder_config(data, SCHEDULE, channels=4, factor=8, context=0, where="test")
     ours = KandinskyDecoder(config)
     weights = {f"unet/{name}": value for name, value in theirs.state_dict().items()}
     table = kandinsky_map.table(config)

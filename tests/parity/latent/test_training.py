@@ -1,6 +1,7 @@
 """Trained here and read by diffusers: an autoencoder, and an adapter of Stable Diffusion; and fine-tuning of its folder."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def test_diffusers_reads_a_trained_autoencoder(tmp_path):
     folder = train(replace(config, out=str(tmp_path / "run")), device="cpu")
     ours = load_part(folder, read_manifest(folder), "autoencoder")
     assert isinstance(ours, Autoencoder)
-    theirs = AutoencoderKL.from_pretrained(export_autoencoder(ours, tmp_path / "vae"))
+    theirs: Any = AutoencoderKL.from_pretrained(export_autoencoder(ours, tmp_path / "vae"))
     pictures = torch.rand(2, 3, 16, 24, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         one, other = ours.encode(pictures), theirs.encode(pictures).latent_dist
