@@ -18,6 +18,7 @@ def load(
     dtype: str | None,
     *,
     offload: bool = False,
+    tile: int | None = None,
     parts: Mapping[str, str] | None = None,
     adapters: Mapping[str, float] | None = None,
 ) -> "Model":
@@ -29,6 +30,7 @@ def load(
         device=None if device is None else read_device(device),
         dtype=dtype or "float32",
         offload=offload,
+        tile=tile,
         parts=parts or {},
         adapters=adapters or {},
     )
@@ -41,6 +43,7 @@ def load_for(arguments: argparse.Namespace) -> "Model":
         arguments.device,
         arguments.dtype,
         offload=getattr(arguments, "offload", False),
+        tile=getattr(arguments, "tile", None),
         parts=dict(arguments.part),
         adapters=dict(arguments.adapter),
     )

@@ -97,6 +97,15 @@ def add_offload(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_tile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tile",
+        type=positive,
+        metavar="PIXELS",
+        help="side of what a latent model's autoencoder decodes at once; less memory, and a slightly other picture",
+    )
+
+
 def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-m",
@@ -159,6 +168,7 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_device(parser)
     add_offload(parser)
+    add_tile(parser)
     add_quiet(parser)
     add_json(parser)
 

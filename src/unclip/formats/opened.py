@@ -5,6 +5,7 @@ Parts of different models can be combined where their embedding spaces, widths a
 
 import functools
 import hashlib
+import itertools
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -203,6 +204,11 @@ def _check_readers(clip: OpenPart, parts: Mapping[str, OpenPart]) -> None:
     for name, part in parts.items():
         if part.role != "prior":
             continue
+        if given.towers == "image":
+            raise ModelError(
+                f"the {name} of {part.model!r} reads captions, the clip of {clip.model!r} has no text tower: take a CLIP "
+                "that has both"
+            )
         config = part.config
         _agree(name, part, "embeddings of width", config.embedding, "clip", clip, given.embedding)
         _agree(name, part, "text states of width", config.text_width, "clip", clip, text.width)
@@ -212,13 +218,12 @@ def _check_readers(clip: OpenPart, parts: Mapping[str, OpenPart]) -> None:
 
 
 def _check_spaces(parts: Mapping[str, OpenPart]) -> None:
-    """Parts of one model share its space; those of different models are compared, each with the first."""
-    names = list(parts)
-    for name in names[1:]:
-        one, other = parts[names[0]], parts[name]
+    """Parts of one model share its space; those of different models are compared, as some may not know theirs."""
+    for first, name in itertools.combinations(parts, 2):
+        one, other = parts[first], parts[name]
         if one.space is not other.space and one.space().differs_from(other.space()):
             raise ModelError(
-                f"the {name} of {other.model!r} was made for the embeddings of {other.space()}, the {names[0]} of "
+                f"the {name} of {other.model!r} was made for the embeddings of {other.space()}, the {first} of "
                 f"{one.model!r} for those of {one.space()}: they were not made for each other"
             )
 

@@ -387,16 +387,17 @@ def load(
     parts: Mapping[str, str | os.PathLike[str]] | None = None,
     offload: bool = False,
     adapters: Mapping[Any, float] | None = None,
+    tile: int | None = None,
 ) -> Model:
     """A model: bundled (by name), from a folder, or public (a hub id that was pulled).
 
     `device` is the best one unless given. `dtype` is what the networks compute in: "float32", "bfloat16" or "auto"; the
     sampler's state is float32 always. `prior` and `clip` name other models to take these parts from, `parts` any part.
-    With `offload`, only the network at work is in memory. `adapters` are low-rank adapters (LoRA) by file or folder, and the
-    strength of each. Raises `FileNotFoundError` and `ModelError`.
+    With `offload`, only the network at work is in memory; `tile` bounds the side in pixels of what an autoencoder decodes at
+    once. `adapters` are low-rank adapters (LoRA) by file or folder, and the strength of each. Raises `FileNotFoundError` and
+    `ModelError`.
     """
     taken = {"prior": prior, "clip": clip} | dict(parts or {})
     given = {name: other for name, other in taken.items() if other is not None}
-    return Model.load(
-        model, device=device, dtype=dtype, parts=given, offload=offload, adapters=adapters or {}
-    )
+    options = {"offload": offload, "tile": tile, "adapters": adapters or {}}
+    return Model.load(model, device=device, dtype=dtype, parts=given, **options)

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import CLIPConfig, CLIPModel
 
-from tests.parity.latent.conftest import edit, picture
+from tests.parity.latent.conftest import WIDTH, edit, filled, picture, text_config, tokenizer
 from unclip.errors import ModelError, NonFinite, RequestError, Unsupported
 from unclip.formats.opened import open_model
 from unclip.formats.pull import needed
@@ -87,6 +88,30 @@ def test_unclip_with_its_prior(saved):
     assert drawn.embedding is not None
     with pytest.raises(Unsupported, match="has no image encoder, which vary needs"):
         model.vary(picture(), **QUICK)
+
+
+def test_a_whole_clip_gives_stable_unclip_text_diffs_and_a_prior(saved, tmp_path):
+    """Parts of other models fit where the embedding space agrees; where it does not, both are named."""
+    text = text_config(WIDTH, projection_dim=WIDTH).to_dict()
+    vision = saved("unclip h")[0].image_encoder.config.to_dict()
+    whole = filled(CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=WIDTH)), 4)
+    whole.save_pretrained(tmp_path / "clip")
+    tokenizer().save_pretrained(tmp_path / "clip")
+    folder, other = saved("unclip h")[1], saved("unclip l")[1]
+    model = Model.load(folder, device="cpu", parts={"clip": tmp_path / "clip"})
+    assert len(model.text_diff(picture(), "a dog", baseline="a red cat", frames=2, **QUICK)) == 2
+    with pytest.raises(ModelError, match=r"reads captions, the clip of .* has no text tower"):
+        open_model(folder, parts={"prior": other})
+    # Another text projection, by its fingerprint.
+    with pytest.raises(ModelError, match="were not made for each other"):
+        open_model(folder, parts={"clip": tmp_path / "clip", "prior": other})
+    wide = text_config(24, projection_dim=24).to_dict()
+    CLIPModel(
+        CLIPConfig(text_config=wide, vision_config=vision | {"projection_dim": 24}, projection_dim=24)
+    ).save_pretrained(tmp_path / "wide")
+    tokenizer().save_pretrained(tmp_path / "wide")
+    with pytest.raises(ModelError, match="reads embeddings of width 20"):
+        open_model(folder, parts={"clip": tmp_path / "wide"})
 
 
 @pytest.mark.parametrize(
