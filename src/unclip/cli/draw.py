@@ -101,6 +101,11 @@ def request_of(arguments: argparse.Namespace, kind: "type[Request]", **more: Any
 def run(verb: Verb, arguments: argparse.Namespace) -> None:
     """Run the requests of a command line: check, load, plan outputs, draw, save."""
     job = verb.job(arguments)
+    if getattr(arguments, "ray", None) is not None:
+        from unclip.cli import draw_on_ray
+
+        draw_on_ray.run(job, arguments)
+        return
 
     from unclip.generate.session import choose_seed, picture_seed
     from unclip.generate.sources import read_source

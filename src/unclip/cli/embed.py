@@ -2,7 +2,7 @@
 
 import argparse
 
-from unclip.cli import console, options
+from unclip.cli import cluster, console, options
 from unclip.cli.console import UsageError
 
 
@@ -38,32 +38,10 @@ def add(verbs) -> None:
     )
     options.add_model(parser)
     options.add_device(parser)
-    add_cluster(parser)
+    options.add_cluster(parser)
     options.add_quiet(parser)
     options.add_json(parser)
     parser.set_defaults(run=run)
-
-
-def add_cluster(parser: argparse.ArgumentParser) -> None:
-    """Options of work on a Ray cluster."""
-    parser.add_argument(
-        "--ray",
-        metavar="ADDRESS",
-        help="work on this Ray cluster, such as auto or ray://HOST:10001 (needs unclip[ray])",
-    )
-    parser.add_argument(
-        "--ray-gpus",
-        type=options.number,
-        default=1.0,
-        metavar="X",
-        help="GPUs of each worker of the cluster; 0 computes on CPUs (default: 1)",
-    )
-    parser.add_argument(
-        "--ray-workers",
-        type=options.positive,
-        metavar="N",
-        help="workers of the cluster (default: as many as fit)",
-    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -87,35 +65,4 @@ def run(arguments: argparse.Namespace) -> None:
         dtype=arguments.dtype or "float32",
         bad_share=arguments.bad_share,
     )
-    do(work, arguments)
-
-
-def do(work, arguments: argparse.Namespace) -> None:
-    """Run a work where the options say, and print what came of it. Raises `UnitsFailed`."""
-    from unclip.batch.work import UnitsFailed, run_here
-
-    with console.Status(quiet=arguments.quiet) as status:
-
-        def report(done: int, of: int) -> None:
-            status(f"{done} of {of} units")
-
-        if arguments.ray is None:
-            outcome = run_here(work, report)
-        else:
-            from unclip.batch.on_ray import Cluster, run_on_ray
-
-            cluster = Cluster(
-                address=arguments.ray,
-                gpus=arguments.ray_gpus,
-                encoders=arguments.ray_workers or (1, 1_000_000),
-            )
-            outcome = run_on_ray(work, cluster, report)
-    if arguments.json:
-        console.result_json({"done": outcome.done, "before": outcome.before, "failed": outcome.failed})
-    else:
-        console.result(f"{outcome.done} units done, {outcome.before} were done before")
-    if outcome.failed:
-        name, reason = next(iter(outcome.failed.items()))
-        raise UnitsFailed(
-            f"{len(outcome.failed)} units failed, such as {name} ({reason}): the same command tries them again"
-        )
+    cluster.do(work, arguments)

@@ -55,6 +55,28 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+    """Options of work on a Ray cluster."""
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="work on this Ray cluster, such as auto or ray://HOST:10001 (needs unclip[ray])",
+    )
+    parser.add_argument(
+        "--ray-gpus",
+        type=number,
+        default=1.0,
+        metavar="X",
+        help="GPUs of each worker of the cluster; 0 computes on CPUs (default: 1)",
+    )
+    parser.add_argument(
+        "--ray-workers",
+        type=positive,
+        metavar="N",
+        help="workers of the cluster (default: as many as fit)",
+    )
+
+
 def add_quiet(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress on stderr")
 

@@ -40,7 +40,11 @@ def _generate(arguments: argparse.Namespace) -> Job:
 
 
 def _prompt_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--prompts", metavar="FILE", help="draw each line of a file instead; - reads stdin")
+    parser.add_argument(
+        "--prompts",
+        metavar="FILE",
+        help="draw each line of a file instead, or each row of a .parquet with prompts or captions; - reads stdin",
+    )
     parser.add_argument("--init", type=Path, metavar="FILE", help="image-to-image: start from this picture")
     parser.add_argument(
         "--strength",
@@ -48,6 +52,7 @@ def _prompt_options(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="share of the noise levels that is redrawn of --init: near 0 keeps it, 1 hardly keeps its colours (default: 0.7)",
     )
+    options.add_cluster(parser)
 
 
 def _several(suffix: str, arguments: argparse.Namespace, number: int):
@@ -346,7 +351,15 @@ def read_prompts(prompt: str | None, file: str | None) -> list[str]:
     """Prompts: the one given, or the lines of a file that are not blank. Raises `UsageError` for none, or both."""
     if (prompt is None) == (file is None):
         raise UsageError("say what to draw: either PROMPT or --prompts FILE")
-    lines = [(prompt or "").strip()] if file is None else options.read_lines(file)
+    if file is not None and file.lower().endswith(".parquet"):
+        from unclip.data.stream.rows import captions_of
+
+        try:
+            lines = captions_of(file)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+    else:
+        lines = [(prompt or "").strip()] if file is None else options.read_lines(file)
     prompts = [line for line in lines if line]
     if not prompts:
         raise UsageError(

@@ -46,6 +46,17 @@ class DataConfig:
     changed: Literal["refuse", "allow"] = "refuse"
     """Whether a begun run goes on with other pictures or captions than those it began with. "allow": it does, with its
     first tokenizer; its weights are then no function of its config and data."""
+    reading: Literal["auto", "decoded", "streamed"] = "auto"
+    """Whether pictures are decoded once and kept, or read as they are needed, in an order of its own. "auto": object stores
+    (s3://...) are streamed, and folders of more than `decoded_gib`."""
+    decoded_gib: float = 64.0
+    """GiB of files above which "auto" streams."""
+    workers: int = 2
+    """Processes that read streamed data."""
+    cache_gib: float = 20.0
+    """GiB of streamed data that are kept on this disk, in `cache`."""
+    embeddings: str | None = None
+    """Folder or URL with the sidecar files of `unclip embed`, for streamed data; None: beside the data."""
     shift: int = 0
     """Augmentation of the pictures that CLIP sees: moved by up to so many pixels, the edge filled with white."""
 
@@ -55,6 +66,11 @@ class DataConfig:
             raise ValueError(f"held_out is {self.held_out}; it is a share between 0 and 1, such as 0.05")
         if not 0 <= self.bad_share <= 1:
             raise ValueError(f"data.bad_share is {self.bad_share}; it is a share from 0 to 1, such as 0.05")
+        if self.decoded_gib < 0 or self.workers < 0 or not self.cache_gib > 0:
+            raise ValueError(
+                f"data.decoded_gib ({self.decoded_gib}), data.workers ({self.workers}) and data.cache_gib ({self.cache_gib}) "
+                "cannot be negative, nor the last 0"
+            )
         kept: dict[str, dict[str, float]] = {}
         for name, values in self.factors.items():
             for value, factor in values.items():

@@ -13,6 +13,8 @@ from torch.nn.functional import interpolate
 
 from unclip.checkpoints.io import load_part, space_of
 from unclip.checkpoints.manifest import Space, read_manifest
+from unclip.checkpoints.weights_digest import weights_digest
+from unclip.data.stream.sidecar import IMAGE, Sidecars
 from unclip.formats.opened import open_model
 from unclip.images import write_atomically
 from unclip.networks.clip import Clip, TextEncoding
@@ -20,6 +22,7 @@ from unclip.stages.text import Captions
 from unclip.tokenizers.clip import ClipTokenizer
 from unclip.train.config import ClipDependent
 from unclip.train.source import Source
+from unclip.train.streamed import StreamedSource
 
 
 class ClipRun:
@@ -34,6 +37,7 @@ class ClipRun:
         run = Path(config.clip)
         folder = run if (run / "model.json").exists() else run / "model"
         self.device, self.bf16 = device, config.precision == "bf16"
+        self.sidecars = config.data.embeddings
         if not (folder / "model.json").exists():
             self._open_public(config.clip)
             return
@@ -94,7 +98,11 @@ class ClipRun:
         """z_i of every picture of `source`, in its order, on the device; computed once and kept in `cache`.
 
         Pictures of another size than CLIP's are resized.
+        Of streamed data they come from the sidecar files of `unclip embed`; the result is some of them, for statistics.
         """
+        if isinstance(source, StreamedSource):
+            place = self.sidecars or source.place
+            return source.attach(Sidecars(place, IMAGE, weights_digest(self.clip), source.cache))
         kind = "bf16" if self.bf16 else "fp32"
         file = cache / f"{source.fingerprint}-{self.hash}-{kind}.safetensors"
         if file.exists():

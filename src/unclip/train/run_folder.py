@@ -36,7 +36,7 @@ _FREE = {
     "loggers",
     "parallel",
 }
-_FREE_OF_DATA = {"cache", "bad_share", "changed"}
+_FREE_OF_DATA = {"cache", "bad_share", "changed", "decoded_gib", "workers", "cache_gib", "embeddings"}
 
 
 class DataChanged(ValueError):

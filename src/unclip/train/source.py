@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +35,18 @@ class SkippedSamples(UserWarning):
 
 
 class Source:
-    """Pictures and captions of one part of the data, and the order in which a run visits them."""
+    """Pictures and captions of one part of the data, and the order in which a run visits them.
+
+    Decoded once and kept, or, where the config says so or the files are large, a `StreamedSource`.
+    """
+
+    def __new__(cls, config: TrainConfig, part: Part, device: torch.device, *, size: int | None = None):
+        """A `StreamedSource` for data that are streamed."""
+        if cls is Source and is_streamed(config.data):
+            from unclip.train.streamed import StreamedSource
+
+            return super().__new__(StreamedSource)
+        return super().__new__(cls)
 
     def __init__(self, config: TrainConfig, part: Part, device: torch.device, *, size: int | None = None):
         data = config.data
@@ -134,6 +146,12 @@ class Source:
         assert self._tokens is not None, "read_captions comes first"
         return self._tokens.chosen(on_device(indices, self.device), noise.fork("caption").uniform())
 
+    def rows(
+        self, embeddings: Float[Tensor, "n d"], indices: Int64[np.ndarray, " b"]
+    ) -> Float[Tensor, "b d"]:
+        """The embeddings of some samples, of those of all."""
+        return embeddings[torch.from_numpy(indices).to(self.device)]
+
     def augmentations(self, indices: Int64[np.ndarray, " b"], count: int) -> Float[Tensor, "b a"]:
         """The `count` augmentation parameters in a picture's metadata (`augment`); 0 without them.
 
@@ -175,6 +193,30 @@ def check_resolution(dataset: Dataset, size: int) -> None:
             f"the pictures have {middle} pixels a side, and this stage learns what {size} look like: give larger ones, "
             f"such as `unclip data artwork FOLDER --size {size}` makes"
         )
+
+
+def is_streamed(data: DataConfig) -> bool:
+    """Whether data are read as they are needed: object stores and single files always, folders where they are large."""
+    if data.reading != "auto":
+        return data.reading == "streamed"
+    if "://" in data.path:
+        return True
+    total, most = 0, data.decoded_gib * 2**30
+    for parent, _, names in os.walk(data.path):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.stat(os.path.join(parent, name)).st_size
+            if total > most:
+                return True
+    return False
+
+
+def is_held_out(key: str, share: float) -> bool:
+    """Whether a key is among the `share` that is validated on, by its own hash."""
+    return (
+        int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:8], "big")
+        < share * 2**64
+    )
 
 
 def chosen_by_key(keys: list[str], share: float) -> Bool[np.ndarray, " n"]:

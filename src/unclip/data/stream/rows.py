@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from io import BufferedReader
 from typing import Any
 
-from unclip.data.sample import read_json
-from unclip.data.stream.store import Store
+from unclip.data.sample import captions_in, read_json
+from unclip.data.stream.store import LocalStore, Store
 from unclip.data.tables import FILE_COLUMNS, separator_in
 
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -85,3 +85,17 @@ def _parquet_rows(file: BufferedReader, table: str) -> Iterator[Mapping[Any, Any
             yield from batch.to_pylist()
     except ValueError as error:
         raise ValueError(f"{table}: {error}") from error
+
+
+def captions_of(file: str) -> list[str]:
+    """The first caption (`prompt`, `caption` or `text`) of each row of a table on this disk. Raises ValueError for none."""
+    folder, _, name = file.rpartition("/")
+    found = []
+    for number, row in enumerate(rows_of(LocalStore(folder or "."), name), start=1):
+        captions = captions_in(row)
+        if not captions:
+            raise ValueError(
+                f"{file}, row {number}: no text in a column named prompt, caption, captions or text"
+            )
+        found.append(captions[0])
+    return found

@@ -54,18 +54,16 @@ class CaptionedBatches:
             rows = on_device(indices, self.device)
             return CaptionedEmbeddings(self.train_embeddings[rows], self.train.tokens(indices, noise).tokens)
         captions = self.train.captions(indices, noise)
-        return self._of(self.train_embeddings, indices, captions)
+        return self._of(self.train.rows(self.train_embeddings, indices), captions)
 
     def held_out_pairs(self, count: int) -> tuple[Int64[np.ndarray, " b"], CaptionedEmbeddings]:
         """At most `count` held-out pictures, each with its first caption, and their indices."""
         indices = evenly_spaced(count, len(self.held_out))
-        return indices, self._of(self.held_out_embeddings, indices, self.held_out.captions(indices))
+        rows = self.held_out.rows(self.held_out_embeddings, indices)
+        return indices, self._of(rows, self.held_out.captions(indices))
 
-    def _of(
-        self, embeddings: Float[Tensor, "n d"], indices: Int64[np.ndarray, " b"], captions: list[str]
-    ) -> CaptionedEmbeddings:
-        tokens = self.clip.tokenizer.encode(captions).to(self.device)
-        return CaptionedEmbeddings(embeddings[torch.from_numpy(indices).to(self.device)], tokens)
+    def _of(self, embeddings: Float[Tensor, "b d"], captions: list[str]) -> CaptionedEmbeddings:
+        return CaptionedEmbeddings(embeddings, self.clip.tokenizer.encode(captions).to(self.device))
 
 
 def condition_of(clip: ClipRun, tokens: Int64[Tensor, "b n"]) -> PriorCondition:

@@ -124,7 +124,7 @@ class DecoderBatches:
         else:
             captions = self.train.captions(indices, noise)
             pictures = self.images.learned(self.train, indices, noise)
-            batch = self._of(pictures, self.train_embeddings, indices, captions)
+            batch = self._of(pictures, self.train.rows(self.train_embeddings, indices), captions)
         if self.embedding_noise:
             batch = replace(batch, image_embedding=self._leaning(batch.image_embedding, noise.fork("lean")))
         return replace(batch, augmentation=self.train.augmentations(indices, count)) if count else batch
@@ -144,21 +144,20 @@ class DecoderBatches:
         """At most `count` held-out pictures, each with its first caption."""
         indices = evenly_spaced(count, len(self.held_out))
         pictures = self.images.held_out(self.held_out, indices)
-        return self._of(pictures, self.held_out_embeddings, indices, self.held_out.captions(indices))
+        rows = self.held_out.rows(self.held_out_embeddings, indices)
+        return self._of(pictures, rows, self.held_out.captions(indices))
 
     def _of(
         self,
         pictures: Float[Tensor, "b c h w"],
-        embeddings: Float[Tensor, "n d"],
-        indices: Int64[np.ndarray, " b"],
+        embeddings: Float[Tensor, "b d"],
         captions: list[str],
     ) -> DecoderBatch:
-        """Pictures with the embeddings of these indices and these captions."""
+        """Pictures with their embeddings and these captions."""
         tokens = None
         if self.model.caption is not None:
             tokens = self.clip.tokenizer.encode(captions).to(self.device)
-        rows = torch.from_numpy(indices).to(self.device)
-        return DecoderBatch(pictures, embeddings[rows], tokens, None)
+        return DecoderBatch(pictures, embeddings, tokens, None)
 
 
 class DecoderTask(Task[Decoder]):

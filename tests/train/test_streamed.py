@@ -1,0 +1,167 @@
+"""Training on data that are read as they are needed: the same weights after every interruption, faults replaced and counted."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unclip.batch.embed import embed_work
+from unclip.batch.work import run_here
+from unclip.config import override
+from unclip.data.sample import TooManyBadSamples
+from unclip.data.shards import ShardWriter
+from unclip.data.stream.disk_cache import DiskCache
+from unclip.data.stream.faults import CORRUPT, MISSING_ROW
+from unclip.data.stream.open import open_stream
+from unclip.data.stream.sidecar import SidecarError
+from unclip.train.loop import train
+from unclip.train.run_folder import DataChanged
+from unclip.train.source import Source, is_held_out
+from unclip.train.streamed import StreamedSource
+
+CPU = torch.device("cpu")
+STREAMED = ("data.reading=streamed", "data.workers=0", "data.bad_share=0.1")
+
+
+def png(number: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((32, 32, 3), number, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write(folder: Path, count: int = 120, picture=png, weight=lambda number: 1.0) -> Path:
+    folder.mkdir()
+    with ShardWriter(folder, "set", 20) as writer:
+        for number in range(count):
+            meta = {"captions": [f"shade {number}", f"grey {number % 7}"], "weight": weight(number)}
+            writer.add({"png": picture(number), "json": json.dumps(meta).encode()})
+    return folder
+
+
+@pytest.fixture
+def streamed(small, tmp_path):
+    """`streamed(stage, folder, ...)`: a small config on streamed data."""
+
+    def make(stage, folder, *further):
+        return small(stage, f"data.path={folder}", f"data.cache={tmp_path / 'cache'}", *STREAMED, *further)
+
+    return make
+
+
+def shades(source, indices) -> list[int]:
+    """The pictures' numbers, by their colour."""
+    return ((source.pictures(indices)[:, 0, 0, 0] + 1) * 127.5).round().int().tolist()
+
+
+def test_chosen_by_the_config(streamed, tmp_path):
+    config = streamed("clip", write(tmp_path / "data"))
+    assert type(Source(config, "train", CPU)) is StreamedSource
+    assert type(Source(override(config, ["data.reading=auto"]), "train", CPU)) is Source
+    assert (
+        type(Source(override(config, ["data.reading=auto", "data.decoded_gib=0"]), "train", CPU))
+        is StreamedSource
+    )
+
+
+def test_pictures_and_captions_belong_together_and_none_is_held_out(streamed, tmp_path):
+    config = streamed("clip", write(tmp_path / "data"), "data.held_out=0.2")
+    source, held_out = Source(config, "train", CPU), Source(config, "validation", CPU)
+    indices = source.indices(np.arange(120))
+    numbers = shades(source, indices)
+    assert source.captions(indices) == [f"shade {number}" for number in numbers]
+    keys = {source.dataset.keys(number // 20)[number % 20] for number in numbers}
+    assert not any(is_held_out(key, 0.2) for key in keys)
+    kept = shades(held_out, np.arange(len(held_out)))
+    assert set(kept).isdisjoint(numbers)
+    assert len(set(kept)) == len(kept) > 10
+
+
+def test_what_a_number_shows_depends_on_nothing_else(streamed, tmp_path):
+    config = streamed("clip", write(tmp_path / "data"))
+    whole = Source(config, "train", CPU).indices(np.arange(64))
+    for workers in (0, 2):
+        other = Source(override(config, [f"data.workers={workers}"]), "train", CPU)
+        parts = [other.indices(np.arange(start, start + 16)) for start in (32, 0, 48, 16)]
+        other.reader.close()
+        assert np.concatenate([parts[1], parts[3], parts[0], parts[2]]).tolist() == whole.tolist()
+
+
+def test_bad_pictures_are_replaced_counted_and_bounded(streamed, tmp_path):
+    folder = write(
+        tmp_path / "data", picture=lambda number: b"no picture" if number in (5, 50) else png(number)
+    )
+    source = Source(streamed("clip", folder), "train", CPU)
+    numbers = shades(source, source.indices(np.arange(120)))
+    assert not {5, 50} & set(numbers)
+    assert source.faults.counts[CORRUPT] >= 1
+    assert set(source.faults.names[CORRUPT]) <= {"set-00000/000005", "set-00002/000050"}
+    strict = Source(streamed("clip", folder, "data.bad_share=0"), "train", CPU)
+    with pytest.raises(TooManyBadSamples, match=r"corrupt picture: set-0000.* `--set data.bad_share=SHARE`"):
+        strict.indices(np.arange(120))
+
+
+def test_weights_are_shares(streamed, tmp_path):
+    folder = write(tmp_path / "data", 40, weight=lambda number: 0.25 if number < 20 else 1.0)
+    source = Source(streamed("clip", folder, "data.held_out=0.01"), "train", CPU)
+    parts = [shades(source, source.indices(np.arange(start, start + 120))) for start in range(0, 960, 120)]
+    light = np.mean([number < 20 for part in parts for number in part])
+    # Expected 0.2; three standard deviations of a binomial share.
+    assert abs(light - 0.2) < 3 * (0.2 * 0.8 / 960) ** 0.5
+
+
+def test_an_interrupted_run_ends_with_the_same_weights(streamed, tmp_path, begin):
+    folder = write(tmp_path / "data")
+    whole, stopped = (
+        override(streamed("clip", folder), [f"out={tmp_path / name}"]) for name in ("whole", "stopped")
+    )
+    train(whole, device="cpu")
+    begin(stopped).go(until=24)
+    train(stopped, device="cpu")
+    assert digest(tmp_path / "whole") == digest(tmp_path / "stopped")
+    write(tmp_path / "more", 121)
+    with pytest.raises(DataChanged):
+        begin(override(stopped, [f"data.path={tmp_path / 'more'}"]))
+
+
+def digest(run: Path) -> str:
+    return hashlib.sha256((run / "model" / "clip.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("stage", ["prior", "decoder"])
+def test_embeddings_come_from_sidecars_by_key(streamed, tmp_path, clip_run, stage):
+    folder = write(tmp_path / "data")
+    config = streamed(stage, folder)
+    with pytest.raises((SidecarError, ValueError), match=r"unclip embed"):
+        train(override(config, [f"out={tmp_path / 'none'}"]), device="cpu")
+    dataset = open_stream(folder, cache=DiskCache(tmp_path / "pieces", 50 << 20))
+    work = embed_work(dataset, folder, model=str(clip_run / "model"), batch=16, device="cpu")
+    assert run_here(work).done == 6
+    (folder / work.origin.name("set-00003")).unlink()
+    batches = begin_batches(override(config, ["data.bad_share=0.9"]))
+    indices = batches.train.indices(np.arange(40))
+    numbers = shades(batches.train, indices)
+    assert not any(60 <= number < 80 for number in numbers), "samples without a row were replaced"
+    assert batches.train.faults.counts[MISSING_ROW] >= 1
+    found = batches.train.rows(batches.train_embeddings, indices)
+    expected = batches.clip.clip.encode_image(batches.train.pictures(indices))
+    assert (found - expected).abs().max() < 5e-3
+    train(override(config, ["data.bad_share=0.9"]), device="cpu")
+
+
+def begin_batches(config):
+    from unclip.train.task import build_task
+
+    return build_task(config, CPU).batches
+
+
+def test_what_streamed_data_cannot_do_is_refused_by_name(streamed, tmp_path):
+    folder = write(tmp_path / "data")
+    with pytest.raises(ValueError, match=r"data\.factors .* data\.reading=decoded"):
+        Source(streamed("clip", folder, 'data.factors={"kind": {"pair": 0.5}}'), "train", CPU)
+    with pytest.raises(ValueError, match=r"digests.*data\.reading=decoded"):
+        _ = Source(streamed("clip", folder), "train", CPU).decoded.digests
