@@ -11,6 +11,7 @@ workers, read four times a second: the largest, and its growth over the second h
 """
 
 import argparse
+import importlib
 import io
 import json
 import multiprocessing
@@ -195,8 +196,13 @@ def memory() -> float:
 def measure(name: str, place: str) -> None:
     """One loader, in this process; prints JSON."""
     loader, _ = LOADERS[name]
+    # What each of them imports is not counted, nor the Arrow file that `datasets` makes of parquet first.
+    importlib.import_module("torch")
+    importlib.import_module({"with_webdataset": "webdataset"}.get(loader.__name__, "unclip.data.permutation"))
     if loader is with_datasets:
         arrow(place)
+    if loader is with_datasets_streaming:
+        importlib.import_module("datasets")
     readings: list[tuple[float, float]] = []
     own = resource.getrusage(resource.RUSAGE_SELF)
     idle = own.ru_utime + own.ru_stime
