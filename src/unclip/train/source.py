@@ -196,7 +196,7 @@ def check_resolution(dataset: Dataset, size: int) -> None:
 
 
 def is_streamed(data: DataConfig) -> bool:
-    """Whether data are read as they are needed: object stores and single files always, folders where they are large."""
+    """Whether data are read as they are needed: object stores always, folders where they are large."""
     if data.reading != "auto":
         return data.reading == "streamed"
     if "://" in data.path:

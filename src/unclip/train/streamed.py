@@ -299,7 +299,7 @@ class _View:
         self._source, self.size = source, source.size
         self.samples = self
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int | np.integer) -> Sample:
         return self._source._get([int(index)])[0][0]
 
     def __len__(self) -> int:
