@@ -138,12 +138,13 @@ def _misplaced(path: Path, samples: Samples) -> set[str]:
                 end = f"{key.rpartition('/')[2]}.{extension}".encode("utf-8", "surrogatepass").lower()
                 # Longer names stand elsewhere.
                 named = len(name) == 100 or len(end) > 99 or name.lower().endswith(end)
-                if not named or _size_in(header) != length:
+                if not named or size_in(header) != length:
                     wrong.add(key)
     return wrong
 
 
-def _size_in(header: bytes) -> int | None:
+def size_in(header: bytes) -> int | None:
+    """The size that a member's header says; None where it is damaged."""
     try:
         return tarfile.nti(header[124:136])  # pyright: ignore[reportAttributeAccessIssue]
     except tarfile.TarError:

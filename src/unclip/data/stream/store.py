@@ -85,8 +85,9 @@ class LocalStore:
     _MOST_OPEN = 64
 
     def __init__(self, folder: str | os.PathLike[str]):
-        self.url = os.fspath(folder)
-        self._root = Path(folder)
+        # Absolute, as caches go by it and work goes to other processes.
+        self.url = os.path.abspath(folder)
+        self._root = Path(self.url)
         self._forget()
 
     def _forget(self) -> None:

@@ -45,6 +45,7 @@ class TarShards:
         self.store, self.cache, self.faults = store, cache, faults
         tars = sorted(one for one in entries if one.name.lower().endswith(".tar"))
         self._beside = {one.name for one in entries if one.name.endswith((".index", SUMMARY))}
+        self._versions = {one.name: f"{one.size} {one.stamp}" for one in tars}
         summary = self._summary(tars)
         self.names = [str(name) for name, _, _ in summary["shards"]]
         self._sizes = np.array([size for _, size, _ in summary["shards"]], dtype=np.int64)
@@ -63,8 +64,7 @@ class TarShards:
                 )
             elif self._here[name] < size:
                 faults.record(TRUNCATED, name, f"the shard has {self._here[name]} of {size} bytes", 0)
-        versions = {one.name: f"{one.size} {one.stamp}" for one in tars}
-        self._data = store if isinstance(store, LocalStore) else CachedStore(store, cache, versions)
+        self._data = store if isinstance(store, LocalStore) else CachedStore(store, cache, self._versions)
         self._forget()
 
     def _forget(self) -> None:
@@ -105,7 +105,8 @@ class TarShards:
             if beside in self._beside:
                 try:
                     data = self.store.get(beside)
-                    if TarIndex.from_bytes(data, beside).size == size:
+                    found = TarIndex.from_bytes(data, beside)
+                    if found.size == size and self._holds(name, found):
                         return data
                     logger.warning("%s belongs to another tar, which was read instead", beside)
                 except (Vanished, ValueError) as error:
@@ -114,8 +115,15 @@ class TarShards:
 
         if beside in self._beside and isinstance(self.store, LocalStore):
             return TarIndex.from_bytes(make(), beside)
-        path = self.cache.path(f"{self.store.url}\n{name}\n{size}\nindex", make)
+        # A tar that is written again is often as long as before.
+        path = self.cache.path(f"{self.store.url}\n{name}\n{size}\n{self._versions.get(name)}\nindex", make)
         return TarIndex.from_bytes(path.read_bytes(), f"{name}, in the cache {path},")
+
+    def _holds(self, name: str, index: TarIndex) -> bool:
+        """Whether a tar has headers where an index says; of an object store, which knows no times, it is not read for that."""
+        return not isinstance(self.store, LocalStore) or index.fits(
+            lambda spans: self.store.read(name, spans)
+        )
 
     def _summary(self, tars: Sequence[Entry]) -> dict[str, Any]:
         """What shards.json says, or would say, and the names of what it says nothing of."""

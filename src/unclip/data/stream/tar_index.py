@@ -6,7 +6,7 @@ what the tar holds that cannot be used.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,11 +17,13 @@ from safetensors.numpy import load, save
 
 from unclip.data.decode import EXTENSIONS
 from unclip.data.sample import BadSamples
-from unclip.data.shard_files import check_is_tar, read_index, scan
+from unclip.data.shard_files import BLOCK, check_is_tar, read_index, scan, size_in
 from unclip.data.stream.faults import CORRUPT, DUPLICATE, TRUNCATED, UNUSED, Faults
 
 FORMAT = "1"
 MEMBERS = ("picture", "json", "txt")
+#: Samples of an index that are compared with their tar.
+_ASKED = 32
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,21 @@ class TarIndex:
             {"keys": self.keys, "ends": self.ends, **self.spans},
             {"index": json.dumps(metadata, sort_keys=True)},
         )
+
+    def fits(self, read: Callable[[list[tuple[int, int]]], list[bytes]]) -> bool:
+        """Whether the headers before some members are theirs; what lies beyond the end of a truncated tar is not asked."""
+        for place in np.unique(np.linspace(0, len(self) - 1, min(len(self), _ASKED)).round().astype(int)):
+            places = [self.spans[member][place] for member in MEMBERS]
+            spans = [(int(offset), int(length)) for offset, length in places if length]
+            name = self.key(int(place)).rpartition("/")[2].encode()
+            for (_, length), header in zip(spans, read([(offset - BLOCK, BLOCK) for offset, _ in spans])):
+                if len(header) < BLOCK:
+                    continue
+                # Long names, and those in other encodings, stand elsewhere.
+                plain = name.isascii() and len(name) < 80 and b"\\" not in name
+                if size_in(header) != length or (plain and name not in header[:100]):
+                    return False
+        return True
 
     @staticmethod
     def from_bytes(data: bytes, name: str) -> "TarIndex":
