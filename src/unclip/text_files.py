@@ -44,7 +44,7 @@ def split_lines(text: str) -> list[str]:
 
 def decode(data: bytes, name: str) -> str:
     """Text of a file's bytes, without its byte-order mark; errors call the file `name`. Raises `TextError`."""
-    encoding = next((encoding for mark, encoding in _MARKS if data.startswith(mark)), "utf-8")
+    encoding = encoding_of(data)
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
@@ -54,6 +54,11 @@ def decode(data: bytes, name: str) -> str:
             f"{name} holds zero bytes, as UTF-16 without a byte-order mark and binary files do: save it as UTF-8"
         )
     return text
+
+
+def encoding_of(head: bytes) -> str:
+    """The encoding that a file's first four bytes say by a byte-order mark; UTF-8 where there is none."""
+    return next((encoding for mark, encoding in _MARKS if head.startswith(mark)), "utf-8")
 
 
 def _describe(data: bytes, name: str, encoding: str, error: UnicodeDecodeError) -> str:

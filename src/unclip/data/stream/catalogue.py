@@ -6,6 +6,7 @@ It is built once for a listing of the folder, in the cache, and read by sample n
 import hashlib
 import json
 import os
+import posixpath
 import secrets
 import sqlite3
 import threading
@@ -21,26 +22,29 @@ from unclip.data.decode import EXTENSIONS, MAX_BYTES
 from unclip.data.sample import captions_in, shown
 from unclip.data.stream.dataset import Fault, Record, Units
 from unclip.data.stream.faults import CORRUPT, DUPLICATE, TEXT, UNUSED, VANISHED, Faults
-from unclip.data.stream.rows import rows_of
+from unclip.data.stream.rows import plain, rows_of
 from unclip.data.stream.store import Store, Vanished
 from unclip.data.tables import FILE_COLUMNS, TABLES
 
 UNIT = 10_000
 """Samples of a unit of batch work."""
 _TEXTS = ("json", "txt", "caption")
+#: What is kept changes with this number.
+_VERSION = 2
 _PAGE = 20_000
 
 
 class Catalogue:
     """Samples of loose pictures, sorted by key; see `unclip.data.stream.dataset.StreamDataset`.
 
-    A picture's captions are in the table of its folder, or in a `.json`, `.txt` or `.caption` file beside it.
+    A picture's captions are in the table of its folder, or in a `.json`, `.txt` or `.caption` file beside it. Names that are
+    not UTF-8 are kept as bytes; keys show them with escapes.
     """
 
     def __init__(self, store: Store, file: Path, fingerprint: str, faults: Faults):
         self.store, self.file, self.faults = store, file, faults
         self._fingerprint = fingerprint
-        self._connection: tuple[int, sqlite3.Connection] | None = None
+        self._connection: tuple[tuple[int, int], sqlite3.Connection] | None = None
         state = json.loads(self._ask("SELECT value FROM state")[0][0])
         faults.merge(state["counts"], state["names"])
         self._count = int(state["count"])
@@ -69,29 +73,29 @@ class Catalogue:
         return [self._read(int(index)) for index in indices]
 
     def _read(self, index: int) -> Record | Fault:
-        rows = self._ask("SELECT key, size, beside, record FROM samples WHERE id = ?", index)
+        rows = self._ask("SELECT key, size, file, json, text, record FROM samples WHERE id = ?", index)
         if not rows:
             raise IndexError(f"sample numbers lie in [0, {self._count}), not {index}")
-        key, size, beside, record = rows[0]
+        key, size, file, *texts, record = rows[0]
         try:
             if size > MAX_BYTES:
                 return Fault(key, CORRUPT, f"{size} bytes are more than the {MAX_BYTES} allowed")
-            picture = self.store.get(key)
+            picture = self.store.get(os.fsdecode(file))
             if record is not None:
                 return Record(key, picture, meta=json.loads(record))
-            text = None if beside is None else self.store.get(beside)
-            is_json = beside is not None and beside.lower().endswith(".json")
-            return Record(key, picture, json=text if is_json else None, text=None if is_json else text)
+            beside = [None if one is None else self.store.get(os.fsdecode(one)) for one in texts]
+            return Record(key, picture, json=beside[0], text=beside[1])
         except Vanished as error:
             return Fault(key, VANISHED, str(error))
 
     def _ask(self, question: str, *values: object) -> list[tuple[Any, ...]]:
         # Connections belong to one process and thread.
-        owner = os.getpid() ^ threading.get_ident()
-        if self._connection is None or self._connection[0] != owner:
+        owner, found = (os.getpid(), threading.get_ident()), self._connection
+        if found is None or found[0] != owner:
             uri = f"{self.file.resolve().as_uri()}?mode=ro&immutable=1"
-            self._connection = (owner, sqlite3.connect(uri, uri=True))
-        return self._connection[1].execute(question, values).fetchall()
+            found = self._connection = (owner, sqlite3.connect(uri, uri=True))
+        # Another thread may have put its own in place of it.
+        return found[1].execute(question, values).fetchall()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_connection": None}
@@ -118,7 +122,7 @@ def _state_of(store: Store, table: str | None) -> str:
     for one in store.files():
         digest = hashlib.blake2b("\n".join(map(str, one)).encode("utf-8", "surrogatepass"), digest_size=16)
         total += int.from_bytes(digest.digest(), "big")
-    ends = f"1\n{store.url}\n{table}\n{total % (1 << 128)}"
+    ends = f"{_VERSION}\n{store.url}\n{table}\n{total % (1 << 128)}"
     return hashlib.blake2b(ends.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
@@ -128,15 +132,15 @@ def _build(store: Store, file: Path, table: str | None) -> None:
         database.executescript(
             "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA temp_store=FILE;"
             "CREATE TABLE state (value TEXT);"
-            "CREATE TABLE pictures (key TEXT PRIMARY KEY, stem TEXT, size INTEGER, listed INTEGER) WITHOUT ROWID;"
-            "CREATE TABLE texts (stem TEXT, rank INTEGER, name TEXT, PRIMARY KEY (stem, rank)) WITHOUT ROWID;"
+            "CREATE TABLE pictures (key TEXT PRIMARY KEY, stem TEXT, size INTEGER, listed INTEGER, file BLOB) WITHOUT ROWID;"
+            "CREATE TABLE texts (stem TEXT, rank INTEGER, file BLOB, PRIMARY KEY (stem, rank)) WITHOUT ROWID;"
             "CREATE TABLE rows (key TEXT, number INTEGER, record TEXT, PRIMARY KEY (key, number)) WITHOUT ROWID;"
-            "CREATE TABLE samples (id INTEGER PRIMARY KEY, key TEXT, size INTEGER, beside TEXT, record TEXT);"
+            "CREATE TABLE samples (id INTEGER PRIMARY KEY, key TEXT, size INTEGER, file BLOB, json BLOB, text BLOB, record TEXT);"
         )
-        tables = _list(store, database, table)
+        tables = _list(store, database, table, faults)
         for name in tables:
             _add_rows(store, database, name, faults)
-        owners = [name.rpartition("/")[0] for name in tables]
+        owners = {shown(name.rpartition("/")[0]): shown(name) for name in tables}
         count = _join(database, owners, faults)
         for name in ("pictures", "texts", "rows"):
             database.execute(f"DROP TABLE {name}")
@@ -145,8 +149,8 @@ def _build(store: Store, file: Path, table: str | None) -> None:
     database.close()
 
 
-def _list(store: Store, database: sqlite3.Connection, table: str | None) -> list[str]:
-    """Note pictures and caption files; the tables to read: the first of a folder, and none below another."""
+def _list(store: Store, database: sqlite3.Connection, table: str | None, faults: Faults) -> list[str]:
+    """Note pictures and caption files; the tables to read: the first of a folder, and none below another; the rest is noted."""
     tables: list[str] = []
     for page in _pages(store.files()):
         pictures, texts = [], []
@@ -156,10 +160,10 @@ def _list(store: Store, database: sqlite3.Connection, table: str | None) -> list
             if name.rpartition("/")[2].lower() in TABLES:
                 tables.append(name)
             elif ending in EXTENSIONS:
-                pictures.append((shown(name), shown(stem), size, 0))
+                pictures.append((shown(name), shown(stem), size, 0, os.fsencode(name)))
             elif ending in _TEXTS:
-                texts.append((shown(stem), _TEXTS.index(ending), shown(name)))
-        database.executemany("INSERT OR IGNORE INTO pictures VALUES (?, ?, ?, ?)", pictures)
+                texts.append((shown(stem), _TEXTS.index(ending), os.fsencode(name)))
+        database.executemany("INSERT OR IGNORE INTO pictures VALUES (?, ?, ?, ?, ?)", pictures)
         database.executemany("INSERT OR IGNORE INTO texts VALUES (?, ?, ?)", texts)
     if table is not None:
         return [table]
@@ -167,14 +171,17 @@ def _list(store: Store, database: sqlite3.Connection, table: str | None) -> list
     tables.sort(key=lambda name: (name.count("/"), TABLES.index(name.rpartition("/")[2].lower())))
     for name in tables:
         folder = name.rpartition("/")[0]
-        if not any(f"{folder}/".startswith(f"{other}/") or not other for other in read):
+        other = next((one for one in read if not one or f"{folder}/".startswith(f"{one}/")), None)
+        if other is None:
             read[folder] = name
+        else:
+            faults.record(UNUSED, shown(name), f"is not read, as {shown(read[other])} is")
     return list(read.values())
 
 
 def _add_rows(store: Store, database: sqlite3.Connection, table: str, faults: Faults) -> None:
     folder = table.rpartition("/")[0]
-    prefix = f"{folder}/" if folder else ""
+    prefix = f"{shown(folder)}/" if folder else ""
     for page in _pages(enumerate(rows_of(store, table), start=1)):
         found = []
         for number, row in page:
@@ -182,62 +189,69 @@ def _add_rows(store: Store, database: sqlite3.Connection, table: str, faults: Fa
                 (row[one] for one in FILE_COLUMNS if isinstance(row.get(one), str) and row[one]), None
             )
             if None in row:
-                faults.record(TEXT, f"{table} row {number}", "has more fields than the first line")
+                faults.record(TEXT, f"{shown(table)} row {number}", "has more fields than the first line")
             elif name is None:
                 faults.record(
-                    TEXT, f"{table} row {number}", f"has none of the columns {', '.join(FILE_COLUMNS)}"
+                    TEXT, f"{shown(table)} row {number}", f"has none of the columns {', '.join(FILE_COLUMNS)}"
                 )
             elif name.rpartition(".")[2].lower() not in EXTENSIONS:
                 faults.record(CORRUPT, prefix + shown(name), f"is none of {', '.join(EXTENSIONS)}")
             elif name.startswith("/") or ".." in name.split("/"):
                 faults.record(CORRUPT, shown(name), "points outside of the folder")
             else:
-                found.append((prefix + name, number, json.dumps(dict(row), default=str)))
+                found.append((posixpath.normpath(prefix + shown(name)), number, json.dumps(plain(row))))
         database.executemany("INSERT OR IGNORE INTO rows VALUES (?, ?, ?)", found)
 
 
-def _join(database: sqlite3.Connection, owners: Sequence[str], faults: Faults) -> int:
+def _join(database: sqlite3.Connection, owners: Mapping[str, str], faults: Faults) -> int:
     """Fill `samples` in the order of keys; their number. Rows of one picture are one sample with all their captions."""
     reading = database.cursor()
     count = 0
 
-    def add(key: str, size: int, beside: str | None, record: str | None) -> None:
+    def add(key: str, size: int, file: bytes, *texts: bytes | str | None) -> None:
         nonlocal count
-        database.execute("INSERT INTO samples VALUES (?, ?, ?, ?, ?)", (count, key, size, beside, record))
+        database.execute("INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?, ?)", (count, key, size, file, *texts))
         count += 1
 
     if owners:
         found = reading.execute(
-            "SELECT r.key, r.record, p.size FROM rows r LEFT JOIN pictures p ON p.key = r.key ORDER BY r.key, r.number"
+            "SELECT r.key, r.record, p.size, p.file FROM rows r LEFT JOIN pictures p ON p.key = r.key ORDER BY r.key, r.number"
         )
         for key, several in groupby(found, key=lambda row: row[0]):
             rows = list(several)
             if rows[0][2] is None:
                 faults.record(VANISHED, key, "no such file")
                 continue
-            records = [json.loads(record) for _, record, _ in rows]
+            records = [json.loads(record) for _, record, _, _ in rows]
             database.execute("UPDATE pictures SET listed = 1 WHERE key = ?", (key,))
             if len(records) > 1:
                 faults.record(
                     DUPLICATE, key, f"is in {len(records)} rows: their captions are one sample's", 0
                 )
-            add(key, rows[0][2], None, json.dumps(_together(records)))
+            add(key, *rows[0][2:], None, None, json.dumps(_together(records)))
     loose = (
-        "SELECT p.key, p.size, t.name, MIN(t.rank) FROM pictures p LEFT JOIN texts t ON t.stem = p.stem "
-        "GROUP BY p.key ORDER BY p.key"
+        "SELECT p.key, p.size, p.file, a.file, b.file, c.file FROM pictures p "
+        "LEFT JOIN texts a ON a.stem = p.stem AND a.rank = 0 LEFT JOIN texts b ON b.stem = p.stem AND b.rank = 1 "
+        "LEFT JOIN texts c ON c.stem = p.stem AND c.rank = 2 ORDER BY p.key"
     )
-    for key, size, beside, _ in reading.execute(loose):
+    for key, size, file, beside, text, second in reading.execute(loose):
         if any(not owner or key.startswith(f"{owner}/") for owner in owners):
             continue
-        if beside is None:
+        if text is not None and second is not None:
+            faults.record(
+                UNUSED, shown(os.fsdecode(second)), f"is not read, as {shown(os.fsdecode(text))} is"
+            )
+        text = second if text is None else text
+        if beside is None and text is None:
             faults.record(TEXT, key, "has no caption")
         else:
-            add(key, size, beside, None)
+            add(key, size, file, beside, text, None)
     if owners:
         unlisted = "SELECT key FROM pictures WHERE listed = 0 ORDER BY key"
         for (key,) in reading.execute(unlisted):
-            if any(not owner or key.startswith(f"{owner}/") for owner in owners):
-                faults.record(UNUSED, key, "is in no row of its table")
+            owner = next((one for one in owners if not one or key.startswith(f"{one}/")), None)
+            if owner is not None:
+                faults.record(UNUSED, key, f"is in no row of {owners[owner]}")
     return count
 
 

@@ -14,6 +14,7 @@ from unclip.data.sample import digest_of
 from unclip.data.stream.dataset import Fault, Record, Units
 from unclip.data.stream.disk_cache import DiskCache
 from unclip.data.stream.faults import CORRUPT, VANISHED, Faults
+from unclip.data.stream.rows import plain
 from unclip.data.stream.store import Entry, Store, Vanished
 
 PICTURES = ("image", "jpg", "png", "webp", "picture", "img")
@@ -125,7 +126,7 @@ class ParquetPictures:
     def _of_group(self, unit: int, group: int, places: np.ndarray, rows: np.ndarray) -> list[Record | Fault]:
         one, prefix = self.entries[unit], self.units.names[unit]
         keys = [f"{prefix}/{row}" for row in rows]
-        name = f"{self.store.url}\n{one}\n{group}\nrows"
+        name = f"{self.store.url}\n{one}\n{group}\nrows 2"
         count = int(np.diff(self._groups[unit])[group])
 
         def read(spans: list[tuple[int, int]]) -> list[bytes]:
@@ -164,7 +165,7 @@ class ParquetPictures:
         parts, ends, place = [], [], 0
         for picture, text in zip(pictures, texts):
             data = (picture or {}).get("bytes") if not isinstance(picture, bytes) else picture
-            for part in (data or b"", json.dumps(text, default=str).encode()):
+            for part in (data or b"", json.dumps(plain(text)).encode()):
                 parts.append(part)
                 place += len(part)
                 ends.append(place)

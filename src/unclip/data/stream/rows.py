@@ -1,6 +1,5 @@
 """Rows of tables of any size, one after the other: .jsonl, .csv, .tsv and .parquet, on a disk or a store."""
 
-import codecs
 import csv
 import io
 from collections.abc import Iterator, Mapping
@@ -10,8 +9,25 @@ from typing import Any
 from unclip.data.sample import captions_in, read_json
 from unclip.data.stream.store import LocalStore, Store
 from unclip.data.tables import FILE_COLUMNS, separator_in
+from unclip.text_files import encoding_of
 
-_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+def plain(row: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A row as JSON has it: bytes are text in UTF-8, or nothing where they are not, and other kinds are printed."""
+    return {name: _plain(value) for name, value in row.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return plain(value)
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return None
+    return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
 def rows_of(store: Store, name: str) -> Iterator[Mapping[Any, Any]]:
@@ -29,14 +45,15 @@ def rows_of(store: Store, name: str) -> Iterator[Mapping[Any, Any]]:
             yield from _csv_rows(text, name) if ending in ("csv", "tsv") else _json_rows(text, name)
         except UnicodeDecodeError as error:
             raise ValueError(
-                f"{name} is not {error.encoding.upper()} ({error.reason}): save it as UTF-8"
+                f"{name} is not {error.encoding.upper()} ({error.reason}): save it as UTF-8, such as by "
+                "`iconv -f ISO-8859-1 -t UTF-8` where it is in Latin 1"
             ) from error
 
 
 def _encoding(file: BufferedReader) -> str:
-    head = file.read(3)
+    head = file.read(4)
     file.seek(0)
-    return next((name for mark, name in _MARKS.items() if head.startswith(mark)), "utf-8")
+    return encoding_of(head)
 
 
 def _json_rows(text: io.TextIOWrapper, table: str) -> Iterator[Mapping[Any, Any]]:
@@ -73,6 +90,11 @@ def _csv_rows(text: io.TextIOWrapper, table: str) -> Iterator[Mapping[Any, Any]]
             raise ValueError(f"{table}, line {begun}: {error} (is a quotation mark not closed?)") from error
         if row is None:
             return
+        if any("\0" in value for value in row.values() if isinstance(value, str)):
+            raise ValueError(
+                f"{table}, line {begun}: holds zero bytes, as UTF-16 without a byte-order mark and binary files do: save it as "
+                "UTF-8"
+            )
         yield row
 
 
