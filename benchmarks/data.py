@@ -112,7 +112,7 @@ def ours(place: str) -> Iterator[int]:
 
 def with_webdataset(place: str) -> Iterator[int]:
     """Shards in random order and a shuffle buffer of 1,000, by its own loader."""
-    import webdataset
+    import webdataset  # pyright: ignore[reportMissingImports]
 
     wds: Any = webdataset
 
@@ -143,7 +143,7 @@ def with_datasets(place: str) -> Iterator[int]:
 def with_datasets_streaming(place: str) -> Iterator[int]:
     """Parquet as a stream with a shuffle buffer of 1,000."""
     import torch
-    from datasets import Image, load_dataset
+    from datasets import Image, load_dataset  # pyright: ignore[reportMissingImports]
 
     files = sorted(str(path) for path in Path(place).glob("*.parquet"))
     streamed: Any = load_dataset("parquet", data_files=files, split="train", streaming=True)
@@ -156,7 +156,7 @@ def with_datasets_streaming(place: str) -> Iterator[int]:
 
 
 def arrow(place: str) -> Any:
-    from datasets import Image, load_dataset
+    from datasets import Image, load_dataset  # pyright: ignore[reportMissingImports]
 
     files = sorted(str(path) for path in Path(place).glob("*.parquet"))
     cache = Path(os.environ["BENCHMARK_CACHE"]) / "arrow"

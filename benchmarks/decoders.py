@@ -183,7 +183,7 @@ def measure(batches: DecoderBatches, network: Decoder, judge: Encoder) -> Measur
         (batches.held_out, batches.held_out_embeddings, evenly_spaced(DRAWN, len(batches.held_out))),
     ):
         drawn = redrawn(
-            network, batches._of(source.pictures(some), embeddings, some, source.captions(some)).condition
+            network, batches._of(source.pictures(some), embeddings[some], source.captions(some)).condition
         )
         features, real = (judge.pictures(to_uint8(one)) for one in (drawn, source.pictures(some)))
         cosines.append((features * real).sum(1).mean().item())

@@ -45,8 +45,8 @@ class Source:
         if cls is Source and is_streamed(config.data):
             from unclip.train.streamed import StreamedSource
 
-            return super().__new__(StreamedSource)
-        return super().__new__(cls)
+            return object.__new__(StreamedSource)
+        return object.__new__(cls)
 
     def __init__(self, config: TrainConfig, part: Part, device: torch.device, *, size: int | None = None):
         data = config.data
