@@ -1,5 +1,6 @@
 """README and documentation agree with the code: commands parse, Python runs, figures are those measured, links lead somewhere."""
 
+import itertools
 import re
 import shlex
 import shutil
@@ -37,6 +38,8 @@ def commands(page: Path) -> list[str]:
 
 def parsed(command: str) -> None:
     words = shlex.split(command, comments=True)[1:]
+    # What the shell does with the command's output is no word of it.
+    words = list(itertools.takewhile(lambda word: word not in (">", "|", "&&"), words))
     if len(words) == 1:
         words.append("--help")  # a verb that is only named
     if {"--help", "--version"} & set(words):
