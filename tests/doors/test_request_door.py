@@ -317,6 +317,12 @@ def test_text_that_cannot_be_encoded_is_refused():
             make("a \udc80")
 
 
+def test_zero_bytes_are_no_text():
+    for wrong in ({"prompt": "a\0b"}, {"prompt": ["a", "b\0"]}, {"prompt": "a", "negative": "\0"}):
+        with pytest.raises(RequestError, match=r"(prompt|negative) holds a zero byte at character [12]"):
+            read_request({"kind": "generate", **wrong})
+
+
 def test_ranges_of_seeds():
     assert Generate(prompt="a", seed=2**63 - 1).seed == 2**63 - 1
     for seed in (-1, 2**63, 10**400, 10**5000, np.uint64(2**64 - 1)):

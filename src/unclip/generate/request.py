@@ -110,6 +110,10 @@ def resolve_inversion(sampling: Sampling, defaults: Sampling) -> Sampling:
 
 
 def _check_characters(text: str, name: str) -> None:
+    if "\0" in text:
+        raise RequestError(
+            f"{name} holds a zero byte at character {text.index(chr(0)) + 1}, which is no text: leave it out"
+        )
     try:
         text.encode()
     except UnicodeEncodeError as error:

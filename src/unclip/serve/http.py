@@ -17,6 +17,7 @@ from unclip.config import check, from_dict, shown
 from unclip.errors import RequestError
 from unclip.serve.errors import ServerError, answer_for
 from unclip.serve.service import Service
+from unclip.serve.values import check_values
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Call:
             data = json.loads(self.body or b"{}")
         except (ValueError, RecursionError):
             raise RequestError("the body is no JSON") from None
+        check_values(data, "body")
         read = from_dict(cls, data, "body", error=RequestError)
         check(read, RequestError)
         return read
@@ -50,7 +52,7 @@ class Call:
         text = self.query.get(name)
         if text is None:
             return default
-        if not text.isascii() or not text.isdigit() or not least <= int(text[:12]) <= most:
+        if not text.isascii() or not text.isdigit() or len(text) > 12 or not least <= int(text) <= most:
             raise RequestError(f"{name} is {shown(text)}: give a number from {least} to {most}")
         return int(text)
 
@@ -96,6 +98,8 @@ def route(path: str, limit: int | None = None, **handlers: Handler) -> Route:
         method = "GET" if request.method == "HEAD" else request.method
         most = service.settings.max_upload if limit is None else limit
         try:
+            for name, text in (*request.query_params.items(), *request.path_params.items()):
+                check_values(text, name)
             body = await read_limited(request, most) if method != "GET" else b""
             if limit is None and request.headers.get("content-type", "").startswith("multipart/"):
                 body = await _file_of(request, body)

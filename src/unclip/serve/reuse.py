@@ -6,10 +6,12 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from unclip.config import shown
 from unclip.errors import RequestError
 from unclip.generate.operations import BY_KIND, read_request
-from unclip.generate.request import compact
+from unclip.generate.request import MAX_PROMPT, compact
 from unclip.images.errors import PictureError
+from unclip.serve.values import presentable
 from unclip.stages.sampling import FLAT_NAMES
 
 _A1111 = re.compile(r"\s*([A-Za-z][A-Za-z0-9 _-]*):\s*(\"(?:[^\"\\]|\\.)*\"|[^,]*)(?:,|$)")
@@ -112,13 +114,18 @@ def read_picture(data: bytes) -> dict[str, Any]:
         try:
             replay = read_replay(provenance)
         except RequestError as error:
-            return {"source": "unclip", "request": None, "provenance": provenance, "warnings": [str(error)]}
+            return {
+                "source": "unclip",
+                "request": None,
+                "provenance": presentable(provenance),
+                "warnings": [presentable(str(error))],
+            }
         return {
             "source": "unclip",
             "request": compact(replay.request),
             "model": replay.model,
             "digest": replay.digest,
-            "provenance": provenance,
+            "provenance": presentable(provenance),
             "warnings": [],
         }
     if (parameters := text.get("parameters")) is not None:
@@ -141,7 +148,7 @@ def _read_a1111(parameters: str) -> dict[str, Any]:
             if name in found:
                 decoder[key] = kind(found[name])
         except ValueError:
-            warnings.append(f"{name} {found[name]!r} is no number and was left out")
+            warnings.append(f"{name} {shown(found[name])} is no number and was left out")
     sampler = found.get("sampler", "").lower()
     if sampler in _SAMPLERS:
         decoder["sampler"] = _SAMPLERS[sampler]
@@ -149,24 +156,47 @@ def _read_a1111(parameters: str) -> dict[str, Any]:
         warnings.append(f"the sampler {found['sampler']!r} is not known here and was left out")
     if "model" in found:
         warnings.append(f"the picture was made by another model, {found['model']!r}: it will look different")
-    request: dict[str, Any] = {"kind": "generate", "prompt": prompt.strip() or "a picture"}
+    if not prompt.strip():
+        raise PictureError("the picture records settings, but no prompt")
+    made: dict[str, Any] = {"kind": "generate", "prompt": _cut(prompt.strip(), "the prompt", warnings)}
+    # Each setting by itself, so that one that is of no use here loses none of the others.
+    settings: list[tuple[str, dict[str, Any]]] = []
     if negative.strip():
-        request["negative"] = negative.strip()
-    if found.get("seed", "").isdigit():
-        request["seed"] = int(found["seed"])
-    if decoder:
-        request["sampling"] = {"decoder": decoder}
-    try:
-        made = compact(read_request(request))
-    except RequestError as error:
-        warnings.append(str(error))
-        made = compact(read_request({"kind": "generate", "prompt": request["prompt"][:1000]}))
+        settings.append(
+            ("the negative prompt", {"negative": _cut(negative.strip(), "the negative prompt", warnings)})
+        )
+    # -1 stands for a seed that was drawn.
+    if found.get("seed", "-1") not in ("", "-1"):
+        settings.append(("the seed", {"seed": _whole(found["seed"])}))
+    for key in list(decoder):
+        settings.append((f"the setting {key}", {"sampling": {"decoder": {key: decoder[key]}}}))
+    for what, setting in settings:
+        trial = {**made, **setting}
+        if "sampling" in setting and "sampling" in made:
+            trial["sampling"] = {"decoder": {**made["sampling"]["decoder"], **setting["sampling"]["decoder"]}}
+        try:
+            read_request(trial)
+        except RequestError as error:
+            warnings.append(f"{what} was left out: {error}")
+        else:
+            made = trial
     return {
         "source": "a1111",
-        "request": made,
+        "request": compact(read_request(made)),
         "provenance": {"parameters": parameters},
         "warnings": warnings,
     }
+
+
+def _whole(text: str) -> Any:
+    """The whole number that a text is; the text where it is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 30 else text
+
+
+def _cut(text: str, what: str, warnings: list[str]) -> str:
+    if len(text) > MAX_PROMPT:
+        warnings.append(f"{what} has {len(text)} characters: the first {MAX_PROMPT} were taken")
+    return text[:MAX_PROMPT]
 
 
 def _read_comfy(text: str) -> dict[str, Any]:
@@ -183,12 +213,12 @@ def _read_comfy(text: str) -> dict[str, Any]:
     ]
     if not any(one.strip() for one in texts):
         raise PictureError("the picture was made by a graph without a prompt")
-    prompt = max(texts, key=len)[:1000]
-    request: dict[str, Any] = {"kind": "generate", "prompt": prompt}
     warnings = ["the picture was made by a graph of nodes: only its longest text was taken, as the prompt"]
+    prompt = _cut(max(texts, key=len), "the prompt", warnings)
+    request: dict[str, Any] = {"kind": "generate", "prompt": prompt}
     return {
         "source": "comfyui",
         "request": compact(read_request(request)),
-        "provenance": {"prompt": graph},
+        "provenance": {"prompt": presentable(graph)},
         "warnings": warnings,
     }
