@@ -1,10 +1,15 @@
 """Embedding a data set: rows equal the model's own, units are whole or not done, bad pictures have no row."""
 
 import io
+import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 import unclip
 from unclip.batch.embed import embed_work
@@ -87,3 +92,70 @@ def test_indexes_by_the_command(tmp_path, write_shards, capsys):
     assert main(["data", "index", str(folder)]) == 0
     assert capsys.readouterr().out == "25 samples\n"
     assert (folder / "shards.json").exists()
+
+
+def test_a_shard_that_was_written_again_is_embedded_again(tmp_path, cache, write_shards):
+    folder = write_shards(tmp_path / "data")
+    run_here(work_on(folder, tmp_path / "out", cache))
+    before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    assert run_here(work_on(folder, tmp_path / "out", cache)).before == 3
+    # As many samples of the same names, other pictures.
+    write_shards(folder, picture=lambda number: write_shards.png(number + 100))
+    work = work_on(folder, tmp_path / "out", cache)
+    assert run_here(work).done == 3
+    after = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    assert after.keys() == before.keys()
+    assert all(after[name] != before[name] for name in before)
+
+
+def test_a_picture_of_a_folder_that_was_replaced(tmp_path, cache, write_shards):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.png").write_bytes(write_shards.png(number))
+        (folder / f"{number}.txt").write_text("a picture")
+    # Beside the pictures: a sidecar is none of them.
+    first = open_stream(folder, cache=cache)
+    assert run_here(work_on(folder, folder, cache)).done == 1
+    assert open_stream(folder, cache=cache).fingerprint == first.fingerprint
+    assert run_here(work_on(folder, folder, cache)).before == 1
+    (folder / "1.png").write_bytes(write_shards.png(50))
+    assert open_stream(folder, cache=cache).fingerprint != first.fingerprint
+    work = work_on(folder, folder, cache)
+    assert run_here(work).done == 1
+    rows, _ = Sidecars(folder, IMAGE, work.origin.model, cache).rows([work.units[0]], ["1.png"])
+    expected = unclip.load("artwork", device="cpu").embed_image([folder / "1.png"]).numpy()
+    assert np.abs(rows - expected).max() < 2e-3 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"), [(float("nan"), "not finite"), (1e7, "float16 does not hold")]
+)
+def test_embeddings_that_are_no_numbers_fail_the_unit(factor, message, tmp_path, write_shards, capsys):
+    model = tmp_path / "model"
+    shutil.copytree(Path(unclip.__file__).parent / "bundled" / "artwork", model)
+    with safe_open(model / "clip.safetensors", "np") as file:
+        tensors, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    tensors["vision.project.weight.scale"] = (
+        tensors["vision.project.weight.scale"].astype(np.float32) * factor
+    )
+    save_file(tensors, model / "clip.safetensors", metadata)
+    described = json.loads((model / "model.json").read_text())
+    described["parts"]["clip"]["config"]["normalize"] = False
+    (model / "model.json").write_text(json.dumps(described))
+    folder = write_shards(tmp_path / "data")
+    arguments = ["embed", str(folder), "-o", str(tmp_path / "out"), "--model", str(model), "--device", "cpu"]
+    assert main(arguments) == 1
+    found = capsys.readouterr().err
+    assert message in found
+    assert "set-train-00000/000000" in found
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_picture_without_embedding_is_named(tmp_path, write_shards, capsys):
+    folder = write_shards(
+        tmp_path / "data", picture=lambda number: write_shards.png(number)[: 30 if number == 3 else None]
+    )
+    assert main(["embed", str(folder), "--device", "cpu", "--bad-share", "0.1"]) == 0
+    found = capsys.readouterr()
+    assert "1 of 10 pictures have no embedding: set-train-00000/000003" in found.err

@@ -1,5 +1,6 @@
 """CLIP image embeddings of a data set, as sidecar files beside its shards or in a folder of their own."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -14,6 +15,10 @@ from unclip.data.stream.sidecar import IMAGE, Origin, encode_sidecar, is_whole
 from unclip.data.stream.store import open_store
 from unclip.images import flatten, open_picture, resize
 from unclip.images.files import Filter, middle_square
+
+logger = logging.getLogger(__name__)
+
+_NAMED = 5
 
 
 class EmbedWork:
@@ -61,9 +66,10 @@ class EmbedWork:
         return max(1, -(-self.dataset.units[unit].size // self.batch))
 
     def is_done(self, unit: int) -> bool:
-        """Whether the sidecar is whole, of this model and for as many samples."""
+        """Whether the sidecar is whole, of this model, and made of the samples as they are."""
         name, _, size = self.dataset.units[unit]
-        return is_whole(self._store, self.origin.name(name), self.origin, size)
+        state = self.dataset.state(unit)
+        return is_whole(self._store, self.origin.name(name), self.origin, size, state=state)
 
     def load(self, unit: int) -> Iterator[Part]:
         """Decoded squares of a shard; bounded by the share of bad ones."""
@@ -73,7 +79,7 @@ class EmbedWork:
             first = start + number * self.batch
             records = self.dataset.read(range(first, min(first + self.batch, start + size)))
             pixels = np.full((len(records), self.size, self.size, 3), 255, dtype=np.uint8)
-            keys, ok = [], np.ones(len(records), dtype=bool)
+            keys, ok, reasons = [], np.ones(len(records), dtype=bool), {}
             for row, record in enumerate(records):
                 keys.append(record.key)
                 try:
@@ -84,8 +90,9 @@ class EmbedWork:
                     ok[row] = False
                     kind, reason = getattr(error, "kind", CORRUPT), getattr(error, "reason", str(error))
                     faults.record(kind, record.key, reason)
+                    reasons[record.key] = reason
             faults.check(size, size)
-            yield Part(unit, number, (keys, pixels, ok))
+            yield Part(unit, number, (keys, pixels, ok, reasons))
 
     def _square(self, data: bytes) -> np.ndarray:
         image = flatten(open_picture(data))
@@ -102,7 +109,13 @@ class EmbedWork:
         name = self.dataset.units[unit].name
         keys = [key for part in parts for key in part[0]]
         rows, ok = (np.concatenate([part[one] for part in parts]) for one in (1, 2))
-        self._store.put(self.origin.name(name), encode_sidecar(self.origin, name, keys, rows, ok))
+        data = encode_sidecar(self.origin, name, keys, rows, ok, state=self.dataset.state(unit))
+        self._store.put(self.origin.name(name), data)
+        reasons = {key: reason for part in parts for key, reason in part[3].items()}
+        if reasons:
+            named = "; ".join(f"{key} ({reason})" for key, reason in list(reasons.items())[:_NAMED])
+            more = f"; and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
+            logger.warning("%d of %d pictures have no embedding: %s%s", len(reasons), len(keys), named, more)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_store"}
@@ -123,22 +136,36 @@ class _EmbedEncoder:
     def __init__(self, work: EmbedWork):
         from unclip.generate.model import Model
 
+        self._model = work.model
         self._parts = Model.load(work.model, device=work.device, dtype=work.dtype).parts
 
     def __call__(self, part: Part) -> Part:
-        """Embeddings of the good pictures of a part, as float16."""
+        """Embeddings of the good pictures of a part, as float16; a part with an error where they are not finite."""
         import torch
         from einops import rearrange
 
         from unclip.images import from_uint8
         from unclip.networks.clip import Clip
 
-        keys, pixels, ok = part.data
+        keys, pixels, ok, reasons = part.data
         with torch.no_grad(), self._parts.lend("clip", Clip) as clip:
             pictures = rearrange(torch.from_numpy(pixels), "b h w c -> b c h w").to(self._parts.device)
             rows = clip.encode_image(from_uint8(pictures)).float().cpu().numpy()
-        finite = np.isfinite(rows).all(1)
-        return Part(part.unit, part.number, (keys, rows.astype(np.float16), ok & finite))
+        with np.errstate(over="ignore", invalid="ignore"):
+            kept = rows.astype(np.float16)
+        wrong = np.flatnonzero(ok & ~np.isfinite(kept).all(1))
+        if len(wrong):
+            return Part(
+                part.unit, part.number, error=self._not_finite(keys[wrong[0]], rows[wrong[0]], len(wrong))
+            )
+        return Part(part.unit, part.number, (keys, kept, ok, reasons))
+
+    def _not_finite(self, key: str, row: np.ndarray, count: int) -> str:
+        if np.isfinite(row).all():
+            what = f"{np.abs(row).max():.4g}, which float16 does not hold: embeddings of this CLIP cannot be stored"
+        else:
+            what = "numbers that are not finite: its weights are damaged, or too large for the number type"
+        return f"the CLIP of {self._model} embeds {count} pictures, such as {key}, as {what}"
 
 
 def embed_work(

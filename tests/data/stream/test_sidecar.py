@@ -86,3 +86,13 @@ def test_a_file_that_is_cut_off_is_an_error(folder, cache):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(SidecarError, match="cut off"):
         Sidecars(folder, "image", MODEL, cache).rows(["a"], ["a/1"])
+
+
+def test_one_that_was_written_again_on_s3(folder, cache, s3):
+    url = s3.upload(folder)
+    assert Sidecars(url, "image", MODEL, cache).rows(["b/c"], ["b/c/4"])[0].tolist() == [[4, 4.5]]
+    other = encode_sidecar(ORIGIN, "b/c", ["b/c/4"], rows_of([9]), np.array([True]), state="another")
+    s3.put(url, ORIGIN.name("b/c"), other)
+    assert Sidecars(url, "image", MODEL, cache).rows(["b/c"], ["b/c/4"])[0].tolist() == [[9, 9.5]]
+    assert not is_whole(open_store(url), ORIGIN.name("b/c"), ORIGIN, 1)
+    assert is_whole(open_store(url), ORIGIN.name("b/c"), ORIGIN, 1, state="another")

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Int
 
 from unclip.data.decode import EXTENSIONS, MAX_BYTES
-from unclip.data.sample import captions_in, shown
+from unclip.data.sample import captions_in, digest_of, shown
 from unclip.data.stream.dataset import Fault, Record, Units
 from unclip.data.stream.faults import CORRUPT, DUPLICATE, TEXT, UNUSED, VANISHED, Faults
 from unclip.data.stream.rows import plain, rows_of
@@ -29,8 +29,10 @@ from unclip.data.tables import FILE_COLUMNS, TABLES
 UNIT = 10_000
 """Samples of a unit of batch work."""
 _TEXTS = ("json", "txt", "caption")
+#: Endings of all files that are read.
+_READ = (*EXTENSIONS, *_TEXTS, *(name.rpartition(".")[2] for name in TABLES))
 #: What is kept changes with this number.
-_VERSION = 2
+_VERSION = 3
 _PAGE = 20_000
 
 
@@ -67,6 +69,12 @@ class Catalogue:
             "SELECT key FROM samples WHERE id >= ? AND id < ? ORDER BY id", start, start + count
         )
         return [key for (key,) in found]
+
+    def state(self, unit: int) -> str:
+        """Digest of names, sizes and times of a unit's pictures."""
+        _, start, count = self.units[unit]
+        question = "SELECT key, size, stamp FROM samples WHERE id >= ? AND id < ? ORDER BY id"
+        return digest_of([part for row in self._ask(question, start, start + count) for part in row])[:32]
 
     def read(self, indices: Sequence[int] | Int[np.ndarray, " b"]) -> list[Record | Fault]:
         """Samples by number."""
@@ -120,6 +128,9 @@ def _state_of(store: Store, table: str | None) -> str:
     """Digest of a listing in whatever order it comes: the sum of its entries' own digests."""
     total = 0
     for one in store.files():
+        # Sidecars may be written among the pictures, and change nothing of them.
+        if one.name.rpartition(".")[2].lower() not in _READ and one.name != table:
+            continue
         digest = hashlib.blake2b("\n".join(map(str, one)).encode("utf-8", "surrogatepass"), digest_size=16)
         total += int.from_bytes(digest.digest(), "big")
     ends = f"{_VERSION}\n{store.url}\n{table}\n{total % (1 << 128)}"
@@ -132,10 +143,10 @@ def _build(store: Store, file: Path, table: str | None) -> None:
         database.executescript(
             "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA temp_store=FILE;"
             "CREATE TABLE state (value TEXT);"
-            "CREATE TABLE pictures (key TEXT PRIMARY KEY, stem TEXT, size INTEGER, listed INTEGER, file BLOB) WITHOUT ROWID;"
+            "CREATE TABLE pictures (key TEXT PRIMARY KEY, stem TEXT, size INTEGER, listed INTEGER, file BLOB, stamp TEXT) WITHOUT ROWID;"
             "CREATE TABLE texts (stem TEXT, rank INTEGER, file BLOB, PRIMARY KEY (stem, rank)) WITHOUT ROWID;"
             "CREATE TABLE rows (key TEXT, number INTEGER, record TEXT, PRIMARY KEY (key, number)) WITHOUT ROWID;"
-            "CREATE TABLE samples (id INTEGER PRIMARY KEY, key TEXT, size INTEGER, file BLOB, json BLOB, text BLOB, record TEXT);"
+            "CREATE TABLE samples (id INTEGER PRIMARY KEY, key TEXT, size INTEGER, file BLOB, stamp TEXT, json BLOB, text BLOB, record TEXT);"
         )
         tables = _list(store, database, table, faults)
         for name in tables:
@@ -154,16 +165,16 @@ def _list(store: Store, database: sqlite3.Connection, table: str | None, faults:
     tables: list[str] = []
     for page in _pages(store.files()):
         pictures, texts = [], []
-        for name, size, _ in page:
+        for name, size, stamp in page:
             stem, _, ending = name.rpartition(".")
             ending = ending.lower()
             if name.rpartition("/")[2].lower() in TABLES:
                 tables.append(name)
             elif ending in EXTENSIONS:
-                pictures.append((shown(name), shown(stem), size, 0, os.fsencode(name)))
+                pictures.append((shown(name), shown(stem), size, 0, os.fsencode(name), stamp))
             elif ending in _TEXTS:
                 texts.append((shown(stem), _TEXTS.index(ending), os.fsencode(name)))
-        database.executemany("INSERT OR IGNORE INTO pictures VALUES (?, ?, ?, ?, ?)", pictures)
+        database.executemany("INSERT OR IGNORE INTO pictures VALUES (?, ?, ?, ?, ?, ?)", pictures)
         database.executemany("INSERT OR IGNORE INTO texts VALUES (?, ?, ?)", texts)
     if table is not None:
         return [table]
@@ -208,21 +219,23 @@ def _join(database: sqlite3.Connection, owners: Mapping[str, str], faults: Fault
     reading = database.cursor()
     count = 0
 
-    def add(key: str, size: int, file: bytes, *texts: bytes | str | None) -> None:
+    def add(key: str, size: int, file: bytes, stamp: str, *texts: bytes | str | None) -> None:
         nonlocal count
-        database.execute("INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?, ?)", (count, key, size, file, *texts))
+        database.execute(
+            "INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (count, key, size, file, stamp, *texts)
+        )
         count += 1
 
     if owners:
         found = reading.execute(
-            "SELECT r.key, r.record, p.size, p.file FROM rows r LEFT JOIN pictures p ON p.key = r.key ORDER BY r.key, r.number"
+            "SELECT r.key, r.record, p.size, p.file, p.stamp FROM rows r LEFT JOIN pictures p ON p.key = r.key ORDER BY r.key, r.number"
         )
         for key, several in groupby(found, key=lambda row: row[0]):
             rows = list(several)
             if rows[0][2] is None:
                 faults.record(VANISHED, key, "no such file")
                 continue
-            records = [json.loads(record) for _, record, _, _ in rows]
+            records = [json.loads(record) for _, record, *_ in rows]
             database.execute("UPDATE pictures SET listed = 1 WHERE key = ?", (key,))
             if len(records) > 1:
                 faults.record(
@@ -230,11 +243,11 @@ def _join(database: sqlite3.Connection, owners: Mapping[str, str], faults: Fault
                 )
             add(key, *rows[0][2:], None, None, json.dumps(_together(records)))
     loose = (
-        "SELECT p.key, p.size, p.file, a.file, b.file, c.file FROM pictures p "
+        "SELECT p.key, p.size, p.file, p.stamp, a.file, b.file, c.file FROM pictures p "
         "LEFT JOIN texts a ON a.stem = p.stem AND a.rank = 0 LEFT JOIN texts b ON b.stem = p.stem AND b.rank = 1 "
         "LEFT JOIN texts c ON c.stem = p.stem AND c.rank = 2 ORDER BY p.key"
     )
-    for key, size, file, beside, text, second in reading.execute(loose):
+    for key, size, file, stamp, beside, text, second in reading.execute(loose):
         if any(not owner or key.startswith(f"{owner}/") for owner in owners):
             continue
         if text is not None and second is not None:
@@ -245,7 +258,7 @@ def _join(database: sqlite3.Connection, owners: Mapping[str, str], faults: Fault
         if beside is None and text is None:
             faults.record(TEXT, key, "has no caption")
         else:
-            add(key, size, file, beside, text, None)
+            add(key, size, file, stamp, beside, text, None)
     if owners:
         unlisted = "SELECT key FROM pictures WHERE listed = 0 ORDER BY key"
         for (key,) in reading.execute(unlisted):

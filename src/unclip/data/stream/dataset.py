@@ -83,6 +83,10 @@ class StreamDataset(Protocol):
         """The keys of a unit's samples, in order. Raises `OSError` where the unit is gone."""
         ...
 
+    def state(self, unit: int) -> str:
+        """Text that changes when a unit's files are written again: of their sizes, and their times or entity tags."""
+        ...
+
     def read(self, indices: Sequence[int] | Int[np.ndarray, " b"]) -> list[Record | Fault]:
         """Some samples, in the order asked for, in any order and number. Raises `StoreFailure`."""
         ...

@@ -105,6 +105,10 @@ class ParquetPictures:
         """The keys of a file's rows."""
         return [f"{self.units.names[unit]}/{row}" for row in range(self.units[unit].size)]
 
+    def state(self, unit: int) -> str:
+        """Size and time or entity tag of a file."""
+        return f"{self.entries[unit].size} {self.entries[unit].stamp}"
+
     def read(self, indices: Sequence[int] | Int[np.ndarray, " b"]) -> list[Record | Fault]:
         """Rows by number; those of a row group together."""
         numbers = np.asarray(indices, dtype=np.int64)

@@ -59,8 +59,13 @@ def encode_sidecar(
     keys: Sequence[str],
     rows: Shaped[np.ndarray, "n ..."],
     ok: Bool[np.ndarray, " n"],
+    *,
+    state: str = "",
 ) -> bytes:
-    """The file of a unit's rows; those that are not `ok` are zeros. Raises `SidecarError` for keys that come twice."""
+    """The file of a unit's rows; those that are not `ok` are zeros. state: of the unit that they were made of.
+
+    Raises `SidecarError` for keys that come twice.
+    """
     hashes = np.array([hash_of(key) for key in keys], dtype=np.uint64)
     if len(np.unique(hashes)) != len(keys):
         raise SidecarError(
@@ -68,7 +73,8 @@ def encode_sidecar(
         )
     kept = np.ascontiguousarray(rows.astype(np.float16))
     kept[~ok] = 0
-    metadata = {"format": FORMAT, "unit": unit, "samples": str(len(keys)), **asdict(origin)}
+    metadata = {"format": FORMAT, "unit": unit, "samples": str(len(keys)), "state": state}
+    metadata |= asdict(origin)
     # One entry, as several are stored in no fixed order.
     return save({"keys": hashes, "rows": kept, "ok": ok}, {"sidecar": json.dumps(metadata, sort_keys=True)})
 
@@ -99,12 +105,15 @@ def _parse(head: bytes, name: str) -> _Header:
         ) from error
 
 
-def is_whole(store: Store, name: str, origin: Origin, samples: int) -> bool:
-    """Whether a sidecar is there, of this origin, for so many samples, and of the length that its header says."""
+def is_whole(store: Store, name: str, origin: Origin, samples: int, *, state: str = "") -> bool:
+    """Whether a sidecar is there, of this origin, for so many samples, and of the length that its header says.
+
+    state: of the unit now; a sidecar that was made of the unit in another one is of other pictures.
+    """
     try:
         header = _parse(store.read(name, [(0, 1 << 16)])[0], name)
         same = all(header.metadata[field] == value for field, value in asdict(origin).items())
-        if not same or int(header.metadata["samples"]) != samples:
+        if not same or int(header.metadata["samples"]) != samples or header.metadata["state"] != state:
             return False
         return len(store.read(name, [(header.size - 1, 2)])[0]) == 1
     except (Vanished, SidecarError, KeyError):
@@ -135,10 +144,12 @@ class Sidecars:
         self.store, self.kind, self.model, self.cache = open_store(place), kind, model, cache
         self.faults = faults if faults is not None else Faults(1.0)
         models: dict[str, int] = {}
+        self._stamps: dict[str, str] = {}
         for one in self.store.files():
             stem, _, found = one.name.removesuffix(ENDING).rpartition(f".{kind}-")
             if one.name.endswith(ENDING) and stem:
                 models[found] = models.get(found, 0) + 1
+                self._stamps[one.name] = one.stamp
         if models and model[:_SHOWN] not in models:
             raise SidecarError(
                 f"{self.store.url} holds {kind} rows of the model {', '.join(sorted(models))}, and not of {model[:_SHOWN]}: "
@@ -212,7 +223,9 @@ class Sidecars:
                 if not path.exists():
                     return None
             else:
-                path = self.cache.path(f"{self.store.url}\n{name}", lambda: self.store.get(name))
+                # One that was written again is another file to the cache.
+                known = f"{self.store.url}\n{name}\n{self._stamps.get(name)}"
+                path = self.cache.path(known, lambda: self.store.get(name))
         except Vanished:
             return None
         except StoreFailure:

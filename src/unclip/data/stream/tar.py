@@ -83,6 +83,10 @@ class TarShards:
         index = self.index(unit)
         return [f"{self.units.names[unit]}/{index.key(place)}" for place in range(len(index))]
 
+    def state(self, unit: int) -> str:
+        """Size and time or entity tag of a shard; empty where it is not there."""
+        return self._versions.get(self.names[unit], "")
+
     def index(self, unit: int) -> TarIndex:
         """The index of a shard, kept in memory for a while."""
         found = self._indexes.get(unit)
