@@ -19,7 +19,8 @@ from unclip.data.shards import ShardWriter
 from unclip.data.stream.disk_cache import DiskCache
 from unclip.data.stream.faults import CORRUPT, MISSING_ROW
 from unclip.data.stream.open import open_stream
-from unclip.data.stream.sidecar import SidecarError
+from unclip.data.stream.selection import Decision, write_selection
+from unclip.data.stream.sidecar import SidecarError, hash_of
 from unclip.train.loop import train
 from unclip.train.run_folder import DataChanged
 from unclip.train.source import Source, is_held_out
@@ -166,3 +167,35 @@ def test_what_streamed_data_cannot_do_is_refused_by_name(streamed, tmp_path):
         Source(streamed("clip", folder, 'data.factors={"kind": {"pair": 0.5}}'), "train", CPU)
     with pytest.raises(ValueError, match=r"digests.*data\.reading=decoded"):
         _ = Source(streamed("clip", folder), "train", CPU).decoded.digests
+
+
+def test_only_what_a_selection_keeps_is_seen(streamed, tmp_path, clip_run):
+    folder = write(tmp_path / "data")
+    dataset = open_stream(folder, cache=DiskCache(tmp_path / "pieces", 50 << 20))
+    kept = {unit.name: np.array([n % 20 % 4 == 1 for n in range(20)]) for unit in dataset.units}
+    kept["set-00002"][:] = False
+    decisions = [
+        Decision(
+            unit.name,
+            np.array([hash_of(key) for key in dataset.keys(number)], dtype=np.uint64),
+            np.zeros(20),
+            kept[unit.name],
+        )
+        for number, unit in enumerate(dataset.units)
+    ]
+    write_selection(tmp_path / "chosen", {"kind": "test"}, decisions)
+    config = streamed("clip", folder, f"data.selection={tmp_path / 'chosen'}", "data.held_out=0.2")
+    config = override(config, ["data.reading=auto"])
+    source, held_out = Source(config, "train", CPU), Source(config, "validation", CPU)
+    assert type(source) is StreamedSource
+    expected = {n for n in range(120) if n % 20 % 4 == 1 and n // 20 != 2}
+    seen = set(shades(source, source.indices(np.arange(100))))
+    validated = set(shades(held_out, np.arange(len(held_out))))
+    assert seen | validated == expected
+    assert not seen & validated
+    two = Source(override(config, ["data.workers=2"]), "train", CPU)
+    assert two.indices(np.arange(16)).tolist() == source.indices(np.arange(16)).tolist()
+    two.reader.close()
+    train(config, device="cpu")
+    with pytest.raises(ValueError, match=r"data\.selection is a setting of streamed data"):
+        override(config, ["data.reading=decoded"])

@@ -1,14 +1,16 @@
-"""`unclip data`: build the data sets that the recipes train on."""
+"""`unclip data`: build the data sets that the recipes train on, index and select them."""
 
 import argparse
 import logging
 from pathlib import Path
 
-from unclip.cli import console, options
+from unclip.cli import console, options, select_data
 
 
 def add(verbs) -> None:
-    parser = verbs.add_parser("data", help="build a data set", description="Build a data set.")
+    parser = verbs.add_parser(
+        "data", help="build, index and select data sets", description="Build, index and select data sets."
+    )
     sets = parser.add_subparsers(title="data sets", metavar="SET", required=True)
 
     artwork = options.verb(sets, "artwork", "build captioned pictures from five open icon sets")
@@ -53,6 +55,7 @@ def add(verbs) -> None:
     )
     options.add_json(index)
     index.set_defaults(run=run_index)
+    select_data.add(sets)
 
 
 def run_index(arguments: argparse.Namespace) -> None:

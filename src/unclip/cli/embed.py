@@ -47,7 +47,7 @@ def add(verbs) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from unclip.batch.embed import embed_work
     from unclip.data.stream.faults import Faults
-    from unclip.data.stream.open import open_stream
+    from unclip.data.stream.open import beside, open_stream
 
     if arguments.bad_share > 1:
         raise UsageError(f"--bad-share is {arguments.bad_share}; it is a share from 0 to 1")
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
         console.tell(f"note: {dataset.faults.summary()}")
     work = embed_work(
         dataset,
-        arguments.out or arguments.data,
+        arguments.out or beside(arguments.data),
         model=arguments.model,
         batch=arguments.batch,
         device=arguments.device,

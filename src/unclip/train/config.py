@@ -57,6 +57,9 @@ class DataConfig:
     """GiB of streamed data that are kept on this disk, in `cache`."""
     embeddings: str | None = None
     """Folder or URL with the sidecar files of `unclip embed`, for streamed data; None: beside the data."""
+    selection: str | None = None
+    """Folder or URL with the selection that `unclip data dedup` or `unclip data filter` wrote: only what it keeps is seen.
+    "auto" streams such data."""
     shift: int = 0
     """Augmentation of the pictures that CLIP sees: moved by up to so many pixels, the edge filled with white."""
 
@@ -71,6 +74,8 @@ class DataConfig:
                 f"data.decoded_gib ({self.decoded_gib}), data.workers ({self.workers}) and data.cache_gib ({self.cache_gib}) "
                 "cannot be negative, nor the last 0"
             )
+        if self.selection is not None and self.reading == "decoded":
+            raise ValueError("data.selection is a setting of streamed data: leave data.reading=decoded out")
         kept: dict[str, dict[str, float]] = {}
         for name, values in self.factors.items():
             for value, factor in values.items():

@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate
 from unclip.checkpoints.io import load_part, space_of
 from unclip.checkpoints.manifest import Space, read_manifest
 from unclip.checkpoints.weights_digest import weights_digest
+from unclip.data.stream.open import beside
 from unclip.data.stream.sidecar import IMAGE, Sidecars
 from unclip.formats.opened import open_model
 from unclip.images import write_atomically
@@ -101,7 +102,7 @@ class ClipRun:
         Of streamed data they come from the sidecar files of `unclip embed`; the result is some of them, for statistics.
         """
         if isinstance(source, StreamedSource):
-            place = self.sidecars or source.place
+            place = self.sidecars or beside(source.place)
             return source.attach(Sidecars(place, IMAGE, weights_digest(self.clip), source.cache))
         kind = "bf16" if self.bf16 else "fp32"
         file = cache / f"{source.fingerprint}-{self.hash}-{kind}.safetensors"

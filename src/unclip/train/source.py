@@ -199,7 +199,7 @@ def is_streamed(data: DataConfig) -> bool:
     """Whether data are read as they are needed: object stores always, folders where they are large."""
     if data.reading != "auto":
         return data.reading == "streamed"
-    if "://" in data.path:
+    if "://" in data.path or data.selection is not None:
         return True
     total, most = 0, data.decoded_gib * 2**30
     for parent, _, names in os.walk(data.path):

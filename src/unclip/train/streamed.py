@@ -23,6 +23,7 @@ from unclip.data.stream.disk_cache import GIB, DiskCache
 from unclip.data.stream.faults import Faults
 from unclip.data.stream.open import open_stream, split_of
 from unclip.data.stream.reader import Reader
+from unclip.data.stream.selection import Selected, Selection
 from unclip.data.stream.sidecar import Sidecars
 from unclip.images import from_uint8
 from unclip.rng import Noise, derive
@@ -78,13 +79,19 @@ class StreamedSource(Source):
             faults = Faults(self._bad_share, option="--set data.bad_share")
             return open_stream(data.path, split=split, cache=self.cache, faults=faults)
 
+        def selected(found: StreamDataset) -> StreamDataset:
+            if data.selection is None:
+                return found
+            return Selected(found, Selection(data.selection, self.cache))
+
         whole = opened(None)
         splits = {split_of(f"{unit.name}.tar") for unit in whole.units}
         if data.split is None or data.split not in splits:
-            return whole, True
+            return selected(whole), True
         if data.validation is None or data.validation not in splits:
-            return opened(data.split), True
-        return opened(data.split if part == "train" else data.validation), False
+            return selected(opened(data.split)), True
+        # What a run is validated on is not selected: runs on different selections are compared by it.
+        return (selected(opened(data.split)) if part == "train" else opened(data.validation)), False
 
     def _held_out(self) -> Iterator[int]:
         """The items to validate on: few enough to be kept in memory, from units in random order."""
@@ -262,11 +269,15 @@ class StreamedSource(Source):
         self.faults.merge(sidecars.faults.counts, sidecars.faults.names)
         sidecars.faults = self.faults
         rows: list[np.ndarray] = []
-        numbers = PermutedOrder(len(self.dataset.units), derive(self.order.seed, "statistics"))
-        for number in numbers.indices(0, len(self.dataset.units)):
-            found = sidecars.unit(self.dataset.units[int(number)].name)
+        units = self.dataset.units
+        numbers = PermutedOrder(len(units), derive(self.order.seed, "statistics"))
+        for number in numbers.indices(0, len(units)):
+            found = sidecars.unit(units[int(number)].name)
             if found is not None:
-                rows.append(np.asarray(found[1])[found[2]][:_FOR_STATISTICS])
+                hashes, embeddings, ok = found
+                if isinstance(self.dataset, Selected):
+                    ok = ok & np.isin(hashes, self.dataset.selection.hashes(units[int(number)].name))
+                rows.append(np.asarray(embeddings)[ok][:_FOR_STATISTICS])
             if sum(len(one) for one in rows) >= _FOR_STATISTICS:
                 break
         if not rows:

@@ -23,7 +23,9 @@ from unclip.data.sample import captions_in, digest_of, shown
 from unclip.data.stream.dataset import Fault, Record, Units
 from unclip.data.stream.faults import CORRUPT, DUPLICATE, TEXT, UNUSED, VANISHED, Faults
 from unclip.data.stream.rows import plain, rows_of
-from unclip.data.stream.store import Store, Vanished
+from unclip.data.stream.selection import SUMMARY
+from unclip.data.stream.sidecar import ENDING
+from unclip.data.stream.store import Entry, Store, Vanished
 from unclip.data.tables import FILE_COLUMNS, TABLES
 
 UNIT = 10_000
@@ -124,10 +126,17 @@ def open_catalogue(store: Store, folder: Path, faults: Faults, table: str | None
     return Catalogue(store, file, state, faults)
 
 
+def _files(store: Store) -> Iterator[Entry]:
+    """The files but for sidecars and selections, which are made from the data and may lie among them."""
+    for one in store.files():
+        if not one.name.endswith(ENDING) and one.name.rpartition("/")[2] != SUMMARY:
+            yield one
+
+
 def _state_of(store: Store, table: str | None) -> str:
     """Digest of a listing in whatever order it comes: the sum of its entries' own digests."""
     total = 0
-    for one in store.files():
+    for one in _files(store):
         # Sidecars may be written among the pictures, and change nothing of them.
         if one.name.rpartition(".")[2].lower() not in _READ and one.name != table:
             continue
@@ -163,7 +172,7 @@ def _build(store: Store, file: Path, table: str | None) -> None:
 def _list(store: Store, database: sqlite3.Connection, table: str | None, faults: Faults) -> list[str]:
     """Note pictures and caption files; the tables to read: the first of a folder, and none below another; the rest is noted."""
     tables: list[str] = []
-    for page in _pages(store.files()):
+    for page in _pages(_files(store)):
         pictures, texts = [], []
         for name, size, stamp in page:
             stem, _, ending = name.rpartition(".")

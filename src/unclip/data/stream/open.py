@@ -24,6 +24,17 @@ def default_cache(budget: int = 20 * GIB) -> DiskCache:
     return DiskCache(Path(tempfile.gettempdir()) / "unclip-stream", budget)
 
 
+def beside(place: str | os.PathLike[str]) -> str:
+    """Where sidecar files are unless said: in the data's folder, of one file in that which holds it."""
+    text = os.fspath(place).rstrip("/")
+    return (text.rpartition("/")[0] or ".") if _is_file(text) else text
+
+
+def _is_file(text: str) -> bool:
+    single = text.lower().endswith((".tar", ".parquet", *_TABLES))
+    return single and (is_url(text) or os.path.isfile(text))
+
+
 def open_stream(
     place: str | os.PathLike[str],
     *,
@@ -45,7 +56,7 @@ def open_stream(
             f"{text} is neither a folder, nor a file, nor a URL such as s3://bucket/folder"
         )
     parent, _, last = text.rpartition("/")
-    single = last.lower().endswith((".tar", ".parquet", *_TABLES)) and (is_url(text) or os.path.isfile(text))
+    single = _is_file(text)
     store = open_store((parent or ".") if single else text, options)
     found = _opened(store, last if single else None, split, cache, faults)
     faults.check(len(found), len(found))

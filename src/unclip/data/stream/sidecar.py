@@ -73,10 +73,42 @@ def encode_sidecar(
         )
     kept = np.ascontiguousarray(rows.astype(np.float16))
     kept[~ok] = 0
-    metadata = {"format": FORMAT, "unit": unit, "samples": str(len(keys)), "state": state}
+    return pack(origin, unit, hashes, kept, ok, state)
+
+
+def pack(
+    origin: Origin,
+    unit: str,
+    hashes: Shaped[np.ndarray, " n"],
+    rows: Shaped[np.ndarray, "n ..."],
+    ok: Bool[np.ndarray, " n"],
+    state: str = "",
+) -> bytes:
+    """The file of rows by the hashes of their keys; rows are float16."""
+    metadata = {"format": FORMAT, "unit": unit, "samples": str(len(hashes)), "state": state}
     metadata |= asdict(origin)
     # One entry, as several are stored in no fixed order.
-    return save({"keys": hashes, "rows": kept, "ok": ok}, {"sidecar": json.dumps(metadata, sort_keys=True)})
+    return save({"keys": hashes, "rows": rows, "ok": ok}, {"sidecar": json.dumps(metadata, sort_keys=True)})
+
+
+def only_model(place: str | os.PathLike[str], kind: str, chosen: str | None = None) -> str:
+    """The digest of the model whose rows are at a place; of several, the one that begins with `chosen`.
+
+    Raises `SidecarError` where there are no rows, or of several models.
+    """
+    store, found = open_store(place), {}
+    for one in store.files():
+        stem, _, model = one.name.removesuffix(ENDING).rpartition(f".{kind}-")
+        if one.name.endswith(ENDING) and stem and model.startswith((chosen or "")[:_SHOWN]):
+            found.setdefault(model, one.name)
+    if len(found) != 1:
+        several = f"rows of the models {', '.join(sorted(found))}: name one of them by its first digits"
+        nothing = (
+            f"no {kind} rows{f' of the model {chosen}' if chosen else ''}: make them first (`unclip embed`)"
+        )
+        raise SidecarError(f"{store.url} holds {several if found else nothing}")
+    (name,) = found.values()
+    return _parse(store.read(name, [(0, 1 << 16)])[0], name).metadata["model"]
 
 
 class _Header(NamedTuple):
