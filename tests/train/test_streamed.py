@@ -199,3 +199,59 @@ def test_only_what_a_selection_keeps_is_seen(streamed, tmp_path, clip_run):
     train(config, device="cpu")
     with pytest.raises(ValueError, match=r"data\.selection is a setting of streamed data"):
         override(config, ["data.reading=decoded"])
+
+
+def huggingface(folder: Path, splits: dict[str, range]) -> Path:
+    """Parquet files as Hugging Face data sets have them."""
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    (folder / "data").mkdir(parents=True)
+    for split, numbers in splits.items():
+        images = [{"bytes": png(number), "path": f"{number}.png"} for number in numbers]
+        table = pa.table({"image": images, "text": [f"shade {number}" for number in numbers]})
+        parquet.write_table(table, folder / "data" / f"{split}-00000-of-00001.parquet")
+    (folder / "README.md").write_text("# shades\n")
+    return folder
+
+
+def test_parquet_folders_are_streamed_by_their_splits(small, tmp_path):
+    folder = huggingface(tmp_path / "hf", {"train": range(60), "val": range(60, 80), "test": range(80, 90)})
+    config = small("clip", f"data.path={folder}", f"data.cache={tmp_path / 'cache'}", "data.workers=0")
+    source, other = Source(config, "train", CPU), Source(config, "validation", CPU)
+    assert type(source) is type(other) is StreamedSource
+    assert sorted(shades(source, source.indices(np.arange(60)))) == list(range(60))
+    assert sorted(shades(other, np.arange(len(other)))) == list(range(60, 80))
+    train(config, device="cpu")
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_single_file_is_streamed(small, tmp_path, ending):
+    if ending == "parquet":
+        huggingface(tmp_path / "hf", {"train": range(40)})
+        file = tmp_path / "hf" / "data" / "train-00000-of-00001.parquet"
+    else:
+        file = tmp_path / f"shades.{ending}"
+        rows = [{"file_name": f"{number}.png", "text": f"shade {number}"} for number in range(40)]
+        for number in range(40):
+            (tmp_path / f"{number}.png").write_bytes(png(number))
+        lines = (
+            [json.dumps(row) for row in rows]
+            if ending == "jsonl"
+            else ["file_name,text", *(f"{row['file_name']},{row['text']}" for row in rows)]
+        )
+        file.write_text("\n".join(lines) + "\n")
+    config = small("clip", f"data.path={file}", f"data.cache={tmp_path / 'cache'}", "data.workers=0")
+    source, other = Source(config, "train", CPU), Source(config, "validation", CPU)
+    assert type(source) is StreamedSource
+    indices = source.indices(np.arange(64))
+    seen = shades(source, indices)
+    assert source.captions(indices) == [f"shade {number}" for number in seen]
+    assert set(seen) | set(shades(other, np.arange(len(other)))) == set(range(40))
+    # Embeddings lie beside the file.
+    main_embed(file)
+    assert list(file.parent.glob("*.image-*.safetensors"))
+
+
+def main_embed(file: Path) -> None:
+    from unclip.cli.main import main
+
+    assert main(["embed", str(file), "--device", "cpu", "--quiet"]) == 0

@@ -25,9 +25,9 @@ class DataConfig:
     """Which pictures and captions, and how they are read."""
 
     path: str = ""
-    """A folder of pictures or of tar shards; "shapes" draws coloured shapes."""
+    """A folder of pictures, tar shards or parquet files, a table of pictures, or a URL of these; "shapes" draws coloured shapes."""
     split: str | None = "train"
-    """The split that is learned, of shards named NAME-SPLIT-NUMBER.tar; None: all shards. Other data has no splits."""
+    """The split that is learned, of shards named NAME-SPLIT-NUMBER.tar or SPLIT-NUMBER.parquet; None: all. Other data has no splits."""
     validation: str | None = "val"
     """The split to validate on; None: a held-out share of what is learned, as with data that has no splits."""
     held_out: float = 0.05
@@ -48,7 +48,7 @@ class DataConfig:
     first tokenizer; its weights are then no function of its config and data."""
     reading: Literal["auto", "decoded", "streamed"] = "auto"
     """Whether pictures are decoded once and kept, or read as they are needed, in an order of its own. "auto": object stores
-    (s3://...) are streamed, and folders of more than `decoded_gib`."""
+    (s3://...), single tables and parquet files with pictures are streamed, and folders of more than `decoded_gib`."""
     decoded_gib: float = 64.0
     """GiB of files above which "auto" streams."""
     workers: int = 2

@@ -20,6 +20,7 @@ from unclip.data.dataset import Dataset, open_dataset
 from unclip.data.decoded_cache import Content, DecodedCache
 from unclip.data.order import Order
 from unclip.data.sample import BadSample, BadSamples, Sample, digest_of
+from unclip.data.stream.open import is_only_streamed
 from unclip.datasets import derived
 from unclip.images import from_uint8
 from unclip.rng import Noise, derive
@@ -196,10 +197,12 @@ def check_resolution(dataset: Dataset, size: int) -> None:
 
 
 def is_streamed(data: DataConfig) -> bool:
-    """Whether data are read as they are needed: object stores always, folders where they are large."""
+    """Whether data are read as they are needed: object stores, tables and parquet always, folders where they are large."""
     if data.reading != "auto":
         return data.reading == "streamed"
     if "://" in data.path or data.selection is not None:
+        return True
+    if is_only_streamed(data.path):
         return True
     total, most = 0, data.decoded_gib * 2**30
     for parent, _, names in os.walk(data.path):

@@ -22,6 +22,7 @@ from unclip.data.stream.dataset import Fault, StreamDataset
 from unclip.data.stream.disk_cache import GIB, DiskCache
 from unclip.data.stream.faults import Faults
 from unclip.data.stream.open import open_stream, split_of
+from unclip.data.stream.parquet import ParquetPictures
 from unclip.data.stream.reader import Reader
 from unclip.data.stream.selection import Selected, Selection
 from unclip.data.stream.sidecar import Sidecars
@@ -85,7 +86,8 @@ class StreamedSource(Source):
             return Selected(found, Selection(data.selection, self.cache))
 
         whole = opened(None)
-        splits = {split_of(f"{unit.name}.tar") for unit in whole.units}
+        ending = "parquet" if isinstance(whole, ParquetPictures) else "tar"
+        splits = {split_of(f"{unit.name}.{ending}") for unit in whole.units}
         if data.split is None or data.split not in splits:
             return selected(whole), True
         if data.validation is None or data.validation not in splits:

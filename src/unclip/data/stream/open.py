@@ -4,6 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from unclip.data.decode import EXTENSIONS
 from unclip.data.shard_files import compressed, is_compressed
 from unclip.data.stream.catalogue import open_catalogue
 from unclip.data.stream.dataset import StreamDataset
@@ -16,6 +17,7 @@ from unclip.data.tables import TABLES
 
 #: Endings of most files, looked at first.
 _COMMON = (".jpg", ".png", ".webp", ".txt", ".json")
+_LOOSE = tuple(f".{ending}" for ending in EXTENSIONS)
 _TABLES = (".jsonl", ".csv", ".tsv")
 
 
@@ -33,6 +35,21 @@ def beside(place: str | os.PathLike[str]) -> str:
 def _is_file(text: str) -> bool:
     single = text.lower().endswith((".tar", ".parquet", *_TABLES))
     return single and (is_url(text) or os.path.isfile(text))
+
+
+def is_only_streamed(place: str | os.PathLike[str]) -> bool:
+    """Whether data on this disk are of a kind that only streams: a single table or parquet file, or a folder of these with
+    pictures inside, such as a Hugging Face data set's, and neither tar shards nor loose pictures."""
+    text = os.fspath(place).rstrip("/")
+    if os.path.isfile(text):
+        return text.lower().endswith((".parquet", *_TABLES))
+    found = False
+    for _, _, names in os.walk(text):
+        for name in map(str.lower, names):
+            if name.endswith((".tar", *_LOOSE)):
+                return False
+            found = found or (name.endswith(".parquet") and name not in TABLES)
+    return found
 
 
 def open_stream(
