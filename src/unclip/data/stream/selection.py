@@ -148,6 +148,10 @@ class Selected:
         keys = self.inner.keys(unit)
         return [keys[place] for place in self._of(unit)]
 
+    def state(self, unit: int) -> str:
+        """The state of a unit's files, and the selection."""
+        return f"{self.inner.state(unit)} {self.selection.digest}"
+
     def read(self, indices: Sequence[int] | Int[np.ndarray, " b"]) -> list[Record | Fault]:
         """Some of the samples that are kept, by their number among these."""
         numbers = np.asarray(indices, dtype=np.int64)
