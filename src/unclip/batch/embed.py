@@ -52,6 +52,9 @@ class EmbedWork:
             kind=IMAGE, model=digest, preprocessing=f"{way}, {size} px, {interpolation}, on white, {dtype}"
         )
 
+    made = "embedding"
+    """What a row is, in words."""
+
     @property
     def units(self) -> Sequence[str]:
         """Names of the shards."""
@@ -74,7 +77,7 @@ class EmbedWork:
     def load(self, unit: int) -> Iterator[Part]:
         """Decoded squares of a shard; bounded by the share of bad ones."""
         _, start, size = self.dataset.units[unit]
-        faults = Faults(self.bad_share, option="--set bad_share")
+        faults = Faults(self.bad_share, option="--bad-share")
         for number in range(self.parts(unit)):
             first = start + number * self.batch
             records = self.dataset.read(range(first, min(first + self.batch, start + size)))
@@ -115,7 +118,9 @@ class EmbedWork:
         if reasons:
             named = "; ".join(f"{key} ({reason})" for key, reason in list(reasons.items())[:_NAMED])
             more = f"; and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
-            logger.warning("%d of %d pictures have no embedding: %s%s", len(reasons), len(keys), named, more)
+            logger.warning(
+                "%d of %d pictures have no %s: %s%s", len(reasons), len(keys), self.made, named, more
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_store"}

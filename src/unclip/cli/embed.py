@@ -1,9 +1,13 @@
 """`unclip embed`: CLIP image embeddings of a data set, shard by shard, in this process or on a Ray cluster."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from unclip.cli import cluster, console, options
 from unclip.cli.console import UsageError
+
+if TYPE_CHECKING:
+    from unclip.data.stream.dataset import StreamDataset
 
 
 def add(verbs) -> None:
@@ -12,6 +16,12 @@ def add(verbs) -> None:
         "embed",
         "embed the pictures of a data set with CLIP; the same command goes on where it stopped",
     )
+    add_shared(parser, batch=64, what="embedded")
+    parser.set_defaults(run=run)
+
+
+def add_shared(parser: argparse.ArgumentParser, *, batch: int, what: str) -> None:
+    """Options of verbs that compute something of each picture."""
     parser.add_argument(
         "data", metavar="DATA", help="folder or URL (s3://...) of tar shards, parquet or pictures"
     )
@@ -25,9 +35,9 @@ def add(verbs) -> None:
     parser.add_argument(
         "--batch",
         type=options.positive,
-        default=64,
+        default=batch,
         metavar="N",
-        help="pictures that are embedded together (default: 64)",
+        help=f"pictures that are {what} together (default: {batch})",
     )
     parser.add_argument(
         "--bad-share",
@@ -41,14 +51,17 @@ def add(verbs) -> None:
     options.add_cluster(parser)
     options.add_quiet(parser)
     options.add_json(parser)
-    parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> None:
-    from unclip.batch.embed import embed_work
+def opened(arguments: argparse.Namespace) -> "tuple[StreamDataset, str]":
+    """The data set, and where its sidecar files go."""
     from unclip.data.stream.faults import Faults
     from unclip.data.stream.open import beside, open_stream
 
+    if arguments.part or arguments.adapter:
+        raise UsageError(
+            "this verb uses one part of one model: name it with --model, and leave --part and --adapter out"
+        )
     if arguments.bad_share > 1:
         raise UsageError(f"--bad-share is {arguments.bad_share}; it is a share from 0 to 1")
     dataset = open_stream(
@@ -56,9 +69,16 @@ def run(arguments: argparse.Namespace) -> None:
     )
     if dataset.faults.counts:
         console.tell(f"note: {dataset.faults.summary()}")
+    return dataset, arguments.out or beside(arguments.data)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from unclip.batch.embed import embed_work
+
+    dataset, out = opened(arguments)
     work = embed_work(
         dataset,
-        arguments.out or beside(arguments.data),
+        out,
         model=arguments.model,
         batch=arguments.batch,
         device=arguments.device,

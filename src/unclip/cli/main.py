@@ -21,6 +21,7 @@ from unclip.cli import (
     draw,
     embed,
     evaluate,
+    latents,
     models,
     probe,
     redo,
@@ -39,7 +40,7 @@ GROUPS: dict[str, tuple[Any, ...]] = {
     "inspect": (*verbs.INSPECT, captions, probe, show, redo),
     "serve": (serve, worker),
     "models": (models, convert, doctor),
-    "train": (data, embed, train, bundle, evaluate),
+    "train": (data, embed, latents, train, bundle, evaluate),
 }
 
 EXIT_FAILURE, EXIT_USAGE = 1, 2
