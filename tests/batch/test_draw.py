@@ -3,10 +3,13 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
+import unclip
 from unclip.batch.draw import DrawWork, is_picture_of
 from unclip.batch.work import run_here
 from unclip.cli.main import main
+from unclip.evaluate.pictures import draw_pictures
 from unclip.generate.operations import Generate
 from unclip.stages.sampling import DecoderSampling, PriorSampling, Sampling
 
@@ -48,3 +51,47 @@ def test_prompts_in_parquet_and_what_a_cluster_needs(tmp_path, capsys):
     parquet.write_table(pa.table({"words": ["x"]}), tmp_path / "p.parquet")
     assert main(words) == 2
     assert "row 1: no text in a column named prompt" in capsys.readouterr().err
+
+
+def test_evaluation_pictures_drawn_in_units_are_those_drawn_alone(tmp_path, requests):
+    model = unclip.load("artwork", device="cpu")
+    asked = [(request.prompt, request.seed) for request in requests]
+    sampling = requests[0].sampling
+    alone = draw_pictures(model, asked, sampling, size=64, folder=tmp_path / "alone", batch=2)
+    calls = []
+
+    def elsewhere(some, files, report):
+        calls.append(len(some))
+        work = DrawWork(some, files, model="artwork", batch=2, device="cpu")
+        assert run_here(work, lambda done, of: report(min(2 * done, len(files)), len(files))).failed == {}
+
+    seen = []
+
+    def draw():
+        return draw_pictures(
+            model,
+            asked,
+            sampling,
+            size=64,
+            folder=tmp_path / "units",
+            batch=2,
+            elsewhere=elsewhere,
+            report=lambda done, of: seen.append((done, of)),
+        )
+
+    assert torch.equal(draw().pixels, alone.pixels)
+    assert seen == [(0, 3), (2, 3), (3, 3)]
+    files = [file.relative_to(tmp_path / "alone") for file in (tmp_path / "alone").rglob("*.png")]
+    assert len(files) == 3
+    for file in files:
+        assert (tmp_path / "units" / file).read_bytes() == (tmp_path / "alone" / file).read_bytes()
+    (tmp_path / "units" / files[0]).unlink()
+    assert torch.equal(draw().pixels, alone.pixels)
+    assert torch.equal(draw().pixels, alone.pixels)
+    assert calls == [3, 1], "what is there is not drawn again"
+    with pytest.raises(ValueError, match="--pictures FOLDER"):
+        draw_pictures(model, asked, sampling, size=64, elsewhere=elsewhere)
+    with pytest.raises(ValueError, match="is no picture of its request"):
+        draw_pictures(
+            model, asked, sampling, size=64, folder=tmp_path / "none", elsewhere=lambda *given: None
+        )

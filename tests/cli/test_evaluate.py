@@ -47,6 +47,8 @@ def test_report(unclip, chain, tmp_path):
         (("--recipe", "tiny", "--manipulation", "fold"), 2, "reconstructions, diffs, edits, all"),
         (("--recipe", "tiny", "--set", "choices=1"), 2, "at least 2"),
         (("--recipe", "tiny", "--judge", "nowhere"), 1, "nowhere"),
+        (("--recipe", "tiny", "--ray", "auto"), 2, "--ray needs --pictures FOLDER"),
+        (("--recipe", "tiny", "--ray", "auto", "--pictures", "p", "--part", "clip=x"), 2, "--part"),
         (("--recipe", "artwork", "--data", "nowhere"), 1, "nowhere"),
     ],
 )

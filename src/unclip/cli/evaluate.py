@@ -4,9 +4,14 @@ import argparse
 import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from unclip.cli import console, options
+from unclip.cli import cluster, console, options
 from unclip.cli.console import UsageError
+
+if TYPE_CHECKING:
+    from unclip.evaluate.pictures import DrawFiles, Report
+    from unclip.generate.operations import Generate
 
 
 def add(verbs) -> None:
@@ -61,6 +66,7 @@ def add(verbs) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting, such as count=20"
     )
     options.add_device(parser)
+    options.add_cluster(parser)
     options.add_quiet(parser)
     options.add_json(parser)
     parser.set_defaults(run=run)
@@ -90,6 +96,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError(
             "name the data to measure with: --data FOLDER (`unclip data artwork FOLDER` makes it)"
         )
+    elsewhere = None if arguments.ray is None else on_cluster(arguments, config.batch)
     out = None if arguments.out is None else options.writable(arguments.out, force=arguments.force)
     model = load_for(arguments)
     with console.Status(quiet=arguments.quiet) as status:
@@ -100,8 +107,9 @@ def run(arguments: argparse.Namespace) -> None:
             folder=arguments.pictures,
             cache=arguments.cache,
             report=status,
+            elsewhere=elsewhere,
         )
-        if not arguments.quiet:
+        if not arguments.quiet and elsewhere is None:
             expected = estimate(evaluation, ablations, manipulations)
             console.tell(f"{expected}; --set count=20 --set ablation_count=10 --set manipulated=10 asks less")
         report = evaluate(evaluation, ablations, manipulations)
@@ -111,6 +119,34 @@ def run(arguments: argparse.Namespace) -> None:
         console.result_json(report)
     else:
         console.result(table(report))
+
+
+def on_cluster(arguments: argparse.Namespace, batch: int) -> "DrawFiles":
+    """Drawing of the pictures of captions on the Ray cluster that the options name. Raises `UsageError` where it cannot."""
+    if arguments.pictures is None:
+        raise UsageError("--ray needs --pictures FOLDER, where the drawn pictures are kept")
+    if arguments.part or arguments.adapter:
+        raise UsageError(
+            "--ray draws with one model: leave --part and --adapter out, or bundle them (`unclip bundle`)"
+        )
+
+    def draw(requests: "Sequence[Generate]", files: Sequence[Path], report: "Report") -> None:
+        from unclip.batch.draw import DrawWork
+
+        work = DrawWork(
+            requests,
+            files,
+            model=arguments.model,
+            batch=batch,
+            device=arguments.device,
+            dtype=arguments.dtype or "float32",
+        )
+        outcome = cluster.run(
+            work, arguments, lambda done, of: report(min(done * batch, len(files)), len(files))
+        )
+        cluster.check(outcome)
+
+    return draw
 
 
 def chosen(option: str, names: Sequence[str], known: Collection[str]) -> list[str]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from unclip.evaluate.asked import Asked, ask_all
 from unclip.evaluate.config import EvaluationConfig as EvaluationConfig
 from unclip.evaluate.features import Encoder
-from unclip.evaluate.pictures import TimeLeft, draw_pictures
+from unclip.evaluate.pictures import DrawFiles, TimeLeft, draw_pictures
 from unclip.evaluate.splits import Splits
 from unclip.generate.model import Model
 from unclip.stages.sampling import Sampling
@@ -33,7 +33,7 @@ class Evaluation:
 
     Pictures are kept in `folder` and read from it again; decoded drawings and their features are kept in `cache`.
     Without a judge, the model's own CLIP judges, which flatters the model: `independent` is False then. `splits` and
-    `asked` are computed from the config unless given.
+    `asked` are computed from the config unless given. `elsewhere` draws the pictures of captions in place of this process.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class Evaluation:
         report: Callable[[str], None] = lambda line: None,
         splits: Splits | None = None,
         asked: Sequence[Asked] | None = None,
+        elsewhere: DrawFiles | None = None,
     ):
         if not config.data:
             raise ValueError(
@@ -56,7 +57,7 @@ class Evaluation:
         self.clip = Encoder.of(model)
         self.judge = judge or self.clip
         self.independent = self.judge.digest != self.clip.digest
-        self.folder, self.cache = folder, cache
+        self.folder, self.cache, self.elsewhere = folder, cache, elsewhere
         self.size = model.sizes[0]
         self.splits = splits or Splits(config.data, self.size, cache, bad_share=config.bad_share)
         self.asked = ask_all(config, self.splits) if asked is None else list(asked)
@@ -72,6 +73,7 @@ class Evaluation:
             report=self.report,
             splits=self.splits,
             asked=[one.first(count) for one in self.asked],
+            elsewhere=self.elsewhere,
         )
 
     def draw(self, sampling: Sampling | None = None, doing: str = "drawing") -> Drawn:
@@ -85,6 +87,7 @@ class Evaluation:
             folder=self.folder,
             batch=self.config.batch,
             report=lambda done, of: self.report(f"{doing}: {done} of {of} pictures{left(done, of)}"),
+            elsewhere=self.elsewhere,
         )
         pictures = list(made.pixels.split([len(one.questions.asked) for one in self.asked]))
         return Drawn(pictures, [self.judge.pictures(some) for some in pictures], made.seconds)

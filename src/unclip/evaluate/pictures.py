@@ -24,6 +24,10 @@ Report = Callable[[int, int], object]
 """Called with the number of finished pictures, and of all pictures."""
 
 
+DrawFiles = Callable[[Sequence[Generate], Sequence[Path], Report], object]
+"""Draws requests of one picture each to files, elsewhere, such as on a cluster."""
+
+
 class Pictures(NamedTuple):
     """Pixels, and the mean seconds per picture; None where no picture was timed."""
 
@@ -63,11 +67,13 @@ def draw_pictures(
     folder: Path | None = None,
     batch: int = 16,
     report: Report = lambda done, of: None,
+    elsewhere: DrawFiles | None = None,
 ) -> Pictures:
     """Pictures of (caption, seed) pairs, `size` pixels a side (default: the decoder's size).
 
     With a `folder`, each picture is kept there. A picture of the same request and model that is already there is read,
-    not drawn. Raises `RequestError` for a size that the model cannot make.
+    not drawn. With `elsewhere`, that draws the others into the folder. Raises `RequestError` for a size that the model cannot
+    make, and ValueError for pictures that are drawn elsewhere and kept nowhere.
     """
     size = model.sizes[0] if size is None else size
     if size not in model.sizes:
@@ -83,6 +89,9 @@ def draw_pictures(
             found[number] = picture
     missing = [number for number in range(len(asked)) if number not in found]
     report(len(found), len(asked))
+    if elsewhere is not None and missing:
+        _draw_elsewhere(elsewhere, requests, files, found, missing, report)
+        missing = []
     times = Times.read(home)
     for start in range(0, len(missing), batch):
         numbers = missing[start : start + batch]
@@ -98,6 +107,32 @@ def draw_pictures(
         report(len(found), len(asked))
     pixels = torch.stack([found[number] for number in range(len(asked))])
     return Pictures(pixels, times.seconds / times.pictures if times.pictures else None)
+
+
+def _draw_elsewhere(
+    elsewhere: DrawFiles,
+    requests: Sequence[Generate],
+    files: Sequence[Path | None],
+    found: dict[int, UInt8[Tensor, "3 s s"]],
+    missing: Sequence[int],
+    report: Report,
+) -> None:
+    """Have the missing pictures drawn elsewhere, and read them. Raises ValueError for one that is not there then."""
+    before, places = len(found), [file for file in (files[number] for number in missing) if file is not None]
+    if len(places) < len(missing):
+        raise ValueError("pictures that are drawn elsewhere need a folder to be kept in: --pictures FOLDER")
+    elsewhere(
+        [requests[number] for number in missing],
+        places,
+        lambda done, of: report(min(before + done, len(requests)), len(requests)),
+    )
+    for number, file in zip(missing, places):
+        picture = _read(file, requests[number])
+        if picture is None:
+            raise ValueError(
+                f"{file} was drawn elsewhere and is no picture of its request: remove it and run again"
+            )
+        found[number] = picture
 
 
 class Times(NamedTuple):
