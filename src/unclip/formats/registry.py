@@ -50,9 +50,15 @@ class Format:
     def open(self, path: Path, reader: "Reader | None" = None) -> "PublicModel":
         """The model. Raises `ModelError` if it is damaged, incomplete, or has options that the networks lack."""
         module = importlib.import_module(f"unclip.formats.{self.module}")
-        if reader is None:
-            return module.open_folder(path)
-        return module.open_folder(path, reader)
+        try:
+            return module.open_folder(path) if reader is None else module.open_folder(path, reader)
+        except ModelError:
+            raise
+        # A network's own check of its config, which knows no file.
+        except ValueError as error:
+            raise ModelError(
+                f"{path}: its configs describe no network that is known here: {error}"
+            ) from error
 
 
 def _transformers_preferred(folder: Path) -> bool:

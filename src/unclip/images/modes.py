@@ -50,9 +50,15 @@ def normalise(image: Image.Image, name: str = "the picture") -> Image.Image:
 def from_array(array: np.ndarray, name: str = "the picture") -> Image.Image:
     """A picture from an array. Raises `PictureError`, naming type and shape, for one that is none."""
     what = f"{name} is an array of {array.dtype} with the shape {array.shape}"
+    if isinstance(array, np.ma.MaskedArray) and np.ma.getmaskarray(array).any():
+        raise PictureError(
+            f"{what} and a mask, which has no colour: fill it, or give (height, width, 4) with transparency"
+        )
     pixels = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
     if 0 in pixels.shape or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))):
         raise PictureError(f"{what}: {_ARRAYS}")
+    # The order of bytes is how numbers are stored, not what they are.
+    pixels = np.asarray(pixels).astype(pixels.dtype.newbyteorder("="), copy=False)
     if pixels.dtype == np.bool_:
         pixels = pixels.astype(np.uint8) * np.uint8(255)
     elif pixels.dtype == np.uint16:

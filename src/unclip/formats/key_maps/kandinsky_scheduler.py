@@ -59,11 +59,16 @@ def read_schedule(data: Mapping[str, Any], where: str) -> Schedule:
         "fixed_small",
         dict.fromkeys(("fixed_small", "fixed_small_log", "learned_range")),
     )
+    betas = options.take("beta_start", float, 0.0001), options.take("beta_end", float, 0.02)
+    if not 0 < betas[0] < betas[1] < 1:
+        raise ModelError(
+            f"{where}: beta_start and beta_end are {betas[0]} and {betas[1]}; they rise within (0, 1)"
+        )
     process = ProcessConfig(
         parametrization=_one_of(options, "prediction_type", "epsilon", predictions),
         schedule=schedule,
         steps=options.take("num_train_timesteps", int, 1000),
-        betas=(options.take("beta_start", float, 0.0001), options.take("beta_end", float, 0.02)),
+        betas=betas,
         learned_variance=variance == "learned_range",
     )
     return Schedule(

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+from unclip.config import shown
 from unclip.diffusion.conventions import GridConfig
 from unclip.diffusion.parametrization import ParametrizationName, ProcessConfig
 from unclip.errors import ModelError
@@ -111,9 +112,9 @@ def read_schedule(data: Mapping[str, Any], where: str, *, patched: bool = False)
     Stable Diffusion's pipelines (`patched`) set steps_offset to 1 and clip_sample to False whatever the file says.
     """
     options = Options(data, where)
-    name = data.get("_class_name")
+    name = options.take("_class_name", str, "")
     if name not in REFERENCES:
-        raise ModelError(f"{where}: the scheduler {name!r} is not one of {', '.join(REFERENCES)}")
+        raise ModelError(f"{where}: the scheduler {shown(name)} is not one of {', '.join(REFERENCES)}")
     options.check(REFERENCES[name])
     spacings: dict[str, Literal["leading", "trailing", "linspace"]]
     spacings = {"leading": "leading", "trailing": "trailing", "linspace": "linspace"}

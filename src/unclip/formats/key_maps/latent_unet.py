@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from unclip.checkpoints.keymap import SAME, Form, Row, Table, renamed, row, stacked, within
+from unclip.config import shown
 from unclip.errors import ModelError
-from unclip.formats.key_maps.options import Options, Reference, only
+from unclip.formats.key_maps.options import MOST, Options, Reference, only
 from unclip.formats.key_maps.unet import SKELETON, attentions
 from unclip.networks.latent_unet import LatentUnetConfig
 from unclip.networks.text_decoder import TextDecoderConfig
@@ -159,7 +160,7 @@ def _vector_width(options: Options) -> int | None:
         return None
     if kind != "projection":
         raise ModelError(
-            f"{options.where}: class_embed_type is {kind!r}; it is only supported as None or 'projection'"
+            f"{options.where}: class_embed_type is {shown(kind)}; it is only supported as None or 'projection'"
         )
     return options.take("projection_class_embeddings_input_dim", int)
 
@@ -168,19 +169,19 @@ def _same(options: Options, name: str, default: int) -> int:
     """An option that is one number, or a list that repeats one. Raises `ModelError` for different numbers."""
     value = options.data.get(name)
     if isinstance(value, list):
-        if len(set(map(str, value))) != 1 or not isinstance(value[0], int):
+        if len(set(map(str, value))) != 1:
             raise ModelError(
-                f"{options.where}: {name} is {value!r}; it is only supported as one number for all levels"
+                f"{options.where}: {name} is {shown(value)}; it is only supported as one number for all levels"
             )
-        return value[0]
+        options = Options({name: value[0]}, options.where)
     return options.take(name, int, default)
 
 
 def _listed(options: Options, name: str, default: int, levels: int) -> tuple[int, ...]:
     value = options.data.get(name, default)
     listed = value if isinstance(value, list) else [value] * levels
-    if len(listed) != levels or not all(type(one) is int and one > 0 for one in listed):
+    if len(listed) != levels or not all(type(one) is int and 0 < one <= MOST for one in listed):
         raise ModelError(
-            f"{options.where}: {name} is {value!r}; expected a number, or one for each of {levels} levels"
+            f"{options.where}: {name} is {shown(value)}; expected a number, or one for each of {levels} levels"
         )
     return tuple(listed)

@@ -1,12 +1,21 @@
 """Strict reader of configs in public formats: an unsupported option is an error, never a wrong picture."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from unclip.config import shown
 from unclip.errors import ModelError
 
 Value = TypeVar("Value")
+
+MOST = 2**31 - 1
+"""The largest whole number of a config."""
+_FROM_ZERO = frozenset(
+    {"steps_offset", "eos_token_id", "pad_token_id", "additional_embeddings", "clip_extra_context_tokens"}
+    | {"num_text_embeds", "num_time_embeds", "num_image_embeds"}
+)
 
 
 @dataclass(frozen=True)
@@ -20,12 +29,20 @@ class Only:
         """Whether a value, or a list that repeats one for each level, is among them."""
         if any(_same(value, one) for one in self.values):
             return True
-        return isinstance(value, list) and bool(value) and all(self.accepts(one) for one in value)
+        return (
+            isinstance(value, list)
+            and bool(value)
+            and all(_is_scalar(one) and self.accepts(one) for one in value)
+        )
 
 
 def only(*values: Any, default: Any = ...) -> Only:
     """`Only` of some values, of which the first is the reference's default unless another is given."""
     return Only(values, values[0] if default is ... else default)
+
+
+def _is_scalar(value: Any) -> bool:
+    return not isinstance(value, list | dict)
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -66,7 +83,7 @@ class Options:
                 known = " or ".join(repr(one) for one in rule.values)
                 absent = "" if name in self.data else f", {reference.name}'s default"
                 raise ModelError(
-                    f"{self.where}: {name} is {value!r}{absent}; this architecture is only known with {known}"
+                    f"{self.where}: {name} is {shown(value)}{absent}; this architecture is only known with {known}"
                 )
         for name in self.data if reference.closed else ():
             if not name.startswith("_") and name not in reference.options:
@@ -75,23 +92,47 @@ class Options:
                 )
 
     def take(self, name: str, kind: type, default: Any = None) -> Any:
-        """Value of an option, `default` if it is absent or null. Raises `ModelError` for another type."""
+        """Value of an option, `default` if it is absent or null.
+
+        Raises `ModelError` for another type, and for a number that counts or measures nothing: networks and schedules have
+        sizes from 1, and finite factors above 0.
+        """
         value = self.data.get(name)
         value = default if value is None else value
         if value is None:
             raise ModelError(f"{self.where}: the option {name!r} is missing")
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
+        if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MOST:
+            value = float(value)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise ModelError(f"{self.where}: {name} is {value!r}, expected {kind.__name__}")
+            raise ModelError(f"{self.where}: {name} is {shown(value)}, expected {kind.__name__}")
+        if kind is float and not 0 < value < math.inf:
+            raise ModelError(f"{self.where}: {name} is {value}, expected a finite number above 0")
+        least = 0 if name in _FROM_ZERO else 1
+        if kind is int and not least <= value <= MOST:
+            raise ModelError(
+                f"{self.where}: {name} is {shown(value)}, expected a whole number from {least} to {MOST}"
+            )
+        if kind is list:
+            self._check_list(name, value)
         return value
+
+    def _check_list(self, name: str, values: list[Any]) -> None:
+        """Lists describe levels: names of blocks, or widths. Raises `ModelError`, naming the first that is neither."""
+        text = name.endswith("_types")
+        for one in values:
+            good = isinstance(one, str) if text else type(one) is int and 1 <= one <= MOST
+            if not good:
+                what = "names of blocks" if text else f"whole numbers from 1 to {MOST}"
+                raise ModelError(f"{self.where}: {name} holds {shown(one)}, expected {what}")
+        if not values:
+            raise ModelError(f"{self.where}: {name} is empty; it has an entry for each level")
 
     def one_of(self, name: str, values: Mapping[str, Value], default: str) -> Value:
         """What `values` has for an option, for `default` if it is absent or null. Raises `ModelError` for another value."""
         given = self.take(name, str, default)
         if given not in values:
             raise ModelError(
-                f"{self.where}: {name} is {given!r}; it is only supported as {' or '.join(map(repr, values))}"
+                f"{self.where}: {name} is {shown(given)}; it is only supported as {' or '.join(map(repr, values))}"
             )
         return values[given]
 
@@ -100,7 +141,7 @@ class Options:
         for name, value in needed.items():
             if name in self.data and self.data[name] != value:
                 raise ModelError(
-                    f"{self.where}: {name} is {self.data[name]!r}; this architecture is only known with {value!r}"
+                    f"{self.where}: {name} is {shown(self.data[name])}; this architecture is only known with {value!r}"
                 )
 
     def require(self, **needed: Any) -> None:
@@ -108,10 +149,12 @@ class Options:
         for name, value in needed.items():
             if self.data.get(name) != value:
                 raise ModelError(
-                    f"{self.where}: {name} is {self.data.get(name)!r}; this architecture is only known with {value!r}"
+                    f"{self.where}: {name} is {shown(self.data.get(name))}; this architecture is only known with {value!r}"
                 )
 
     def equal(self, name: str, value: Any, other: Any, of: str) -> None:
         """Raise `ModelError` unless two values agree; `of` names the second, such as "the decoder's width"."""
         if value != other:
-            raise ModelError(f"{self.where}: {name} is {value!r}, {of} is {other!r}: they must agree")
+            raise ModelError(
+                f"{self.where}: {name} is {shown(value)}, {of} is {shown(other)}: they must agree"
+            )
