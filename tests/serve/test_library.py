@@ -189,6 +189,22 @@ def test_commands_are_ones_that_the_command_line_takes(kind: str):
     assert kind in found["curl"]
 
 
+@pytest.mark.parametrize("text", ["-5 degrees", "--model", "-x", "a $(b) 'c'", "two\nlines"])
+def test_commands_of_text_that_looks_like_an_option(text: str):
+    for kind, sources in (("generate", 0), ("edit", 1), ("text_diff", 1)):
+        name = "target" if kind == "text_diff" else "prompt"
+        request = {"kind": kind, name: text, "seed": 3, **({"negative": text} if kind != "text_diff" else {})}
+        words = shlex.split(commands(request, "tiny", "http://127.0.0.1:1")["cli"])
+        arguments = vars(build_parser(words[1]).parse_args(words[1:]))
+        assert [text] in [value if isinstance(value, list) else [value] for value in arguments.values()]
+        assert arguments["seed"] == 3
+        assert arguments.get("negative", text) == text
+        assert (
+            sum(str(value) in ("PICTURE.png", "[PosixPath('PICTURE.png')]") for value in arguments.values())
+            == sources
+        )
+
+
 def test_captions_are_ranked(client: TestClient, finished):
     (picture,) = draw(client, finished, {"kind": "generate", "prompt": "a red apple"})
     body = {"ids": [picture["id"]], "captions": ["a red apple", "a blue cat"]}

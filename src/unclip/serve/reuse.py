@@ -75,15 +75,23 @@ def _command_line(kind: str, roles: list[str], options: Mapping[str, Any], sampl
         given["init"] = files.pop()
     if kind == "components" and given.pop("basis", "model") == "given":
         given["basis"] = "FOLDER"
-    words += files + [_text(given.pop(name)) for name in _POSITIONAL.get(kind, ()) if given.get(name)]
+    plain = [_text(given.pop(name)) for name in _POSITIONAL.get(kind, ()) if given.get(name)]
+    # What begins with a dash would be read as an option.
+    dashed = any(word.startswith("-") for word in plain)
+    words += [] if dashed else files + plain
     for path in FLAT_NAMES.items():
         value = _at(sampling or {}, path[1])
         if value is not None and (path[0] != "fast" or value):
             given[path[0]] = value
     for name, value in given.items():
         option = f"--{'number' if name == 'n' else name.replace('_', '-')}"
-        words += [option] if value is True else [option, _text(value)]
-    return " ".join(shlex.quote(word) for word in [*words, "--model", model])
+        if value is True:
+            words.append(option)
+        else:
+            text = _text(value)
+            words += [f"{option}={text}"] if text.startswith("-") else [option, text]
+    words += ["--model", model, *(["--", *files, *plain] if dashed else [])]
+    return " ".join(map(shlex.quote, words))
 
 
 def _at(settings: Any, path: tuple[str, ...]) -> Any:
