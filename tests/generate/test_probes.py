@@ -1,11 +1,14 @@
 """Probes: principal components of z_i, nearest captions, and the word on the apple."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from unclip.errors import RequestError, Unsupported
+from unclip.generate.operations import Generate
 from unclip.generate.probes import write_word
 from unclip.generate.sequence import strip
 from unclip.networks.embedding_codes import EmbeddingCodes
@@ -88,3 +91,50 @@ def test_the_prior_knows_its_components():
     codes.fit(embeddings)
     basis, expected = Basis(codes.mean, codes.components), Basis.of(embeddings)
     torch.testing.assert_close(basis.truncate(embeddings[0], 3), expected.truncate(embeddings[0], 3))
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_a_number_of_captions_that_is_none(tiny_model, drawing, k):
+    with pytest.raises(RequestError, match=f"k is {k}: give a number of captions from 1"):
+        tiny_model.nearest_captions(drawing, CAPTIONS, k=k)
+
+
+def test_embeddings_that_are_none(tiny_model, drawing):
+    z_i = tiny_model.embed_image(drawing)[0]
+    for wrong in (z_i * math.nan, z_i * math.inf, z_i * 0):
+        with pytest.raises(RequestError, match="it has no direction"):
+            tiny_model.nearest_captions(wrong, CAPTIONS)
+    for wrong in (z_i[None], z_i[:-1], z_i.sum()):
+        with pytest.raises(RequestError, match=r"the embedding has the shape \("):
+            tiny_model.nearest_captions(wrong, CAPTIONS)
+
+
+def test_text_that_is_none(tiny_model, drawing):
+    for text in ("a \ud800", "a \0"):
+        for call in (
+            lambda text=text: tiny_model.embed_text(["fine", text]),
+            lambda text=text: tiny_model.nearest_captions(drawing, ["fine", text]),
+            lambda text=text: write_word(drawing, text),
+        ):
+            with pytest.raises(RequestError, match=r"(prompts|captions|word) holds .* at character 3"):
+                call()
+
+
+def test_nothing_to_embed(tiny_model):
+    for call in (tiny_model.embed_text, tiny_model.embed_image):
+        with pytest.raises(RequestError, match="give at least one"):
+            call([])
+
+
+def test_letters_that_the_font_lacks_are_not_drawn_as_boxes(drawing):
+    assert write_word(drawing, "iPod 2!").size == drawing.size
+    for word in ("caf\u00e9", "\u82f9\u679c", "a\u200b", "\u200b", "\ue000"):
+        with pytest.raises(RequestError, match="the font that is written with lacks"):
+            write_word(drawing, word)
+
+
+@pytest.mark.parametrize("request_", ["a red apple", None, {"kind": "generate", "prompt": "a"}, Generate])
+def test_what_is_no_request(tiny_model, request_):
+    for call in (lambda: tiny_model.run(request_), lambda: tiny_model.run_batch([request_])):
+        with pytest.raises(RequestError, match=r"the request is .*: give one such as unclip\.Generate"):
+            call()

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unclip.config import read_field, read_value
+from unclip.config import read_field, read_value, shown
 from unclip.errors import RequestError
 from unclip.generate.image import Image, Images
 from unclip.generate.operations import (
@@ -31,7 +31,7 @@ from unclip.generate.parts import Parts
 from unclip.generate.probes import Match, TypographicProbe, nearest_captions, write_word
 from unclip.generate.progress import Callback
 from unclip.generate.replay import read_replay
-from unclip.generate.request import Request, resolve_inversion
+from unclip.generate.request import Request, check_characters, resolve_inversion
 from unclip.generate.sequence import strip
 from unclip.generate.session import Session, choose_seed
 from unclip.generate.sources import PictureLike, Source, check_originals, read_source
@@ -123,8 +123,12 @@ class Model:
         """Sides of the pictures that the model makes, ascending."""
         return self.parts.sizes
 
-    def check(self, request: Request, pictures: int) -> Sampling:
+    def check(self, request: Request | Any, pictures: int) -> Sampling:
         """Resolved sampling of a request with so many pictures. Raises `RequestError` or `Unsupported`; loads nothing."""
+        if not isinstance(request, Request):
+            raise RequestError(
+                f"the request is {shown(request)}: give one such as unclip.Generate(prompt=...)"
+            )
         type(request).sources.check(str(getattr(request, "kind", "the request")), pictures)
         resolved = request.resolve(self.parts.defaults)
         self.parts.require(str(getattr(request, "kind", "the request")), request.needs(resolved))
@@ -132,7 +136,7 @@ class Model:
 
     def run(
         self,
-        request: Request,
+        request: Request | Any,
         sources: Sequence[PictureLike] = (),
         *,
         on_progress: Callback | None = None,
@@ -149,7 +153,7 @@ class Model:
         session = Session(self.parts, resolved, seed=seed, on_progress=on_progress, batch_size=batch_size)
         return request.run(session, given)
 
-    def run_batch(self, requests: Sequence[Generate], *, on_progress: Callback | None = None) -> Images:
+    def run_batch(self, requests: Sequence[Generate | Any], *, on_progress: Callback | None = None) -> Images:
         """Pictures of several requests, computed together; each has its own prompt and seed.
 
         Requests make one picture each, and have the same resolved sampling and size. Each picture, with its provenance
@@ -280,6 +284,10 @@ class Model:
         self.parts.require("embed_text", ("text_encoder",))
         given = [prompts] if isinstance(prompts, str) else prompts
         listed = read_value(tuple[str, ...], given, "prompts", error=RequestError)
+        if not listed:
+            raise RequestError("there are no prompts to embed: give at least one")
+        for text in listed:
+            check_characters(text, "prompts")
         session = self._session()
         session.warn_if_truncated(*listed)
         return session.embed_text(listed).cpu()
@@ -288,11 +296,13 @@ class Model:
         """CLIP image embeddings z_i, on the CPU; pictures are cropped to their middle square and resized."""
         self.parts.require("embed_image", ("image_encoder",))
         listed = images if isinstance(images, list | tuple) else [images]
+        if not listed:
+            raise RequestError("there are no pictures to embed: give at least one")
         return self._session().embed_images([read_source(one) for one in listed]).cpu()
 
     def nearest_captions(
         self,
-        picture: PictureLike | Float[Tensor, " d"],
+        picture: PictureLike | Float[Tensor, " d"] | Any,
         captions: Sequence[str],
         *,
         k: int | None = None,

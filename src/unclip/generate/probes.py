@@ -1,7 +1,7 @@
 """Probes of CLIP: the captions nearest to an embedding, and typographic attacks (arXiv 2204.06125, figure 5)."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from einops import einsum
@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 from unclip.config import read_value
 from unclip.errors import RequestError
 from unclip.generate.image import Images
+from unclip.generate.request import check_characters
 from unclip.generate.session import Session
 from unclip.generate.sources import PictureLike, read_source
 from unclip.images.files import flatten
@@ -40,18 +41,25 @@ class TypographicProbe(NamedTuple):
 @torch.no_grad()
 def nearest_captions(
     session: Session,
-    picture: PictureLike | Float[Tensor, " d"],
+    picture: PictureLike | Float[Tensor, " d"] | Any,
     captions: Sequence[str],
     k: int | None = None,
 ) -> list[Match]:
     """Captions by their cosine with a picture or an image embedding, best first; all of them, or the first `k`.
 
-    Raises `RequestError` for no captions, or an empty one.
+    Raises `RequestError` for no captions, an empty one, a `k` below 1, and an embedding of another width or with numbers that
+    are not finite.
     """
     captions = read_value(tuple[str, ...], captions, "captions", error=RequestError)
     k = read_value(int | None, k, "k", error=RequestError)
     if not captions or not all(caption.strip() for caption in captions):
         raise RequestError("there are no captions to choose from, or one of them is empty")
+    for caption in captions:
+        check_characters(caption, "captions")
+    if k is not None and k < 1:
+        raise RequestError(f"k is {k}: give a number of captions from 1, or leave it out for all")
+    if isinstance(picture, Tensor):
+        _check_embedding(picture, session.parts.config("clip").embedding)
     given = isinstance(picture, Tensor)
     z_i = picture if given else session.embed_images([read_source(picture)])[0]
     unique = list(dict.fromkeys(captions))
@@ -64,13 +72,32 @@ def nearest_captions(
     return [Match(unique[index], cosines[index].item(), probabilities[index].item()) for index in order]
 
 
+def _check_embedding(z_i: Tensor, width: int) -> None:
+    if z_i.shape != (width,):
+        raise RequestError(
+            f"the embedding has the shape {tuple(z_i.shape)}: give one of ({width},), such as embed_image(picture)[0]"
+        )
+    if not bool(torch.isfinite(z_i).all()) or not bool(z_i.any()):
+        raise RequestError(
+            "the embedding holds numbers that are not finite, or zeros alone: it has no direction"
+        )
+
+
 def write_word(image: PillowImage.Image, word: str) -> PillowImage.Image:
     """RGB picture with a word in black on a white label across the middle, as on the paper's apple.
 
-    Raises `RequestError` for an empty word.
+    Raises `RequestError` for an empty word, and for letters that Pillow's own font lacks.
     """
     if not word.strip():
         raise RequestError("the word is empty: say what to write on the picture")
+    check_characters(word, "word")
+    letters = ImageFont.load_default(size=40)
+    missing = bytes(letters.getmask("\uffff"))
+    for letter in word:
+        if not letter.isspace() and bytes(letters.getmask(letter)) in (missing, b""):
+            raise RequestError(
+                f"the word holds {letter!r}, which the font that is written with lacks: give letters of ASCII"
+            )
     image = flatten(image).copy()
     draw = ImageDraw.Draw(image)
     # The largest letters with which the word takes four fifths of the width and a third of the height.

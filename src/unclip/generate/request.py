@@ -67,7 +67,7 @@ class Request(ABC):
             value = getattr(self, field.name)
             for text in value if isinstance(value, tuple) else (value,):
                 if isinstance(text, str):
-                    _check_characters(text, field.name)
+                    check_characters(text, field.name)
 
     def resolve(self, defaults: Sampling) -> Sampling:
         """Sampling with every None taken from the model's `defaults`."""
@@ -109,7 +109,8 @@ def resolve_inversion(sampling: Sampling, defaults: Sampling) -> Sampling:
     ).over(given)
 
 
-def _check_characters(text: str, name: str) -> None:
+def check_characters(text: str, name: str) -> None:
+    """Raise `RequestError` for what is no text: zero bytes, and halves of letters."""
     if "\0" in text:
         raise RequestError(
             f"{name} holds a zero byte at character {text.index(chr(0)) + 1}, which is no text: leave it out"
