@@ -159,3 +159,9 @@ def test_a_picture_without_embedding_is_named(tmp_path, write_shards, capsys):
     assert main(["embed", str(folder), "--device", "cpu", "--bad-share", "0.1"]) == 0
     found = capsys.readouterr()
     assert "1 of 10 pictures have no embedding: set-train-00000/000003" in found.err
+
+
+def test_nothing_to_embed_is_an_error(tmp_path, capsys):
+    (tmp_path / "notes.md").write_text("no picture")
+    assert main(["embed", str(tmp_path), "--device", "cpu"]) != 0
+    assert "there is nothing to embed" in capsys.readouterr().err

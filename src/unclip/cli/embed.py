@@ -76,6 +76,10 @@ def run(arguments: argparse.Namespace) -> None:
     from unclip.batch.embed import embed_work
 
     dataset, out = opened(arguments)
+    if not len(dataset):
+        raise UsageError(
+            f"{arguments.data} holds no pictures with captions, and no shards: there is nothing to embed"
+        )
     work = embed_work(
         dataset,
         out,
