@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,12 +53,13 @@ def open_head(
     if not colon or not module or not function:
         raise ValueError(f"{name} is neither a .safetensors file nor MODULE:FUNCTION")
     try:
-        found = getattr(importlib.import_module(module), function)
+        found: Any = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{name} cannot be imported: {error}") from error
     if not callable(found):
         raise ValueError(f"{name} is no function")
-    return Head(_digest_of(name, found), found)
+    score: Any = found
+    return Head(_digest_of(name, found), score)
 
 
 def _digest_of(name: str, function: object) -> str:

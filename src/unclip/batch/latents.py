@@ -68,7 +68,7 @@ class _LatentsEncoder:
 
         self._model = work.model
         self._parts = Model.load(work.model, device=work.device, dtype=work.dtype).parts
-        self._kind = torch.nn.Module
+        self._kind: Any = torch.nn.Module
 
     def __call__(self, part: Part) -> Part:
         """Mean and log variance of the good pictures of a part, as float16; a part with an error where float16 holds them not."""
@@ -80,7 +80,7 @@ class _LatentsEncoder:
         keys, pixels, ok, reasons = part.data
         with torch.no_grad(), self._parts.lend("autoencoder", self._kind) as network:
             pictures = rearrange(torch.from_numpy(pixels), "b h w c -> b c h w").to(self._parts.device)
-            found: Any = network.encode(from_uint8(pictures))
+            found = network.encode(from_uint8(pictures))
         rows = np.stack([one.float().cpu().numpy() for one in _distribution(found)], axis=1)
         with np.errstate(over="ignore", invalid="ignore"):
             kept = rows.astype(np.float16)
