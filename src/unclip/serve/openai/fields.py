@@ -27,12 +27,14 @@ class Fields:
         return name in self._given
 
     def text(self, name: str) -> str | None:
-        """A string."""
+        """A string. One with NUL is refused: PostgreSQL cannot keep it."""
         value = self._take(name)
         if value is None:
             return None
         if not isinstance(value, str):
             raise wrong_type(name, "a string", value)
+        if "\0" in value:
+            raise invalid(f"Invalid '{name}': the text holds the character NUL.", param=name)
         try:
             value.encode()
         except UnicodeEncodeError:
