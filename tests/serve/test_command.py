@@ -1,12 +1,15 @@
 """`unclip serve` and `unclip worker` as commands: one line of error for what cannot work, before anything listens."""
 
+import socket
 import sqlite3
 from pathlib import Path
 
 import pytest
 
+from tests.serve.processes import Server
 from unclip.cli.main import main
 from unclip.cli.serve_options import require_extra
+from unclip.serve.server import listen
 
 
 @pytest.mark.parametrize("verb", ["serve", "worker"])
@@ -37,6 +40,39 @@ def test_database_of_a_later_version_is_refused(tmp_path: Path, capsys):
     database.close()
     assert main(["worker", "--folder", str(tmp_path)]) == 2
     assert "version 99" in capsys.readouterr().err
+
+
+def test_port_in_use_is_one_line(tmp_path: Path, capsys):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert main(["serve", "--folder", str(tmp_path), "--port", str(port)]) == 1
+    found = capsys.readouterr().err
+    (line,) = found.splitlines()
+    assert line.startswith(f"unclip: error: 127.0.0.1:{port} is in use")
+    assert "--port 0" in line
+
+
+@pytest.mark.parametrize("host", ["203.0.113.7", "no-such-name.invalid"])
+def test_address_of_no_interface_is_one_line(host: str, tmp_path: Path, capsys):
+    options = ["--host", host, "--port", "0", "--insecure-no-auth"]
+    assert main(["serve", "--folder", str(tmp_path), *options]) == 1
+    (line,) = [one for one in capsys.readouterr().err.splitlines() if "error: " in one]
+    assert host in line
+    assert "--host" in line
+
+
+def test_ipv6_address_stands_in_brackets(tmp_path: Path, tiny_folder: Path):
+    if not socket.has_ipv6:
+        pytest.skip("there is no IPv6 here")
+    try:
+        listen("::1", 0).close()
+    except OSError:
+        pytest.skip("there is no IPv6 here")
+    with Server(tmp_path / "data", tiny_folder, "--host", "::1", "--workers", "0") as server:
+        assert server.url.startswith("http://[::1]:")
+        assert server.call("/healthz") == {"status": "ok"}
 
 
 def test_missing_extra_is_one_line():

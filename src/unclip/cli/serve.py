@@ -64,11 +64,11 @@ def run(arguments: argparse.Namespace) -> None:
     )
     from unclip.serve.front import front_app
     from unclip.serve.logs import configure_logging
-    from unclip.serve.server import serve
+    from unclip.serve.server import serve, shown_host
     from unclip.serve.service import check_places
 
     def announce(port: int) -> None:
-        url = f"http://{arguments.host}:{port}"
+        url = f"http://{shown_host(arguments.host)}:{port}"
         console.result(url)
         if arguments.open:
             import webbrowser

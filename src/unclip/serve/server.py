@@ -1,6 +1,9 @@
 """The server process: uvicorn, worker processes, and an orderly end."""
 
+import errno
 import logging
+import socket
+import sys
 import threading
 from types import FrameType
 from typing import Any
@@ -50,7 +53,11 @@ class Server(uvicorn.Server):
 def serve(
     app: Starlette, settings: Settings, *, host: str, port: int, on_start: Any = None, sockets: Any = None
 ) -> None:
-    """Serve until a signal. `on_start(port)` is called when the server listens."""
+    """Serve until a signal. `on_start(port)` is called when the server listens.
+
+    Raises `OSError` for an address that cannot be listened on, before anything is started.
+    """
+    sockets = [listen(host, port)] if sockets is None else sockets
     supervisor = Supervisor(settings)
     config = uvicorn.Config(
         app,
@@ -72,6 +79,44 @@ def serve(
         server.run(sockets=sockets)
     finally:
         supervisor.kill()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens on an address. Raises `OSError`, which names the address and the remedy, where it cannot be."""
+    shown = f"{shown_host(host)}:{port}"
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise OSError(
+            f"the address {host!r} is unknown ({error.strerror}): give one of this machine with --host"
+        ) from None
+    found = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if sys.platform != "win32":
+            # A port of a server that has just ended is free at once.
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        found.bind(address)
+        found.listen(2048)
+    except OSError as error:
+        found.close()
+        if error.errno == errno.EADDRINUSE:
+            raise OSError(
+                f"{shown} is in use by another program, perhaps another `unclip serve`: "
+                "choose another port with --port, or any free one with --port 0"
+            ) from None
+        raise OSError(
+            f"{shown} cannot be listened on ({error.strerror}): choose another address with --host, or --port"
+        ) from None
+    return found
+
+
+def shown_host(host: str) -> str:
+    """A host as it stands in a URL: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _announce(server: uvicorn.Server, on_start: Any) -> None:
