@@ -1,6 +1,7 @@
 // What the page knows of the server: config, jobs, queue, and what changed in the library.
 import { batch, computed, effect, signal } from "@preact/signals";
 import { address, api, ApiError, keyWanted } from "./api.ts";
+import { brief } from "./brief.ts";
 import { text } from "./text.ts";
 import type { Config, Job, ModelInfo, Picture, QueueState } from "./types.ts";
 import { draft, settings } from "./settings.ts";
@@ -90,7 +91,7 @@ export async function attempt<T>(action: () => Promise<T>): Promise<T | undefine
 
 export const titleOf = (job: Pick<Job, "kind" | "request">): string => {
   const words = job.request["prompt"] ?? job.request["target"];
-  return (Array.isArray(words) ? words.join(" · ") : (words as string | undefined)) || (text.operations[job.kind] ?? job.kind);
+  return brief((Array.isArray(words) ? words.join(" · ") : (words as string | undefined)) ?? "") || (text.operations[job.kind] ?? job.kind);
 };
 
 export function putJob(job: Job): void {

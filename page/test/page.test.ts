@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { brief, first } from "../src/brief.ts";
 import { nameOf } from "../src/keys.ts";
 import { surprise } from "../src/places/create.tsx";
 import { byDay } from "../src/places/library.tsx";
@@ -14,6 +15,17 @@ test("addresses are read as they are written", () => {
   assert.deepEqual(parse(""), { place: "create", rest: [] });
   assert.deepEqual(parse("#/library"), { place: "library", rest: [] });
   assert.deepEqual(parse("#/image/%E0%A4%A"), { place: "image", rest: ["%E0%A4%A"] });
+});
+
+test("long words are cut for titles, and never in the middle of a character", () => {
+  assert.equal(first("x".repeat(99) + "🚀🚀", 100), "x".repeat(99) + "🚀");
+  assert.equal(first("🚀".repeat(20_000), 100), "🚀".repeat(100));
+  assert.equal(brief("a  fox\n in the snow "), "a fox in the snow");
+  assert.equal(brief("x".repeat(160)), "x".repeat(160));
+  assert.equal(brief("x".repeat(161)), "x".repeat(159) + "…");
+  assert.equal(brief("🚀".repeat(10_000)), "🚀".repeat(159) + "…");
+  assert.equal(brief("ab ".repeat(2000)).length, 159);
+  assert.equal(brief(" ".repeat(10_000)), "");
 });
 
 test("a request holds what was chosen and nothing else", () => {

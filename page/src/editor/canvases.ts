@@ -1,5 +1,6 @@
 // Canvases on the server: made, read and saved.
 import { api } from "../api.ts";
+import { first } from "../brief.ts";
 import type { Canvas } from "../types.ts";
 import { type Base, blank, fitted, type Saved } from "./document.ts";
 
@@ -26,7 +27,7 @@ export async function newCanvas({ picture, upload, width, height, name, prompt }
   const id = freshId();
   const base: Base = picture ? { id: picture, of: "picture" } : { id: upload ?? "", of: "upload" };
   const state: Saved = { format: 1, mode: "repaint", prompt, job: null, past: [], now: blank(base, width, height), future: [] };
-  await saveCanvas(id, name.slice(0, 100), state);
+  await saveCanvas(id, first(name, 100), state);
   return id;
 }
 

@@ -1,5 +1,6 @@
 // A picture in a grid: finished, being drawn, or waiting for its turn.
 import { thumbnailOf } from "../api.ts";
+import { brief } from "../brief.ts";
 import { link } from "../route.ts";
 import { cancelPicture, isActive, live, titleOf } from "../store.ts";
 import { text } from "../text.ts";
@@ -7,7 +8,7 @@ import type { Job, Picture } from "../types.ts";
 import { Button } from "./controls.tsx";
 
 export const altOf = (picture: Picture): string =>
-  text.image.alt(picture.title ?? picture.prompt ?? null, picture.kind);
+  text.image.alt(brief(picture.title ?? picture.prompt ?? ""), picture.kind);
 
 export function Thumbnail({ picture, side = 512, lazy = true }: { picture: Picture; side?: number; lazy?: boolean }) {
   return (

@@ -1,6 +1,7 @@
 // Create: one box, one button, four pictures.
 import { useEffect, useRef, useState } from "preact/hooks";
 import { api, thumbnailOf } from "../api.ts";
+import { brief } from "../brief.ts";
 import { useKeys } from "../keys.ts";
 import { Button } from "../parts/controls.tsx";
 import { ChooseFile, offer, uploaded } from "../parts/drop.tsx";
@@ -41,7 +42,7 @@ export async function submit(): Promise<boolean> {
   }));
   if (!job) return false;
   putJob(job);
-  announce(text.job.announceStart(now.prompt.trim() || words.vary));
+  announce(text.job.announceStart(brief(now.prompt) || words.vary));
   return true;
 }
 

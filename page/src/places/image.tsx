@@ -1,6 +1,7 @@
 // Image: one picture, large, with everything that can be done with it, and how it was made.
 import { useEffect, useState } from "preact/hooks";
 import { api, fileOf } from "../api.ts";
+import { first } from "../brief.ts";
 import { newCanvas } from "../editor/canvases.ts";
 import { useKeys } from "../keys.ts";
 import { Button } from "../parts/controls.tsx";
@@ -58,7 +59,7 @@ export function reuseAll(picture: Picture): void {
 export function ImagePlace({ id, view, second }: { id: string; view?: string; second?: string }) {
   const picture = usePicture(id);
   if (picture === undefined) return <div class="place image" aria-busy="true" />;
-  if (picture === null) return <div class="place image"><h1>{text.nav.image}</h1><p>{text.errors.notFound}</p></div>;
+  if (picture === null) return <div class="place"><h1>{text.nav.image}</h1><p>{text.errors.notFound}</p></div>;
   if (view === "diff") return <Diff picture={picture} />;
   if (view === "blend") return <Blend picture={picture} second={second} />;
   return <Single picture={picture} />;
@@ -102,7 +103,7 @@ function Single({ picture }: { picture: Picture }) {
   });
   const children = sortedJobs.value.filter((job) => usesPicture(job, id));
   const larger = sizesOf(picture.model).filter((side) => side > Math.max(picture.width, picture.height));
-  const fileName = `${(picture.title ?? picture.prompt ?? picture.kind).slice(0, 60).replace(/[^\p{L}\p{N}]+/gu, "-")}.png`;
+  const fileName = `${first(picture.title ?? picture.prompt ?? picture.kind, 60).replace(/[^\p{L}\p{N}]+/gu, "-")}.png`;
   return (
     <div class="place image">
       <div class="image-stage">
@@ -120,7 +121,7 @@ function Single({ picture }: { picture: Picture }) {
       <div class="image-side">
         <header>
           <p class="muted kind">{text.kindOf(picture.kind)}</p>
-          <h1>{picture.title ?? picture.prompt ?? text.kindOf(picture.kind)}</h1>
+          <h1>{altOf(picture)}</h1>
           {picture.deleted && <p class="note">{words.deletedHere}</p>}
         </header>
         <div class="image-main-actions" role="group" aria-label={words.actions}>

@@ -189,3 +189,19 @@ def test_blend_of_two(open_page: Callable[..., Any], served: Any, picture: Any) 
     expect(slider).to_have_attribute("aria-valuetext", "3 of 3")
     page.get_by_role("link", name="Open this picture").click()
     page.wait_for_url(f"**/#/image/{served.call('jobs/' + job['id'])['pictures'][2]['id']}")
+
+
+def test_long_words_leave_room_for_pictures(open_page: Callable[..., Any], served: Any) -> None:
+    words = "x" * 99 + "\U0001f680" + " and so on" * 900
+    picture = served.draw(words, n=1)["pictures"][0]
+    page = open_page("create")
+    for place in ("create", "queue", f"image/{picture['id']}"):
+        page.goto(f"{served.url}#/{place}")
+        title = page.get_by_text("x" * 99 + "\U0001f680").first
+        expect(title).to_be_visible()
+        assert title.bounding_box()["height"] < 200
+        assert title.inner_text().endswith("…")
+    # A canvas has the beginning of the words as its name, which must not end within a character.
+    actions(page).get_by_role("button", name="Edit", exact=True).click()
+    expect(page.get_by_label("Name")).to_have_value("x" * 99 + "\U0001f680")
+    served.eventually(lambda: served.call("canvases")["items"][0]["name"] == "x" * 99 + "\U0001f680")
