@@ -42,6 +42,15 @@ def test_database_of_a_later_version_is_refused(tmp_path: Path, capsys):
     assert "version 99" in capsys.readouterr().err
 
 
+def test_database_that_is_none_says_why(tmp_path: Path, capsys):
+    (tmp_path / "unclip.db").write_text("a text file, and no database at all\n" * 100)
+    assert main(["serve", "--folder", str(tmp_path)]) == 1
+    (line,) = [one for one in capsys.readouterr().err.splitlines() if "error: " in one]
+    assert str(tmp_path / "unclip.db") in line
+    assert "file is not a database" in line
+    assert "--database" in line
+
+
 def test_port_in_use_is_one_line(tmp_path: Path, capsys):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

@@ -119,3 +119,15 @@ def not_ready(server: Server) -> bool:
     except OSError:
         return True  # it has ended already
     return False
+
+
+def test_second_signal_ends_at_once_and_without_traceback(tmp_path: Path, tiny_folder: Path):
+    with Server(tmp_path / "data", tiny_folder) as server:
+        until(server.workers)
+        id = server.submit(n=1, sampling={"decoder": {"steps": 1000}})
+        until(lambda: server.call(f"/api/jobs/{id}")["state"] == "running")
+        server.process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGINT)
+        server.wait(15)
+    assert "Traceback" not in server.log.read_text()

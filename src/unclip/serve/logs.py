@@ -43,10 +43,20 @@ class WithoutPrompts(logging.Filter):
         return True
 
 
+class WithoutForcedEnd(logging.Filter):
+    """Leaves out what uvicorn logs where a second signal ends the application: that was asked for, and is no error."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is a line of the log."""
+        text = record.getMessage().rstrip()
+        return not (text.startswith("Traceback") and text.endswith("asyncio.exceptions.CancelledError"))
+
+
 def configure_logging(*, debug: bool = False, prompts: bool = False) -> None:
     """Send the logs of unclip and of uvicorn to stderr as JSON; `prompts` leaves those in that warnings quote."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
+    handler.addFilter(WithoutForcedEnd())
     if not prompts:
         handler.addFilter(WithoutPrompts())
     for name in ("unclip", "uvicorn", "uvicorn.error"):

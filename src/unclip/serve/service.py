@@ -177,10 +177,17 @@ def check_places(settings: Settings) -> None:
         resolve(spec)
     try:
         Database(settings.database_url).close()
+    except Unavailable as error:
+        reason = str(getattr(error.__cause__, "orig", None) or error.message).strip().partition("\n")[0]
+        raise OSError(
+            f"the database {shown_url(settings.database_url)} cannot be used ({reason}): give another with --database or "
+            "--folder, or see that this one runs and may be written"
+        ) from None
+    try:
         open_store(settings.store_url).check()
     except Unavailable as error:
         raise OSError(
-            f"{error.message} (database {shown_url(settings.database_url)}, store {settings.store_url})"
+            f"{error.message}: {settings.store_url}; give another with --store or --folder"
         ) from None
 
 
