@@ -83,6 +83,13 @@ def _check_embedding(z_i: Tensor, width: int) -> None:
         )
 
 
+def _drawn(letter: str) -> bytes:
+    """Pixels of a letter in Pillow's own font; all letters that it lacks have the same."""
+    image = PillowImage.new("L", (64, 64))
+    ImageDraw.Draw(image).text((8, 8), letter, fill=255, font=ImageFont.load_default(size=40))
+    return image.tobytes()
+
+
 def write_word(image: PillowImage.Image, word: str) -> PillowImage.Image:
     """RGB picture with a word in black on a white label across the middle, as on the paper's apple.
 
@@ -91,10 +98,9 @@ def write_word(image: PillowImage.Image, word: str) -> PillowImage.Image:
     if not word.strip():
         raise RequestError("the word is empty: say what to write on the picture")
     check_characters(word, "word")
-    letters = ImageFont.load_default(size=40)
-    missing = bytes(letters.getmask("\uffff"))
+    lacking = (_drawn("\uffff"), _drawn(" "))
     for letter in word:
-        if not letter.isspace() and bytes(letters.getmask(letter)) in (missing, b""):
+        if not letter.isspace() and _drawn(letter) in lacking:
             raise RequestError(
                 f"the word holds {letter!r}, which the font that is written with lacks: give letters of ASCII"
             )

@@ -112,7 +112,7 @@ class Options:
             raise ModelError(
                 f"{self.where}: {name} is {shown(value)}, expected a whole number from {least} to {MOST}"
             )
-        if kind is list:
+        if kind is list and isinstance(value, list):
             self._check_list(name, value)
         return value
 
