@@ -130,6 +130,19 @@ def test_an_interrupted_run_ends_with_the_same_weights(streamed, tmp_path, begin
         begin(stopped)
 
 
+def test_captions_that_were_edited_stop_a_run(streamed, tmp_path, begin):
+    """A tar has the same size, samples and names after a caption of it was edited."""
+    folder = write(tmp_path / "data")
+    config = streamed("clip", folder)
+    begin(config).go(until=24)
+    tar = folder / "set-00002.tar"
+    before = tar.read_bytes()
+    assert before.count(b"shade 47") == 1
+    tar.write_bytes(before.replace(b"shade 47", b"shade XX"))
+    with pytest.raises(DataChanged):
+        begin(config)
+
+
 def digest(run: Path) -> str:
     return hashlib.sha256((run / "model" / "clip.safetensors").read_bytes()).hexdigest()
 

@@ -123,8 +123,14 @@ class StreamedSource(Source):
         return digest_of(["streamed", self.dataset.fingerprint, self.size])[:24]
 
     def contents(self) -> dict[str, Content]:
-        """One entry for all samples: what the files are."""
-        return {f"(all {len(self.dataset)} samples)": Content("streamed", self.dataset.fingerprint)}
+        """One entry for all samples: what the files are, and their times or entity tags.
+
+        What lies in billions of samples is not read for it. So files that were written again count as changed, even with
+        the same content (`data.changed=allow` goes on with them).
+        """
+        units = range(len(self.dataset.units))
+        digest = digest_of([self.dataset.fingerprint, *(self.dataset.state(unit) for unit in units)])
+        return {f"(all {len(self.dataset)} samples)": Content("streamed", digest)}
 
     def indices(self, numbers: Int64[np.ndarray, " b"]) -> Int64[np.ndarray, " b"]:
         """Which items the samples with these numbers show; they are read, and the next ones begin to be."""
