@@ -11,6 +11,8 @@ from PIL import Image
 from unclip.data.decoded_cache import DecodedCache
 from unclip.data.folder import FolderDataset
 from unclip.data.sample import BadSamples
+from unclip.data.stream.rows import rows_of
+from unclip.data.stream.store import LocalStore
 
 DOOR = Path(__file__).parent / "door"
 
@@ -79,6 +81,15 @@ def test_caption_files_that_are_not_used_are_noted(tmp_path):
     missing = "no picture has its name"
     assert bad.notes == {"a.txt": "is not read, as a.json is", "README.txt": missing, "sub/c.txt": missing}
     assert bad.report().startswith("3 unused files: ")
+
+
+def test_a_column_that_comes_twice_is_refused(tmp_path):
+    pictures(tmp_path, "a.png")
+    (tmp_path / "metadata.csv").write_text("file_name,text, text \na.png,grey,black\n")
+    with pytest.raises(ValueError, match=r"metadata\.csv: its first line has the column 'text' twice"):
+        read(tmp_path)
+    with pytest.raises(ValueError, match="the column 'text' twice"):
+        list(rows_of(LocalStore(tmp_path), "metadata.csv"))
 
 
 def test_other_encodings_are_named_with_a_remedy(tmp_path):

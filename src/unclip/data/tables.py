@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def _read_csv(path: Path) -> Iterator[Mapping[Any, Any]]:
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     begun = 1
     try:
-        reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+        reader.fieldnames = column_names(reader.fieldnames or (), shown(str(path)))
         while True:
             begun = reader.line_num + 1
             row = next(reader, None)
@@ -70,6 +70,17 @@ def _read_csv(path: Path) -> Iterator[Mapping[Any, Any]]:
         raise ValueError(
             f"{shown(str(path))}, line {begun}: {error} (is a quotation mark not closed?)"
         ) from error
+
+
+def column_names(names: Sequence[str], table: str) -> list[str]:
+    """The first line's names without white space around them. Raises ValueError for one that comes twice."""
+    found = [name.strip() for name in names]
+    twice = next((name for place, name in enumerate(found) if name and name in found[:place]), None)
+    if twice is not None:
+        raise ValueError(
+            f"{table}: its first line has the column {twice!r} twice: rename or remove one of them"
+        )
+    return found
 
 
 def separator_in(first: str) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from unclip.data.sample import captions_in, read_json
 from unclip.data.stream.store import LocalStore, Store
-from unclip.data.tables import FILE_COLUMNS, separator_in
+from unclip.data.tables import FILE_COLUMNS, column_names, separator_in
 from unclip.text_files import encoding_of
 
 
@@ -80,7 +80,7 @@ def _csv_rows(text: io.TextIOWrapper, table: str) -> Iterator[Mapping[Any, Any]]
             f"{table}: its first line names none of the columns {', '.join(FILE_COLUMNS)}, separated by a comma, tab, "
             "semicolon or |"
         )
-    names = [name.strip() for name in next(csv.reader([first], delimiter=separator))]
+    names = column_names(next(csv.reader([first], delimiter=separator)), table)
     reader = csv.DictReader(text, names, delimiter=separator, strict=True)
     while True:
         begun = reader.line_num + 2
