@@ -76,7 +76,7 @@ def test_weights_that_do_not_fit(folder, edit, message):
         ("decoder_scheduler/scheduler_config.json", {"clip_sample_range": 2.0}, "clip_sample_range is 2.0"),
         ("text_encoder/config.json", {"hidden_act": "relu"}, "hidden_act 'relu'"),
         ("text_encoder/config.json", {"intermediate_size": 64}, "intermediate_size is 64"),
-        ("model_index.json", {"_class_name": "StableDiffusionPipeline"}, "StableDiffusionPipeline"),
+        ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "StableDiffusionXLPipeline"),
     ],
 )
 def test_another_architecture(folder, file, values, message):

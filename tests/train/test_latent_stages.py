@@ -220,10 +220,10 @@ def test_dropped_captions_become_the_empty_one(small, begin, monkeypatch):
     batch = run.batches.batch(numbers, noise)
     run.task(batch, noise)
     (tokens,) = seen
-    empty = run.task.text.empty.states
+    empty = run.batches.text.empty.states
     dropped = (tokens == empty).flatten(1).all(1)
     assert dropped.float().mean().item() == pytest.approx(0.25, abs=0.09)
-    expected = run.task.text.read(batch.tokens).states
+    expected = run.batches.text.read(batch.tokens).states
     assert torch.equal(tokens[~dropped], expected[~dropped])
 
 

@@ -9,6 +9,7 @@ import logging
 import sqlite3
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -161,13 +162,14 @@ def _translated(database: Database) -> Iterator[None]:
         raise Unavailable("the database has no free connection", code="database_unavailable") from error
 
 
-class Watch:
+class Watch(ABC):
     """A watch for changes of the database by other connections."""
 
+    @abstractmethod
     def wait(self, seconds: float, stop: threading.Event | None = None) -> bool:
         """Wait until the database has changed since the last call, `stop` is set, or time is over; whether it changed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Close the connection."""
 

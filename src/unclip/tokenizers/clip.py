@@ -107,11 +107,6 @@ class ClipTokenizer:
         """The number of tokens of `caption` with start and end; above `context`, `encode` cuts the caption."""
         return len(self.backend.encode(caption, add_special_tokens=False).ids) + 2
 
-    def lengths(self, captions: Sequence[str]) -> list[int]:
-        """The number of tokens of each caption, as `length`."""
-        encodings = self.backend.encode_batch(list(captions), add_special_tokens=False)
-        return [len(encoding.ids) + 2 for encoding in encodings]
-
     def encode(self, captions: Sequence[str]) -> Int[Tensor, "b n"]:
         """Tokens (b, context) in int64, start ... end, then zeros; longer captions are cut and keep their end."""
         tokens = torch.zeros(len(captions), self.context, dtype=torch.int64)

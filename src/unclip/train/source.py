@@ -8,7 +8,7 @@ import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -40,6 +40,9 @@ class Source:
 
     Decoded once and kept, or, where the config says so or the files are large, a `StreamedSource`.
     """
+
+    quick_look: ClassVar[int] = 20_000
+    """So many samples' captions are looked at when a run begins."""
 
     def __new__(cls, config: TrainConfig, part: Part, device: torch.device, *, size: int | None = None):
         """A `StreamedSource` for data that are streamed."""

@@ -8,7 +8,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -44,6 +44,9 @@ _FOR_STATISTICS = 16_384
 
 class StreamedSource(Source):
     """Pictures and captions of one part of a data set that is not held in memory. `Source` chooses it."""
+
+    # Each is read for it, perhaps from a store far away.
+    quick_look: ClassVar[int] = 64
 
     def __init__(self, config: TrainConfig, part: Part, device: torch.device, *, size: int | None = None):
         data = config.data

@@ -6,6 +6,7 @@ as constants, so that one backward pass gives both gradients.
 """
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -143,9 +144,9 @@ class Rebuilt(Task[Any]):
             for name, parameter in network.named_parameters():
                 parameter.requires_grad_(name.startswith(("decoder.", "post_quant.", "from_latents.")))
 
+    @abstractmethod
     def rebuild(self, pictures: Tensor, noise: Noise | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Reconstructions, the regulariser's loss, and numbers to write down; without noise, as in sampling."""
-        raise NotImplementedError
 
     def groups(self, config: TrainConfig) -> list[Group]:
         """The autoencoder's parameters, and the discriminator's."""

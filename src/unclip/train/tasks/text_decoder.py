@@ -4,6 +4,7 @@ What the network reads is made by the family's own conditioner, as in sampling. 
 condition: it reads what guidance leads away from, such as the empty caption.
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -25,6 +26,7 @@ from unclip.stages.conditioner import Condition
 from unclip.stages.families import family_of
 from unclip.stages.family import Family
 from unclip.train.config import ClipDependent
+from unclip.train.cut_captions import report_cut_captions
 from unclip.train.embed import ClipRun, TextRun
 from unclip.train.source import Source, evenly_spaced, on_device
 from unclip.train.task import Built, Losses, Task, compiled
@@ -81,6 +83,7 @@ class CaptionedLatentBatches:
         self.held_out = Source(config, "validation", device)
         sources = self.train, self.held_out
         self.images = LatentSpace(config.autoencoder, config, sources, device, flip=config.flip)
+        report_cut_captions(self.train, self.text.tokenizer)
 
     def batch(self, numbers: Int64[np.ndarray, " b"], noise: Noise) -> CaptionedLatents:
         """The samples with these numbers, each with a caption drawn by `noise`."""
@@ -110,9 +113,9 @@ class FamilyTask(Task[Any]):
         self.denoiser = Preconditioned(network, self.process)
         self.training_denoiser = Preconditioned(compiled(config, device, network), self.process)
 
+    @abstractmethod
     def condition(self, batch: Any) -> Condition:
         """What the decoder is asked to draw."""
-        raise NotImplementedError
 
     def forward(self, batch: Any, noise: Noise) -> Losses:
         """The loss of the batch, a share of the conditions dropped."""
