@@ -84,6 +84,29 @@ def test_ipv6_address_stands_in_brackets(tmp_path: Path, tiny_folder: Path):
         assert server.call("/healthz") == {"status": "ok"}
 
 
+@pytest.mark.parametrize(
+    ("statements", "words"),
+    [
+        (["CREATE TABLE jobs (id INTEGER PRIMARY KEY, title TEXT)"], "'jobs' without the column 'kind'"),
+        (
+            [
+                "CREATE TABLE meta (key VARCHAR(64) PRIMARY KEY, value TEXT NOT NULL)",
+                "INSERT INTO meta VALUES ('version', '3.1-beta')",
+            ],
+            "not one of unclip",
+        ),
+    ],
+)
+def test_database_of_another_program_is_refused(statements: list[str], words: str, tmp_path: Path, capsys):
+    with sqlite3.connect(tmp_path / "unclip.db") as database:
+        for statement in statements:
+            database.execute(statement)
+    database.close()
+    assert main(["serve", "--folder", str(tmp_path), "--port", "0"]) == 2
+    (line,) = [one for one in capsys.readouterr().err.splitlines() if "error: " in one]
+    assert words in line
+
+
 def test_missing_extra_is_one_line():
     with pytest.raises(ValueError, match=r"no_such_package: pip install 'unclip\[serve\]'"):
         require_extra("serve", ("no_such_package",))

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, event, insert, select
+from sqlalchemy import Connection, create_engine, event, insert, inspect, select
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
@@ -112,10 +112,24 @@ class Database:
             found = connection.execute(query).scalar()
             if found is None:
                 connection.execute(insert(tables.meta).values(key="version", value=str(tables.VERSION)))
+            elif not found.isdigit():
+                raise RequestError(f"the database {self.shown} is not one of unclip: give another")
             elif int(found) > tables.VERSION:
                 raise RequestError(
                     f"the database {self.shown} has tables of version {found}, this program knows version "
                     f"{tables.VERSION}: use a later version of unclip, or another database"
+                )
+            self._check_columns(connection)
+
+    def _check_columns(self, connection: Connection) -> None:
+        """Raise `RequestError` where a table that was there is another program's, or an unfinished version's."""
+        looking = inspect(connection)
+        for table in tables.metadata.sorted_tables:
+            there = {column["name"] for column in looking.get_columns(table.name)}
+            if missing := [column.name for column in table.columns if column.name not in there]:
+                raise RequestError(
+                    f"the database {self.shown} has a table {table.name!r} without the column {missing[0]!r}: it is not one of "
+                    "unclip, or one of an unfinished version; give another"
                 )
 
 
