@@ -64,9 +64,9 @@ class AdapterFile:
     layers: Mapping[str, Factors]
     """Names are those of this package's networks, or of another (`formats.adapters`)."""
     part: str | None = None
-    """Name of the part that it changes, where the file tells."""
+    """Name of the part that it changes, where the file has it."""
     model: str = ""
-    """Name of the model that it was trained on, where the file tells."""
+    """Name of the model that it was trained on, where the file has it."""
     fingerprint: tuple[float, ...] = ()
     """`fingerprint_of` the weight of `layer`; empty if unknown."""
     layer: str = ""
