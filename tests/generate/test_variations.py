@@ -1,5 +1,6 @@
 """Variations: from z_i alone, and from (z_i, x_T) with more or less noise; provenance that makes them again."""
 
+import io
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from unclip.errors import RequestError, Unsupported
 from unclip.generate.image import Image as Result
 from unclip.generate.model import Model
+from unclip.images import PictureWarning
 
 
 def same(a: Result, b: Result) -> bool:
@@ -105,3 +107,14 @@ def test_a_model_without_a_decoder_says_so(tiny, tiny_model, drawing):
     part = Model.of({"clip": clip}, tiny_model.parts.tokenizer, name="half")
     with pytest.raises(Unsupported, match="'half' has no decoder, which vary needs: it has clip"):
         part.vary(drawing)
+
+
+def test_what_was_passed_over_in_a_given_picture_is_in_the_result(tiny_model, drawing):
+    buffer = io.BytesIO()
+    drawing.save(buffer, "PNG", icc_profile=b"no profile")
+    with pytest.warns(PictureWarning, match="colour profile that cannot be used"):
+        (made,) = tiny_model.vary(buffer.getvalue(), n=1, seed=3)
+    (warning,) = made.warnings
+    assert "its colours are taken for sRGB" in warning
+    assert made.provenance["warnings"] == [warning]
+    assert not tiny_model.vary(drawing, n=1, seed=3)[0].warnings

@@ -151,6 +151,7 @@ class Model:
         given = [source if isinstance(source, Source) else read_source(source) for source in sources]
         seed = choose_seed(request.seed)
         session = Session(self.parts, resolved, seed=seed, on_progress=on_progress, batch_size=batch_size)
+        session.warnings += [warning for source in given for warning in source.warnings]
         return request.run(session, given)
 
     def run_batch(self, requests: Sequence[Generate | Any], *, on_progress: Callback | None = None) -> Images:

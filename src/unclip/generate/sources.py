@@ -1,6 +1,7 @@
 """Pictures given to a request: opened with guards, cropped for the model, and identified by a hash of their pixels."""
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from unclip.errors import RequestError
 from unclip.generate.image import Image
+from unclip.images.errors import PictureWarning
 from unclip.images.files import PixelSource, flatten, middle_square, open_picture, resize
 from unclip.images.tensors import to_tensor
 
@@ -22,6 +24,8 @@ class Source(NamedTuple):
 
     image: PillowImage.Image
     sha256: str
+    warnings: tuple[str, ...] = ()
+    """What was passed over in it, such as a colour profile that cannot be used."""
 
     def square(
         self,
@@ -43,9 +47,14 @@ def read_source(given: PictureLike | Any) -> Source:
     All ways in give the same pixels (`unclip.images.files.open_picture`). Raises `FileNotFoundError` for a missing file
     and `PictureError` for anything but a still picture of a sensible size.
     """
-    image = open_picture(given.image if isinstance(given, Image) else given)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", PictureWarning)
+        image = open_picture(given.image if isinstance(given, Image) else given)
+    for one in caught:
+        warnings.warn(one.message, stacklevel=2)
+    noted = tuple(str(one.message) for one in caught if issubclass(one.category, PictureWarning))
     head = f"{image.mode} {image.width}x{image.height}\n".encode()
-    return Source(image, hashlib.sha256(head + image.tobytes()).hexdigest())
+    return Source(image, hashlib.sha256(head + image.tobytes()).hexdigest(), noted)
 
 
 def check_originals(kind: str, recorded: Sequence[str], given: Sequence[Source]) -> None:
