@@ -126,7 +126,7 @@ class Served:
         """The job that was made last."""
         return self.call("jobs?limit=1")["items"][0]
 
-    def eventually(self, holds: Callable[[], Any], seconds: float = 15) -> Any:
+    def eventually(self, holds: Callable[[], Any], seconds: float = 45) -> Any:
         """The value of `holds` as soon as it is true."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:

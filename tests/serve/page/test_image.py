@@ -77,8 +77,11 @@ def test_delete_and_undo(open_page: Callable[..., Any], served: Any, picture: An
     served.eventually(lambda: served.call(f"pictures/{picture['id']}")["deleted"])
     page.get_by_role("button", name="Undo").click()
     served.eventually(lambda: served.call(f"pictures/{picture['id']}")["deleted"] is None)
+    # Another address only in its fragment: without a reload the page may still show what was there before.
     page.goto(f"{served.url}#/image/{picture['id']}")
+    page.reload()
     page.get_by_role("button", name="Variations", exact=True).wait_for()
+    page.get_by_role("button", name="Delete", exact=True).wait_for()
     page.keyboard.press("Delete")
     served.eventually(lambda: served.call(f"pictures/{picture['id']}")["deleted"])
 
