@@ -38,6 +38,8 @@ def test_keys(open_page: Callable[..., Any], served: Any, picture: Any) -> None:
     served.eventually(lambda: served.newest()["kind"] == "vary")
     page.keyboard.press("s")
     served.eventually(lambda: served.call(f"pictures/{picture['id']}")["starred"])
+    # The server knows it before the page does.
+    page.get_by_role("button", name="Remove the star").wait_for()
     page.keyboard.press("s")
     served.eventually(lambda: not served.call(f"pictures/{picture['id']}")["starred"])
     with page.expect_download() as download:
