@@ -107,7 +107,7 @@ def save_adapter(
     save_file(tensors, weights, metadata={OWN: json.dumps(own)})
     with weights.open("rb+") as file:
         os.fsync(file.fileno())
-    # Last, as it tells that the folder is complete.
+    # Last, as it marks the folder as complete.
     fresh = folder / f".{CONFIG}"
     fresh.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     fresh.replace(folder / CONFIG)

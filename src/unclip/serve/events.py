@@ -173,7 +173,7 @@ class Hub:
             return [event for event in _render(connection, rows) if event is not None]
 
     def _over(self, job: str) -> Event | None:
-        """The end of a job that is over, for one who has read its last event already."""
+        """The end of a job that is over, for a reader that has seen its last event already."""
         with self._database.read() as connection:
             view = job_view(connection, job)
             return None if view is None or view["state"] in OPEN_JOBS else Event(type="end", data=view)

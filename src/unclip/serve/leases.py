@@ -36,7 +36,7 @@ def this_host() -> str:
 
 
 def process_mark(pid: int) -> str:
-    """What tells a process from a later one with the same number: when it started; "" where it is gone or unknown."""
+    """What distinguishes a process from a later one with the same number: when it started; "" where it is gone or unknown."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

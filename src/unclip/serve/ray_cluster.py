@@ -150,7 +150,7 @@ def serve_on_ray(
 
 
 def _free_port(host: str) -> int:
-    """A port that nothing listens on: Ray's proxies are told one, and do not choose."""
+    """A port that nothing listens on: Ray's proxies are given one, and do not choose."""
     import socket
 
     with socket.socket() as one:

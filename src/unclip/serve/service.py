@@ -116,9 +116,9 @@ class Service:
                 client=client,
             )
         )
-        told = {"prompt": prompt_of(request)} if self.settings.log_prompts else {}
+        logged = {"prompt": prompt_of(request)} if self.settings.log_prompts else {}
         logger.info(
-            "job", extra={"job": id, "kind": kind_of(request), "model": name, "n": len(alone), **told}
+            "job", extra={"job": id, "kind": kind_of(request), "model": name, "n": len(alone), **logged}
         )
         return id
 

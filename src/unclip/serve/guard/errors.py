@@ -65,7 +65,7 @@ def unavailable(message: str, seconds: float = 5.0) -> ServerError:
 
 
 def of_exception(error: BaseException) -> ServerError:
-    """The answer to an exception. What nobody foresaw is logged, and tells the client nothing."""
+    """The answer to an exception. An unexpected one is logged, and the client gets no details of it."""
     found = answer_for(error) if isinstance(error, Exception) else None
     if found is not None:
         return found
