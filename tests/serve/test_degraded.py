@@ -21,7 +21,8 @@ from unclip.serve.errors import Unavailable
 from unclip.serve.leases import Lease, Reaper, is_gone, process_mark, this_host
 from unclip.serve.loaded import Loaded
 from unclip.serve.logs import WithoutPrompts
-from unclip.serve.queue import Drawn, NewJob, Note, Queue
+from unclip.serve.queue import Queue
+from unclip.serve.queue_records import Drawn, NewJob, Note
 from unclip.serve.settings import Settings
 
 

@@ -7,8 +7,7 @@ it, so that a picture is made at most once, whoever comes back late.
 import json
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
@@ -16,6 +15,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from unclip.serve.database import Database
 from unclip.serve.errors import NotFound, QueueFull, ServerError
 from unclip.serve.plan import shares_work
+from unclip.serve.queue_records import Drawn, NewJob, Note, Task
 from unclip.serve.tables import (
     collections,
     events,
@@ -38,66 +38,6 @@ NOT_DRAWN = "the picture could not be drawn"
 NO_MEMORY = "the device has too little memory for this picture"
 LOST = "its worker ended"
 """Beginnings of the messages of jobs that failed through no fault of their request."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NewJob:
-    """A job to be queued: its request, complete with seed, and the requests of its pictures."""
-
-    kind: str
-    request: Mapping[str, Any]
-    alone: Sequence[Mapping[str, Any]]
-    groups: Sequence[str]
-    sources: Sequence[tuple[str, str]]
-    model: str
-    priority: int = 0
-    previews: bool = True
-    collection: str | None = None
-    client: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """A picture to be drawn."""
-
-    id: str
-    job: str
-    index: int
-    kind: str
-    model: str
-    request: Mapping[str, Any]
-    sources: Sequence[tuple[str, str]]
-    previews: bool
-    attempts: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """What is recorded of a finished picture."""
-
-    width: int
-    height: int
-    seed: int
-    prompt: str | None
-    provenance: Mapping[str, Any]
-    size: int
-    seconds: float
-    warnings: Sequence[str] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Note:
-    """Progress of a task: the last step of a stage, and how the picture looks, as PNG."""
-
-    task: str
-    job: str
-    index: int
-    stage: str
-    step: int
-    steps: int
-    fraction: float
-    preview: bytes | None = None
-    size: tuple[int, int] = field(default=(0, 0))
 
 
 class Queue:

@@ -18,7 +18,8 @@ from unclip.serve.events import Hub
 from unclip.serve.leases import Reaper
 from unclip.serve.library import Library
 from unclip.serve.plan import group_of, kind_of, prompt_of, split, with_seed
-from unclip.serve.queue import NewJob, Queue
+from unclip.serve.queue import Queue
+from unclip.serve.queue_records import NewJob
 from unclip.serve.settings import Settings
 from unclip.serve.shapes import Job
 from unclip.serve.store import open_store

@@ -187,7 +187,7 @@ workers = Table(
     Column("id", _ID, primary_key=True),
     Column("host", String(255), nullable=False),
     Column("pid", Integer, nullable=False),
-    Column("process", String(64), nullable=False),  # tells a process from a later one with its number
+    Column("process", String(64), nullable=False),  # distinguishes a process from a later one with its number
     Column("models", Text, nullable=False),  # JSON list of names
     Column("device", String(64), nullable=False),
     Column("beat", BigInteger, nullable=False, default=0),

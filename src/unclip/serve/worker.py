@@ -16,7 +16,8 @@ from unclip.serve.errors import Unavailable
 from unclip.serve.leases import Lease, Reaper
 from unclip.serve.loaded import Loaded
 from unclip.serve.plan import join, prompt_of
-from unclip.serve.queue import NO_MEMORY, NOT_DRAWN, Drawn, Note, Queue, Task
+from unclip.serve.queue import NO_MEMORY, NOT_DRAWN, Queue
+from unclip.serve.queue_records import Drawn, Note, Task
 from unclip.serve.settings import Settings
 from unclip.serve.store import Store, open_store, picture_name, upload_name
 from unclip.serve.tables import pictures

@@ -295,7 +295,7 @@ def fresh_store(store: Any, rank: int, size: int, timeout: float) -> Any:
     """The part of `store` that only the processes of this attempt use.
 
     A launcher that starts processes again may keep its store, with the addresses of the processes that died. So rank 0 chooses a
-    name, tells it to whoever asks with a fresh word, and waits until each rank has taken it: what died asks no more.
+    name, sends it to each rank that asks with a fresh word, and waits until each rank has taken it: what died asks no more.
     """
     ends = time.monotonic() + timeout
     name, word = secrets.token_hex(8), secrets.token_hex(8)

@@ -18,7 +18,7 @@ COUNT = 35
 
 
 def png(number: int, side: int = 20) -> bytes:
-    """A picture whose colour tells its number."""
+    """A picture whose colour encodes its number."""
     buffer = io.BytesIO()
     colour = np.array([number % 256, number // 256, 7], np.uint8)
     Image.fromarray(np.full((side, side + 4, 3), colour, np.uint8)).save(buffer, "PNG")
