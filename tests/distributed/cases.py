@@ -166,13 +166,13 @@ class Cases:
         before = {name: whole(value).clone() for name, value in run.state.model.state_dict().items()}
         try:
             run.go()
-            message = "nothing"
+            said = "nothing"
         except NonFiniteLoss as error:
-            message = str(error)
+            said = str(error)
         after = {name: whole(value) for name, value in run.state.model.state_dict().items()}
         same = all(torch.equal(before[name], after[name]) for name in before)
-        report = {"message": message, "key": key, "unchanged": same, "samples": run.state.samples}
-        (run.folder.path / f"report-{self.world.rank}.json").write_text(json.dumps(report))
+        told = {"said": said, "key": key, "unchanged": same, "samples": run.state.samples}
+        (run.folder.path / f"told-{self.world.rank}.json").write_text(json.dumps(told))
         self.world.barrier()
 
     def stopped(self, case: str, layout: str) -> None:
@@ -189,10 +189,10 @@ class Cases:
         run.step = asked
         try:
             run.go()
-            message = "nothing"
+            said = "nothing"
         except Interrupted as error:
-            message = str(error)
-        (run.folder.path / f"report-{self.world.rank}.json").write_text(json.dumps({"message": message}))
+            said = str(error)
+        (run.folder.path / f"told-{self.world.rank}.json").write_text(json.dumps({"said": said}))
         self.world.barrier()
 
     def finish(self, run: Recorded, before: list[list[int]]) -> None:
@@ -274,7 +274,7 @@ def free_port() -> int:
 
 
 def in_processes(size: int, work: Any, folder: Path) -> None:
-    """Run `work` in as many forks, which find each other by the environment as torchrun does; all must succeed."""
+    """Run `work` in as many forks, told of each other by the environment as torchrun does; all must succeed."""
     port, children = free_port(), []
     for rank in range(size):
         child = os.fork()

@@ -141,9 +141,9 @@ def test_checkpoints_of_groups_are_safetensors_with_a_manifest(runs):
 @pytest.mark.parametrize("layout", ["ddp2", "fsdp2"])
 def test_a_loss_that_is_not_finite_in_one_process_stops_all_of_them(runs, layout):
     folder = runs / "upsampler" / f"{layout}-poisoned"
-    report = [json.loads((folder / f"report-{rank}.json").read_text()) for rank in range(2)]
-    for one in report:
-        assert f"at {one['key']} (sample 11): look at these pictures" in one["message"]
+    told = [json.loads((folder / f"told-{rank}.json").read_text()) for rank in range(2)]
+    for one in told:
+        assert f"at {one['key']} (sample 11): look at these pictures" in one["said"]
         assert one["unchanged"]
         assert one["samples"] == 0
     assert not list(folder.glob("checkpoints/*"))
@@ -152,6 +152,6 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_all_of_them(runs, layout
 @pytest.mark.parametrize("layout", ["ddp2", "fsdp2"])
 def test_a_request_to_stop_one_process_stops_and_saves_all_of_them(runs, layout):
     folder = runs / "upsampler" / f"{layout}-stopped"
-    report = [json.loads((folder / f"report-{rank}.json").read_text())["message"] for rank in range(2)]
-    assert report == ["saved after 24 samples; the same command resumes"] * 2
+    told = [json.loads((folder / f"told-{rank}.json").read_text())["said"] for rank in range(2)]
+    assert told == ["saved after 24 samples; the same command resumes"] * 2
     assert [one.name for one in (folder / "checkpoints").iterdir()] == ["samples-000000000024"]
