@@ -77,8 +77,9 @@ class Param:
         if self.choices:
             limits["enum"] = list(self.choices)
         for part in schema.get("anyOf", [schema]):
-            if part.get("type") != "null":
-                part.update(limits)
+            for item in part.get("prefixItems", [part]):
+                if item.get("type") != "null":
+                    item.update(limits)
         return {**schema, "description": self.help}
 
 

@@ -13,6 +13,7 @@ from unclip.generate.model import Model
 from unclip.generate.session import Session
 from unclip.images import PictureError, to_tensor
 from unclip.stages.conditioner import Condition
+from unclip.stages.extent import Extent
 from unclip.stages.inpainting import InpaintingReference, match_border, membrane
 from unclip.stages.sampling import sampling
 from unclip.stages.windows import Window, mirrored, plan_tiles, read_mask, window_of
@@ -148,7 +149,7 @@ def test_what_is_known_is_known_at_every_size(size):
     ramp = torch.linspace(-0.5, 0.5, 40).expand(1, 3, 40, 40)
     mask = torch.ones(1, 1, 40, 40)
     mask[..., 10:30, 10:30] = 0
-    known = InpaintingReference(torch.where(mask > 0, ramp, 1.0), mask).at(size)
+    known = InpaintingReference(torch.where(mask > 0, ramp, 1.0), mask).at(Extent(size, size))
     assert known.pixels.shape == (1, 3, size, size)
     place = (torch.arange(size) + 0.5) * 40 / size - 0.5
     expected = place.clamp(0, 39) / 39 - 0.5
@@ -179,11 +180,11 @@ def test_the_upsampler_goes_on_from_the_kept_pixels(tiny, make_painter, photo, i
 def test_the_window_holds_the_hole():
     hole = torch.zeros(40, 100, dtype=torch.bool)
     hole[10:20, 60:90] = True
-    assert window_of(hole) == Window(55, 0, 40)
+    assert window_of(hole) == Window.square(55, 0, 40)
     hole[:, 95:] = True
-    assert window_of(hole) == Window(60, 0, 40)
+    assert window_of(hole) == Window.square(60, 0, 40)
     hole[0, 0] = True
-    assert window_of(hole) == Window(0, -30, 100)
+    assert window_of(hole) == Window.square(0, -30, 100)
 
 
 def test_hole_longer_than_the_picture_is_high(painter, photo):
@@ -279,7 +280,7 @@ def test_without_a_caption_the_draft_shows_what_the_mirrored_picture_means(paint
 
 def test_mirrored_as_often_as_it_takes():
     row = torch.arange(3.0).expand(3, 2, 3)
-    found = mirrored(row, Window(-1, 0, 12), left=4, top=0, right=3, bottom=0)
+    found = mirrored(row, Window.square(-1, 0, 12), left=4, top=0, right=3, bottom=0)
     assert found[0, 0].tolist() == [2, 2, 2, 1, 0, 0, 1, 2, 2, 1, 0, 0]
     assert found[0, -1].tolist() == found[0, 0].tolist()
 
@@ -296,7 +297,9 @@ def test_squares_are_drawn_over_their_draft(make_painter, photo):
 
     def away(begun: torch.Tensor | None) -> float:
         made = [
-            session.fill(square, hole, Window(0, 0, 32), condition, seed, size=16, draft=begun)
+            session.fill(
+                square, hole, Window.square(0, 0, 32), condition, seed, extent=Extent(16, 16), draft=begun
+            )
             for seed in range(8)
         ]
         return float(np.mean([(one - draft).square().mean().item() for one in made]))

@@ -26,6 +26,18 @@ def whole(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
 
 
+def size(text: str) -> Any:
+    """A side in pixels, or WIDTHxHEIGHT; as requests hold it: height first."""
+    from unclip.stages.extent import read_size
+
+    try:
+        return read_size(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no size: give a side in pixels, or WIDTHxHEIGHT as in 768x512"
+        ) from None
+
+
 def real(text: str) -> float:
     """A finite number; ranges are checked by the request."""
     try:

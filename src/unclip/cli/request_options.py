@@ -11,6 +11,7 @@ from unclip.cli import options
 from unclip.config import Param, parameters
 from unclip.generate.request import Request
 from unclip.stages import sampling as settings
+from unclip.stages.extent import Sides
 
 # Option of each field whose name alone would not do, with the names of version 0.1 behind it.
 FLAGS = {
@@ -104,8 +105,8 @@ def _add(
 
 def _without_none(hint: Any) -> Any:
     if get_origin(hint) in (Union, types.UnionType):
-        inner = [one for one in get_args(hint) if one is not type(None)]
-        return inner[0]
+        inner = tuple(one for one in get_args(hint) if one is not type(None))
+        return Sides if inner == get_args(Sides) else inner[0]
     return hint
 
 
@@ -116,4 +117,6 @@ def _parser_of(hint: Any) -> tuple[Callable[[str], Any], str]:
         return options.listed(options.whole if item is int else options.real, count), "X,X,..."
     if hint is int:
         return options.whole, "N"
+    if hint == Sides:
+        return options.size, "N|WxH"
     return (options.real, "X") if hint is float else (str, "TEXT")

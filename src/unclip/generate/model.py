@@ -270,15 +270,17 @@ class Model:
     def invert(self, picture: PictureLike, **options: Any) -> Inversion:
         """(z_i, x_T) of a picture: its CLIP embedding, and the noise from which DDIM decodes it again.
 
-        `options` are sampling settings and `on_progress`.
+        `options` are sampling settings, `size` as in requests, and `on_progress`.
         """
         options = _renamed(options)
+        size = read_field(Reconstruct, "size", options.pop("size", None), error=RequestError)
         on_progress = options.pop("on_progress", None)
         self.parts.require("invert", ("decoder", "own_embedding", "inversion"))
         resolved = resolve_inversion(sampling(**options), self.parts.defaults)
         session = Session(self.parts, resolved, seed=0, on_progress=on_progress)
+        size = session.size(size)
         session.begin(each=session.inversion_steps, pictures=1)
-        return session.invert(read_source(picture))
+        return session.invert(read_source(picture), size)
 
     def embed_text(self, prompts: str | Sequence[str]) -> Float[Tensor, "b d"]:
         """CLIP text embeddings z_t, on the CPU."""

@@ -22,6 +22,7 @@ from unclip.networks.unet import UnetConfig
 from unclip.nn.precision import fastest
 from unclip.stages.cascade import Link, sizes
 from unclip.stages.codec import Codec
+from unclip.stages.extent import Sides, check_size
 from unclip.stages.families import FAMILIES, family_of
 from unclip.stages.family import Family
 from unclip.stages.sampling import DEFAULTS, Sampling
@@ -263,6 +264,12 @@ class Parts:
     def step(self) -> int | None:
         """Number whose multiples the decoder draws at, where it is not bound to one size and no upsampler follows."""
         return None if self.cascade else self.family.step
+
+    def check_size(self, asked: Sides | None) -> Sides:
+        """Sides to draw: `asked`, a square as its side, or the default. Raises `RequestError` for one that cannot be made."""
+        if asked is None:
+            return self.default_size
+        return check_size(asked, name=self.name, step=self.step, sizes=self.sizes)
 
     @property
     def default_size(self) -> int:

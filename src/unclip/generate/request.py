@@ -20,8 +20,13 @@ MAX_SEED = 2**63 - 1
 
 Count = Annotated[int, Param("number of pictures", ge=1, le=MAX_PICTURES, metavar="N")]
 Size = Annotated[
-    int | None,
-    Param("side of the picture in pixels; what the first upsampler makes if not given", ge=1, le=65_536),
+    int | tuple[int, int] | None,
+    Param(
+        "side of the picture in pixels, or height and width with models that draw many sizes; what the first upsampler makes, "
+        "or the model's own, if not given",
+        ge=1,
+        le=65_536,
+    ),
 ]
 Negative = Annotated[str | None, Param("negative prompt: what guidance leads away from")]
 

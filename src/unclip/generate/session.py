@@ -5,13 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image as PillowImage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unclip.diffusion import paths
-from unclip.errors import RequestError
 from unclip.generate.drawing import Drawing
 from unclip.generate.image import Image
 from unclip.generate.provenance import provenance_of
@@ -23,14 +22,13 @@ from unclip.images.tensors import to_image
 from unclip.rng import derive, draw_seed
 from unclip.stages.codec import state_shape
 from unclip.stages.conditioner import Condition
+from unclip.stages.extent import Extent, Sides, at_once, drawn_at, whole
 from unclip.stages.family import Fill
 from unclip.stages.inpainting import InpaintingReference, match_border
 from unclip.stages.noise import Seeds
 from unclip.stages.sampling import PriorSampling, settled
-from unclip.stages.windows import Window
+from unclip.stages.windows import Window, window_around, window_of
 
-MAX_SIDE = 4096
-"""Largest side in pixels that a decoder which is not bound to one size is asked for."""
 DRAFT_STRENGTH = 0.4
 """Image-to-image strength over a draft: its content stays in place and gains the detail of its size.
 
@@ -46,41 +44,56 @@ class Session(StageRunner):
 
     # Planning
 
-    def size(self, asked: int | None) -> int:
-        """Side to draw: `asked`, or the model's default. Raises `RequestError` for one that the model cannot make."""
-        if asked is None:
-            return self.parts.default_size
-        if (step := self.parts.step) is not None:
-            if asked % step or not step <= asked <= MAX_SIDE:
-                raise RequestError(
-                    f"{self.parts.name!r} makes pictures whose sides are multiples of {step} up to {MAX_SIDE}, not {asked}"
-                )
-            return asked
-        if asked not in self.parts.sizes:
-            raise RequestError(
-                f"{self.parts.name!r} makes pictures of {', '.join(map(str, self.parts.sizes))} pixels, not {asked}"
-            )
-        return asked
+    def size(self, asked: Sides | None) -> Sides:
+        """Sides to draw: `asked`, or the model's default. Raises `RequestError` for one that the model cannot make."""
+        return self.parts.check_size(asked)
 
-    def size_for(self, side: int) -> int:
-        """Size in which to draw a square of `side` pixels: the smallest that is enough, or the largest there is."""
-        return next((size for size in self.parts.sizes if size >= side), self.parts.sizes[-1])
+    def window(self, hole: Bool[Tensor, "h w"]) -> Window:
+        """What is given to the decoder to fill a hole: all of a picture that it draws at once, else `window_of`'s square."""
+        extent, square = Extent(*hole.shape), window_of(hole)
+        longer = square.height > min(extent)
+        return self.whole_window(extent) if longer or self.draws_at_once(extent) else square
+
+    def whole_window(self, extent: Extent) -> Window:
+        """The window of a whole picture: a square around it, or all of it with a decoder that draws any shape."""
+        if (step := self.parts.step) is None:
+            return window_around(extent.width, extent.height)
+        return Window(0, 0, *reversed(whole(extent, step, self.parts.default_size**2)))
+
+    def draws_at_once(self, extent: Extent) -> bool:
+        """Whether the decoder draws pictures of any shape, and so large a one at once."""
+        return self.parts.step is not None and at_once(extent, self.parts.default_size**2)
+
+    def drafted_at(self, window: Extent) -> Extent:
+        """Extent in which to draft a window: the model's default size, in the window's shape where the decoder draws any."""
+        return self.drawn_at(window) if self.parts.step is not None else Extent.of(self.parts.default_size)
+
+    def drawn_at(self, window: Extent) -> Extent:
+        """Extent in which to draw a window.
+
+        That of the smallest square that is enough, or the largest there is; with a decoder that is not bound to one size,
+        the window's own, or one near to what the decoder was made for.
+        """
+        if (step := self.parts.step) is not None:
+            return drawn_at(window, step, self.parts.default_size**2)
+        side = next((size for size in self.parts.sizes if size >= max(window)), self.parts.sizes[-1])
+        return Extent.of(side)
 
     def seed_of(self, index: int) -> int:
         """Seed of picture `index`: the request's own for the first, 32-bit children of it for the others."""
         return picture_seed(self.seed, index)
 
-    def render_steps(self, size: int, *, inverted: bool = False) -> int:
+    def render_steps(self, size: Sides, *, inverted: bool = False) -> int:
         """Steps of decoder and upsamplers to a picture of `size`, from noise or from an inversion."""
         steps = self.inversion_steps if inverted else settled(self.sampling.decoder.steps)
         return steps + self.cascade_steps(self.route(size))
 
     # Inpainting
 
-    def fill_steps(self, size: int, *, drafted: bool = False) -> int:
-        """Steps of one `fill` at `size`."""
+    def fill_steps(self, extent: Extent, *, drafted: bool = False) -> int:
+        """Steps of one `fill` at an extent."""
         levels = self.decoder_grid(DRAFT_STRENGTH if drafted else 1.0)
-        return (len(levels) - 1) * self.parts.family.walks + self.cascade_steps(self.route(size))
+        return (len(levels) - 1) * self.parts.family.walks + self.cascade_steps(self.route(extent.size))
 
     @torch.no_grad()
     def fill(
@@ -91,40 +104,41 @@ class Session(StageRunner):
         condition: Condition,
         seed: int,
         *,
-        size: int,
-        draft: Float[Tensor, "3 s s"] | None = None,
+        extent: Extent,
+        draft: Float[Tensor, "3 wh ww"] | None = None,
         first: int = 0,
     ) -> Float[Tensor, "3 h w"]:
         """A picture in [-1, 1] whose hole is drawn within the window; all other pixels are unchanged.
 
-        The window is drawn at `size` and resized to its own. With a `draft` of it, drawing starts from the draft with
+        The window is drawn at `extent` and resized to its own. With a `draft` of it, drawing starts from the draft with
         noise added.
         """
         known = InpaintingReference(
             window.cut(pixels)[None], 1 - window.cut(hole[None].float(), fill=1.0)[None]
         )
         seeds = self.streams(seed)
-        small = self._fill_small(known, draft, condition, seeds, first)
-        anchor = known.at(size).to(self.device)
-        large = self.enlarge(small, seeds, size, known=anchor, captions=condition.captions, first=first).cpu()
-        if size != window.side:
-            large = F.interpolate(
-                large, size=window.side, mode="bicubic", antialias=True, align_corners=False
-            )
-        matched = match_border(large, known, reach=TOUCH * window.side)
+        small = self._fill_small(known, extent, draft, condition, seeds, first)
+        anchor = known.at(extent).to(self.device)
+        large = self.enlarge(
+            small, seeds, extent.size, known=anchor, captions=condition.captions, first=first
+        ).cpu()
+        if extent != window.extent:
+            large = _resized(large, window.extent)
+        matched = match_border(large, known, reach=TOUCH * min(window.extent))
         return window.paste(matched[0].clamp(-1, 1), pixels, hole)
 
     def _fill_small(
         self,
         known: InpaintingReference,
-        draft: Float[Tensor, "3 s s"] | None,
+        extent: Extent,
+        draft: Float[Tensor, "3 wh ww"] | None,
         condition: Condition,
         seeds: Seeds,
         first: int,
     ) -> Float[Tensor, "1 3 h w"]:
-        settings, side = self.sampling.decoder, self.side()
+        settings, extent = self.sampling.decoder, self.extent(extent.size)
         codec, family = self.parts.codec, self.parts.family
-        known = known.at(side).to(self.device)
+        known = known.at(extent).to(self.device)
         visits = self.visits(1.0 if draft is None else DRAFT_STRENGTH)
         levels, noise = visits.sigmas, seeds.stage("decoder")
         condition = self.complete(condition, noise)
@@ -133,9 +147,8 @@ class Session(StageRunner):
         state = known.in_state(codec, posterior if family.keeps_state else None)
         begun = None
         if draft is not None:
-            begun = F.interpolate(draft[None], size=side, mode="bicubic", antialias=True, align_corners=False)
-            begun = codec.encode(begun.clamp(-1, 1).to(self.device))
-        z = noise.normal(*state_shape(codec, side, side))
+            begun = codec.encode(_resized(draft[None], extent).clamp(-1, 1).to(self.device))
+        z = noise.normal(*state_shape(codec, *extent))
         if begun is not None:
             x = begun + float(levels[0]) * z.to(begun)
         else:
@@ -157,13 +170,13 @@ class Session(StageRunner):
             self.require_finite(drawn, "decoder", "decoder", renderer.watch)
             drawn = renderer.finished(drawn, levels[-1])
         drawn = self.decoded(drawn)
-        matched = match_border(drawn, known, reach=REACH * side)
+        matched = match_border(drawn, known, reach=REACH * min(extent))
         return torch.lerp(matched, known.pixels, known.mask)
 
     # Results
 
     def draw(
-        self, drawings: Sequence[Drawing], size: int, *, sources: Sequence[Source] = (), eta: float = 0.0
+        self, drawings: Sequence[Drawing], size: Sides, *, sources: Sequence[Source] = (), eta: float = 0.0
     ) -> Iterator[Image]:
         """Pictures of image embeddings, in batches. Those with an x_T are sampled by DDIM with `eta`."""
         for batch in self.batches(len(drawings)):
@@ -218,6 +231,11 @@ class Session(StageRunner):
         )
         embedding = None if z_i is None else z_i.float().cpu().clone()
         return Image(image=image, provenance=provenance, embedding=embedding, warnings=tuple(warnings))
+
+
+def _resized(pixels: Float[Tensor, "b 3 h w"], extent: Extent) -> Float[Tensor, "b 3 hh ww"]:
+    size = (extent.height, extent.width)
+    return F.interpolate(pixels, size=size, mode="bicubic", antialias=True, align_corners=False)
 
 
 def picture_seed(seed: int, index: int) -> int:

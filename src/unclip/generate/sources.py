@@ -12,8 +12,9 @@ from torch import Tensor
 from unclip.errors import RequestError
 from unclip.generate.image import Image
 from unclip.images.errors import PictureWarning
-from unclip.images.files import PixelSource, flatten, middle_square, open_picture, resize
+from unclip.images.files import PixelSource, flatten, middle_part, middle_square, open_picture, resize
 from unclip.images.tensors import to_tensor
+from unclip.stages.extent import Extent
 
 PictureLike = Image | PixelSource
 """A result, the path of a file, a file's bytes, an open file, a PIL image, or a numpy array of pixels."""
@@ -39,6 +40,10 @@ class Source(NamedTuple):
         if whole:
             return to_tensor(resize(image, size, interpolation))
         return to_tensor(middle_square(image, size, interpolation))
+
+    def middle(self, extent: Extent) -> Float[Tensor, "3 h w"]:
+        """The largest part in the middle that has the shape of `extent`, at that size, in [-1, 1]."""
+        return to_tensor(middle_part(flatten(self.image), extent.width, extent.height))
 
 
 def read_source(given: PictureLike | Any) -> Source:

@@ -25,6 +25,7 @@ from unclip.networks.upsampler import Upsampler
 from unclip.rng import derive
 from unclip.stages.cascade import Link, route
 from unclip.stages.conditioner import Condition
+from unclip.stages.extent import Extent, Sides
 from unclip.stages.families.glide import glide_upsampler_renderer, known_hint
 from unclip.stages.family import Encoders
 from unclip.stages.finite import Watch
@@ -105,13 +106,13 @@ class StageRunner(Encoders):
         process = self.parts.config("decoder").process.build()
         return len(inversion_grid(process, settled(self.sampling.decoder.steps))) - 1
 
-    def side(self, size: int | None = None) -> int:
-        """Side that the decoder draws at for pictures of `size`: its own, or `size` where it is not bound to one."""
-        return self.parts.sizes[0] if size is None or self.parts.step is None else size
+    def extent(self, size: Sides | None = None) -> Extent:
+        """Extent that the decoder draws at for pictures of `size`: its own, or `size` where it is not bound to one."""
+        return Extent.of(self.parts.sizes[0] if size is None or self.parts.step is None else size)
 
-    def route(self, size: int) -> list[Link]:
-        """Upsamplers from the decoder's size to `size`."""
-        return route(self.parts.sizes[0], size, self.parts.cascade)
+    def route(self, size: Sides) -> list[Link]:
+        """Upsamplers from the decoder's size to `size`; none where the decoder is not bound to one size."""
+        return route(self.parts.sizes[0], size, self.parts.cascade) if isinstance(size, int) else []
 
     def cascade_steps(self, links: Sequence[Link]) -> int:
         """Steps of some upsamplers."""
@@ -316,9 +317,9 @@ class StageRunner(Encoders):
             raise RequestError("noise_level is for decoders that read image embeddings: leave it out")
         return self.parts.family.complete(replace(condition, noise_level=level), self, noise)
 
-    def _noise(self, renderer: Renderer, noise: NoiseSource, visits: Visits, side: int) -> Tensor:
+    def _noise(self, renderer: Renderer, noise: NoiseSource, visits: Visits, extent: Extent) -> Tensor:
         """State of pure noise at the first level."""
-        x = renderer.noise_state(noise, visits.sigmas[0], side, side, self.device)
+        x = renderer.noise_state(noise, visits.sigmas[0], extent.height, extent.width, self.device)
         return x if visits.unit_start else paths.start_noise(x, visits.sigmas[0]) * float(visits.sigmas[0])
 
     @torch.no_grad()
@@ -329,11 +330,11 @@ class StageRunner(Encoders):
         *,
         x_T: Float[Tensor, "b c sh sw"] | None = None,
         eta: float = 0.0,
-        start: Float[Tensor, "b 3 h w"] | None = None,
+        start: Float[Tensor, "b 3 sh_in sw_in"] | None = None,
         strength: float = 1.0,
-        size: int | None = None,
+        size: Sides | None = None,
         first: int = 0,
-    ) -> Float[Tensor, "b 3 s s"]:
+    ) -> Float[Tensor, "b 3 h w"]:
         """Small pictures in [-1, 1]; of a decoder that is not bound to one size, those of `size`.
 
         From noise; or from `x_T` by DDIM with `eta`; or from the pictures `start` with noise added, of which
@@ -354,7 +355,7 @@ class StageRunner(Encoders):
             else:
                 visits, sampler, options = self.visits(strength), settled(settings.sampler), {}
                 if begun is None:
-                    x = self._noise(renderer, noise, visits, self.side(size))
+                    x = self._noise(renderer, noise, visits, self.extent(size))
                 else:
                     x = paths.noised(begun, visits.sigmas[0], noise)
             denoise = renderer.denoiser(
@@ -381,12 +382,15 @@ class StageRunner(Encoders):
         return noise if settled(self.sampling.random) == "diffusers" else None
 
     @torch.no_grad()
-    def invert(self, source: Source, first: int = 0) -> Inversion:
-        """z_i by CLIP where the decoder reads it, then x_T by walking DDIM up from the picture; on the model's device."""
+    def invert(self, source: Source, size: Sides | None = None, first: int = 0) -> Inversion:
+        """z_i by CLIP where the decoder reads it, then x_T by walking DDIM up from the picture; on the model's device.
+
+        x_T is of the size that the decoder draws pictures of `size` at.
+        """
         reads = "image_embedding" in self.parts.capabilities
         z_i = self.embed_images([source]) if reads else None
         settings, condition = self.sampling.decoder, self.complete(Condition(z_i=z_i))
-        x0 = self.parts.codec.encode(source.square(self.side())[None].to(self.device))
+        x0 = self.parts.codec.encode(source.middle(self.extent(size))[None].to(self.device))
         with self.parts.lend("decoder", nn.Module) as decoder:
             renderer = self.parts.family.renderer(decoder, self.parts.codec).for_inversion()
             grid = renderer.inversion_grid(settled(settings.steps))
@@ -405,7 +409,7 @@ class StageRunner(Encoders):
         self,
         pixels: Float[Tensor, "b 3 h w"],
         seeds: Seeds,
-        size: int,
+        size: Sides,
         *,
         known: InpaintingReference | None = None,
         captions: Captions | None = None,
@@ -418,7 +422,7 @@ class StageRunner(Encoders):
         for link in self.route(size):
             # Root-mean-square norms are exact in tiles; group norms see the whole picture.
             tile = link.tile if link.config.net.norm == "rms" else None
-            anchor = None if known is None else known.at(link.config.high_size)
+            anchor = None if known is None else known.at(Extent.of(link.config.high_size))
             pixels = self.upsample(
                 link, pixels, seeds, tile=tile, known=anchor, captions=captions, first=first
             )

@@ -147,13 +147,27 @@ def middle_square(image: Image.Image, size: int, method: Filter = "bicubic") -> 
 
     They resize all of it, its longer side to whole pixels, and crop: the edges of the square know what lies beyond.
     """
-    short, long = sorted(image.size)
-    if long > 16 * short:
+    return middle_part(image, size, size, method)
+
+
+def middle_part(image: Image.Image, width: int, height: int, method: Filter = "bicubic") -> Image.Image:
+    """The largest part in the middle that has the shape `width` x `height`, at that size."""
+    shape = image.width * height / (image.height * width)
+    if not 1 / 16 <= shape <= 16:
         # Resized whole, a long strip would be too large.
-        return resize(centre_crop(image), size, method)
-    width, height = (int(size * side / short) for side in image.size)
-    left, top = (width - size) // 2, (height - size) // 2
-    return resize(image, (width, height), method).crop((left, top, left + size, top + size))
+        inner = (image.width, max(1, round(image.width * height / width)))
+        if shape > 1:
+            inner = (max(1, round(image.height * width / height)), image.height)
+        return resize(_middle(image, *inner), (width, height), method)
+    whole = (width, int(width * image.height / image.width))
+    if shape > 1:
+        whole = (int(height * image.width / image.height), height)
+    return _middle(resize(image, whole, method), width, height)
+
+
+def _middle(image: Image.Image, width: int, height: int) -> Image.Image:
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def resize(image: Image.Image, size: int | tuple[int, int], method: Filter = "bicubic") -> Image.Image:

@@ -72,10 +72,8 @@ class Catalog:
         model = self.model(name)
         sampling = model.check(request, pictures)
         size, parts = getattr(request, "size", None), model.parts
-        if size is not None and kind_of(request) != "upscale" and size not in parts.sizes:
-            raise RequestError(
-                f"{name!r} makes pictures of {', '.join(map(str, parts.sizes))} pixels, not {size}"
-            )
+        if size is not None and kind_of(request) != "upscale":
+            parts.check_size(size)
         return Checked(sampling, model.digest, parts.default_size)
 
     def describe(self, name: str) -> dict[str, Any]:
@@ -96,6 +94,7 @@ class Catalog:
             "licence": parts.licence,
             "sizes": parts.sizes,
             "default_size": parts.default_size,
+            "size_step": parts.step,
             "parts": list(parts.names),
             "operations": operations,
             "default_sampling": compact(parts.defaults),

@@ -11,6 +11,7 @@ from unclip.diffusion.denoiser import Denoiser, NoiseSource
 from unclip.diffusion.guidance import switch
 from unclip.diffusion.inpainting import keep_known
 from unclip.stages.codec import Codec
+from unclip.stages.extent import Extent
 
 EDGE = 0.15
 """Difference between neighbouring pixels, on the scale of [-1, 1], across which blending hardly diffuses a colour."""
@@ -30,16 +31,16 @@ class InpaintingReference(NamedTuple):
         mask = 1 - F.adaptive_max_pool2d(1 - self.mask, (height, width))
         return InpaintingReference(codec.encode(self.pixels, noise), mask)
 
-    def at(self, size: int) -> "InpaintingReference":
-        """The reference at `size` pixels a side; a pixel is known if all the pixels it covers are.
+    def at(self, extent: Extent) -> "InpaintingReference":
+        """The reference at another size of about its shape; a pixel is known if all the pixels it covers are.
 
         No pixel of the hole contributes to a known one.
         """
-        side = self.pixels.shape[-1]
-        if size == side:
+        size, own = (extent.height, extent.width), Extent(*self.pixels.shape[-2:])
+        if own == extent:
             return self
         mask = 1 - F.adaptive_max_pool2d(1 - self.mask, size)
-        if size < side:
+        if extent.area < own.area:
             return InpaintingReference(F.adaptive_avg_pool2d(self.pixels, size), mask)
         filled = membrane(self.pixels, self.mask)
         pixels = F.interpolate(filled, size=size, mode="bicubic", align_corners=False)
@@ -60,8 +61,8 @@ class InpaintingReference(NamedTuple):
 
 
 def match_border(
-    drawn: Float[Tensor, "1 3 s s"], known: InpaintingReference, reach: float | None = None
-) -> Float[Tensor, "1 3 s s"]:
+    drawn: Float[Tensor, "1 3 h w"], known: InpaintingReference, reach: float | None = None
+) -> Float[Tensor, "1 3 h w"]:
     """Blended picture: the filled hole shifted to the colours of the known pixels around it.
 
     The offset at the border is spread over the hole, or over about `reach` pixels, by a membrane (Pérez et al. 2003,

@@ -1,4 +1,4 @@
-"""Inpainting masks (mask image, box or alpha), and the square crops of a picture given to the decoder."""
+"""Inpainting masks (mask image, box or alpha), and the crops of a picture given to the decoder."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from unclip.errors import RequestError
 from unclip.images.files import MAX_PIXELS
 from unclip.images.tensors import to_tensor
+from unclip.stages.extent import Extent
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels; right and bottom are the first ones outside."""
@@ -21,27 +22,43 @@ MIN_SIDE = 8
 
 
 class Window(NamedTuple):
-    """A square of a picture; it may reach beyond the border."""
+    """A rectangle of a picture; it may reach beyond the border."""
 
     left: int
     top: int
-    side: int
+    width: int
+    height: int
 
-    def cut(self, pixels: Float[Tensor, "c h w"], fill: float = 0.0) -> Float[Tensor, "c s s"]:
-        """Pixels of the square, `fill` beyond the border."""
+    @classmethod
+    def square(cls, left: int, top: int, side: int) -> "Window":
+        """A square window."""
+        return cls(left, top, side, side)
+
+    @property
+    def extent(self) -> Extent:
+        """Height and width."""
+        return Extent(self.height, self.width)
+
+    def reaching(self, extent: Extent) -> "Window":
+        """The window made larger at the right and the bottom, up to an extent."""
+        return Window(self.left, self.top, max(self.width, extent.width), max(self.height, extent.height))
+
+    def cut(self, pixels: Float[Tensor, "c h w"], fill: float = 0.0) -> Float[Tensor, "c wh ww"]:
+        """Pixels of the window, `fill` beyond the border."""
         height, width = pixels.shape[-2:]
-        beyond = (-self.left, self.left + self.side - width, -self.top, self.top + self.side - height)
+        beyond = (-self.left, self.left + self.width - width, -self.top, self.top + self.height - height)
         return F.pad(pixels, beyond, value=fill)
 
     def paste(
-        self, square: Float[Tensor, "c s s"], into: Float[Tensor, "c h w"], where: Bool[Tensor, "h w"]
+        self, drawn: Float[Tensor, "c wh ww"], into: Float[Tensor, "c h w"], where: Bool[Tensor, "h w"]
     ) -> Float[Tensor, "c h w"]:
-        """`into` with the square's pixels where `where` is True within the square."""
+        """`into` with the window's pixels where `where` is True within the window."""
         height, width = into.shape[-2:]
-        around = (self.left, width - self.left - self.side, self.top, height - self.top - self.side)
-        placed = F.pad(square, around)
+        around = (self.left, width - self.left - self.width, self.top, height - self.top - self.height)
+        placed = F.pad(drawn, around)
         inside = torch.zeros_like(where)
-        inside[max(self.top, 0) : self.top + self.side, max(self.left, 0) : self.left + self.side] = True
+        rows = slice(max(self.top, 0), self.top + self.height)
+        inside[rows, max(self.left, 0) : self.left + self.width] = True
         return torch.where(where & inside, placed, into)
 
 
@@ -102,13 +119,13 @@ def window_of(hole: Bool[Tensor, "h w"]) -> Window:
     if max(bottom - top, right - left) > side:
         return window_around(width, height)
     middle_x, middle_y = (left + right - side) // 2, (top + bottom - side) // 2
-    return Window(min(max(middle_x, 0), width - side), min(max(middle_y, 0), height - side), side)
+    return Window.square(min(max(middle_x, 0), width - side), min(max(middle_y, 0), height - side), side)
 
 
 def window_around(width: int, height: int) -> Window:
     """The square that has a whole picture in its middle."""
     side = max(width, height)
-    return Window((width - side) // 2, (height - side) // 2, side)
+    return Window.square((width - side) // 2, (height - side) // 2, side)
 
 
 def extended(
@@ -139,11 +156,11 @@ def check_extension(width: int, height: int, sides: Mapping[str, int]) -> None:
 
 def mirrored(
     pixels: Float[Tensor, "3 h w"], window: Window, *, left: int, top: int, right: int, bottom: int
-) -> Float[Tensor, "3 s s"]:
+) -> Float[Tensor, "3 wh ww"]:
     """A window of a picture that is mirrored at its sides as often as needed; beyond the added sides, the border repeats."""
     height, width = pixels.shape[-2:]
-    rows = _mirrored(torch.arange(window.top, window.top + window.side), top, height, bottom)
-    columns = _mirrored(torch.arange(window.left, window.left + window.side), left, width, right)
+    rows = _mirrored(torch.arange(window.top, window.top + window.height), top, height, bottom)
+    columns = _mirrored(torch.arange(window.left, window.left + window.width), left, width, right)
     return pixels[:, rows[:, None], columns]
 
 
@@ -164,7 +181,7 @@ def plan_tiles(hole: Bool[Tensor, "h w"], side: int) -> list[Window]:
             f"{width}x{height} pixels around a picture of {side} are too many: add less at a time"
         )
     hole, tiles = hole.clone(), []
-    waiting = [Window(left, top, side) for top in rows for left in columns]
+    waiting = [Window.square(left, top, side) for top in rows for left in columns]
     while hole.any():
         missing = [int(_square(hole, tile).sum()) for tile in waiting]
         best = min((count, index) for index, count in enumerate(missing) if count)[1]
@@ -178,7 +195,7 @@ def _starts(length: int, side: int) -> list[int]:
 
 
 def _square(hole: Bool[Tensor, "h w"], tile: Window) -> Bool[Tensor, "s s"]:
-    return hole[tile.top : tile.top + tile.side, tile.left : tile.left + tile.side]
+    return hole[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width]
 
 
 def where(

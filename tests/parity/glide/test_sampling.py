@@ -13,6 +13,7 @@ from unclip.formats.glide import DEFAULTS, INPAINTING_DEFAULTS
 from unclip.generate.session import Session
 from unclip.rng import Noise
 from unclip.stages.conditioner import Condition
+from unclip.stages.extent import Extent
 from unclip.stages.families.glide import fast27
 from unclip.stages.inpainting import InpaintingReference
 from unclip.stages.noise import Seeds
@@ -137,7 +138,7 @@ def test_inpainting(models, predictors, reference):
     drawn = []
     follow = session._follow
     session._follow = lambda *given: drawn.append(follow(*given)) or drawn[-1]
-    session._fill_small(known, None, condition, session.streams(3), 0)
+    session._fill_small(known, Extent.of(known.pixels.shape[-1]), None, condition, session.streams(3), 0)
     hole = (1 - mask).bool().expand(1, 3, -1, -1)
     assert (drawn[-1] - expected)[hole].abs().max() < 1e-4
     # The upsampler, from pictures of its own.

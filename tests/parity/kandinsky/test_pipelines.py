@@ -21,6 +21,7 @@ from unclip.errors import RequestError
 from unclip.generate.session import Session
 from unclip.images.tensors import to_tensor
 from unclip.stages.conditioner import Condition
+from unclip.stages.extent import Extent
 from unclip.stages.inpainting import InpaintingReference
 from unclip.stages.sampling import sampling
 
@@ -130,6 +131,19 @@ def test_text_to_image(models, pipelines, lifted, version, negative):
         assert apart(ours(model, "generate", prompt, seed=5, size=64), expected)[0] > 0.1
 
 
+@pytest.mark.parametrize("version", ["2.1", "2.2"])
+def test_text_to_image_of_another_shape(models, pipelines, lifted, version):
+    model, prompt, generator = models[version, "decoder"], "a red cat", torch.Generator().manual_seed(5)
+    made = embeddings(pipelines, lifted, version, prompt, generator)
+    expected = theirs(
+        pipelines, lifted, version, "decoder", prompt=prompt, generator=generator, width=128, **made
+    )
+    assert expected.latents.shape[-2:] == (8, 16)
+    latents, pixels = apart(ours(model, "generate", prompt, seed=5, size=(64, 128)), expected)
+    assert latents < LATENTS
+    assert pixels < (PIXELS if version == "2.2" else 5e-2)
+
+
 def drawn_by(model: Model, draw, **settings) -> Drawn:
     """What `draw(session, seeds)` draws with diffusers' order of draws."""
     resolved = sampling(**STEPS, random="diffusers", **settings).over(model.defaults)
@@ -196,7 +210,9 @@ def test_inpainting(models, pipelines, lifted, picture, version):
         **made,
     )
     known = InpaintingReference(to_tensor(picture)[None], 1 - hole[None, None])
-    actual = drawn_by(model, lambda session, seeds: session._fill_small(known, None, condition, seeds, 0))
+    actual = drawn_by(
+        model, lambda session, seeds: session._fill_small(known, Extent(64, 64), None, condition, seeds, 0)
+    )
     latents, pixels = apart(actual, expected)
     assert latents < LATENTS
     assert pixels < 2e-2
@@ -279,5 +295,7 @@ def test_sizes(models):
     assert models["2.2", "decoder"].sizes == [64]
     (made,) = models["2.2", "decoder"].generate("a cat", size=128, steps=1, prior_steps=1, seed=1)
     assert made.image.size == (128, 128)
-    with pytest.raises(RequestError, match="multiples of 64 up to 4096, not 96"):
-        models["2.2", "decoder"].generate("a cat", size=96)
+    with pytest.raises(RequestError, match="multiples of 64 up to 4096, not 100: 128 is the nearest"):
+        models["2.2", "decoder"].generate("a cat", size=100)
+    with pytest.raises(RequestError, match="not 90x64: 64x64 is the nearest"):
+        models["2.2", "decoder"].generate("a cat", size=(64, 90))

@@ -267,7 +267,7 @@ def edit(file: Path, **changes: Any) -> None:
     file.write_text(json.dumps({name: value for name, value in data.items() if value is not ...}))
 
 
-def picture(size: int = 64) -> Image.Image:
+def picture(width: int = 64, height: int | None = None) -> Image.Image:
     generator = np.random.default_rng(0)
     small = Image.fromarray(generator.integers(0, 255, (8, 8, 3), np.uint8))
-    return small.resize((size, size), Image.Resampling.BICUBIC)
+    return small.resize((width, height or width), Image.Resampling.BICUBIC)

@@ -14,6 +14,8 @@ from unclip.errors import ModelError, NonFinite, RequestError, Unsupported
 from unclip.formats.opened import open_model
 from unclip.formats.pull import needed
 from unclip.generate.model import Model
+from unclip.generate.operations import Generate
+from unclip.stages.sampling import sampling
 from unclip.stages.tiles import in_tiles
 
 QUICK: dict[str, Any] = {"seed": 3, "steps": 2}
@@ -48,6 +50,82 @@ def test_pictures_start_from_text_pictures_and_holes(stable):
     wider = stable.outpaint(picture(), "a red cat", right=32, **QUICK)
     assert wider.image.size == (96, 64)
     assert np.array_equal(np.asarray(wider.image)[:, :64], np.asarray(picture()))
+
+
+def test_pictures_of_any_shape(stable, unclip):
+    """Every operation at a size that is no square: what is recorded makes it again, and known pixels keep their bits."""
+    wide = picture(96, 64)
+    made = [
+        stable.generate("a red cat", size=(64, 96), **QUICK)[0],
+        stable.redraw(picture(200, 120), "a red cat", size=(64, 96), **QUICK)[0],
+        stable.edit(wide, (8, 8, 80, 40), "a red cat", **QUICK)[0],
+        stable.reconstruct(picture(300, 200), size=(64, 96), **QUICK),
+        unclip.vary(wide, n=1, size=(64, 96), **QUICK)[0],
+        unclip.vary(wide, n=1, size=(64, 96), eta=0.5, **QUICK)[0],
+        unclip.interpolate(wide, picture(), size=(64, 96), thetas=(0.5,), **QUICK)[0],
+    ]
+    sources = [[], [picture(200, 120)], [wide], [picture(300, 200)], [wide], [wide], [wide, picture()]]
+    for index, (one, given) in enumerate(zip(made, sources)):
+        assert one.image.size == (96, 64)
+        assert one.provenance["request"].get("size", [64, 96]) == [64, 96]
+        assert same((stable if index < 4 else unclip).redo(one.provenance, *given), one)
+    assert stable.generate("a red cat", size=(64, 64), **QUICK)[0].provenance["request"]["size"] == 64
+    assert stable.invert(wide, size=(64, 96), steps=4).x_T.shape == (4, 8, 12)
+    # What a picture shows in its middle is what is read of it, in the shape that is drawn.
+    middle = picture(300, 200).crop((0, 0, 300, 200))
+    assert same(stable.reconstruct(middle, size=(64, 96), **QUICK), made[3])
+
+
+@pytest.mark.parametrize("shape", [(90, 60), (40, 100), (300, 70), (20, 30)])
+def test_holes_in_pictures_of_any_shape(stable, shape):
+    """Also where sides are no multiples of 8, and pictures are much larger or smaller than the model draws."""
+    given = picture(*shape)
+    box = (2, 2, shape[0] - 2, 12)
+    made = stable.edit(given, box, "a red cat", **QUICK)[0]
+    kept, drawn = np.asarray(given).copy(), np.asarray(made.image).copy()
+    assert not np.array_equal(kept, drawn)
+    kept[2:12, 2 : shape[0] - 2] = drawn[2:12, 2 : shape[0] - 2] = 0
+    assert np.array_equal(kept, drawn)
+
+
+@pytest.mark.parametrize(("added", "calls"), [({"right": 32}, 1), ({"right": 100}, 5)])
+def test_outpainting_draws_what_it_can_at_once(stable, added, calls):
+    seen = []
+    given = picture(64, 56)
+    made = stable.outpaint(given, "a red cat", on_progress=seen.append, **added, **QUICK)
+    assert made.image.size == (64 + added["right"], 56 + added.get("bottom", 0))
+    assert np.array_equal(np.asarray(made.image)[:56, :64], np.asarray(given))
+    assert seen[-1].fraction == 1
+    assert sum(one.stage == "decoder" and one.step == one.total for one in seen) == calls
+
+
+def test_batches_share_a_shape(stable):
+    def request(seed: int, size: Any) -> Generate:
+        return Generate(prompt="a red cat", size=size, seed=seed, sampling=sampling(steps=2))
+
+    together = stable.run_batch([request(seed, (64, 96)) for seed in (1, 2)])
+    assert [one.image.size for one in together] == [(96, 64)] * 2
+    alone = np.asarray(stable.generate("a red cat", size=(64, 96), seed=2, steps=2)[0].image, dtype=int)
+    assert np.abs(np.asarray(together[1].image, dtype=int) - alone).max() <= 2
+    with pytest.raises(RequestError, match="have the sizes"):
+        stable.run_batch([request(1, (64, 96)), request(2, (96, 64))])
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ((64, 100), "multiples of 8 up to 4096, not 100x64: 104x64 is the nearest"),
+        (60, "not 60: 64 is the nearest"),
+        ((4, 64), "not 64x4: 64x8 is the nearest"),
+        ((64, 9000), "not 9000x64: 4096x64 is the nearest"),
+        ((64,), "expected 2 values, got 1"),
+        ((64, 0), "give a number from 1"),
+        ("big", "expected int"),
+    ],
+)
+def test_sizes_that_cannot_be_drawn_name_the_nearest(stable, size, message):
+    with pytest.raises(RequestError, match=message):
+        stable.generate("a cat", size=size)
 
 
 def test_a_picture_is_made_again_from_its_provenance(stable):

@@ -182,3 +182,61 @@ def test_unclip_from_text_by_its_prior(saved, monkeypatch):
     wanted = run(pipeline, prompt="a red cat", **steps)
     found = pixels(load(folder), monkeypatch, lambda one: one.generate("a red cat", prior_steps=5, **QUICK))
     close(found, wanted)
+
+
+# Pictures that are not squares: 96 x 64, and 64 x 96.
+
+
+@pytest.mark.parametrize(
+    ("name", "height", "width"), [("sd1", 64, 96), ("sd2", 96, 64), ("unclip h", 64, 96)]
+)
+def test_text_to_image_of_other_shapes(saved, monkeypatch, name, height, width):
+    pipeline, folder = saved(name)
+    if name == "unclip h":
+        wanted = run(
+            pipeline, image=picture(32), prompt="", height=height, width=width, num_inference_steps=5
+        )
+        found = pixels(
+            load(folder), monkeypatch, lambda one: one.vary(picture(32), n=1, size=(height, width), **QUICK)
+        )
+    else:
+        wanted = run(pipeline, prompt="a red cat", height=height, width=width, num_inference_steps=5)
+        found = pixels(
+            load(folder), monkeypatch, lambda one: one.generate("a red cat", size=(height, width), **QUICK)
+        )
+    assert wanted.shape == (height, width, 3)
+    close(found, wanted)
+
+
+def test_image_to_image_of_another_shape(saved, monkeypatch):
+    pipeline, folder = saved("sd2")
+    changed = quiet(StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False))
+    given = picture(96, 64)
+    wanted = run(changed, prompt="a red cat", image=given, strength=0.7, num_inference_steps=10)
+    found = pixels(
+        load(folder),
+        monkeypatch,
+        lambda one: one.redraw(given, "a red cat", strength=0.7, size=(64, 96), **{**QUICK, "steps": 10}),
+    )
+    close(found, wanted)
+
+
+@pytest.mark.parametrize("name", ["inpaint", "sd2"])
+def test_inpainting_of_another_shape(saved, monkeypatch, name):
+    pipeline, folder = saved(name)
+    if name != "inpaint":
+        pipeline = quiet(StableDiffusionInpaintPipeline(**pipeline.components, requires_safety_checker=False))
+    given, hole = picture(96, 64), Image.new("L", (96, 64), 0)
+    hole.paste(255, (16, 8, 80, 40))
+    wanted = run(
+        pipeline,
+        prompt="a red cat",
+        image=given,
+        mask_image=hole,
+        strength=1.0,
+        height=64,
+        width=96,
+        num_inference_steps=5,
+    )
+    found = pixels(load(folder), monkeypatch, lambda one: one.edit(given, hole, "a red cat", **QUICK))
+    close(found, wanted)

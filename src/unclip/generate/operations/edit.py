@@ -59,11 +59,11 @@ class Edit(Prompted):
             raise RequestError("give a mask or a box, not both")
         windows = stages.windows
         hole = windows.read_mask(source.image, masks[0].image if masks else None, self.box)
-        window, pixels = windows.window_of(hole), session.pixels(source)
-        size = session.size_for(window.side)
+        window, pixels = session.window(hole), session.pixels(source)
+        extent = session.drawn_at(window.extent)
 
         def draw(condition: "Condition", seed: int, index: int) -> "Tensor":
-            return session.fill(pixels, hole, window, condition, seed, size=size, first=index)
+            return session.fill(pixels, hole, window, condition, seed, extent=extent, first=index)
 
         def alone(seed: int) -> Request:
             return replace(self, n=1, seed=seed)
@@ -78,7 +78,7 @@ class Edit(Prompted):
             self,
             draw,
             alone,
-            steps=session.fill_steps(size),
+            steps=session.fill_steps(extent),
             n=self.n,
             sources=sources,
             finish=finish,

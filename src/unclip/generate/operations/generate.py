@@ -17,6 +17,7 @@ from unclip.generate.request import (
     given_text,
     prior_needs,
 )
+from unclip.stages.extent import Sides
 from unclip.stages.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Generate(Request):
         return _draw(session, orders, size)
 
 
-def _draw(session: "Session", orders: Sequence[Generate], size: int) -> "Iterator[Image]":
+def _draw(session: "Session", orders: Sequence[Generate], size: Sides) -> "Iterator[Image]":
     for batch in session.batches(len(orders)):
         yield from _draw_batch(session, [orders[index] for index in batch], size, batch.start)
 
@@ -89,7 +90,7 @@ def draw_together(session: "Session", requests: Sequence[Generate]) -> "list[Ima
     sizes = {session.size(request.size) for request in requests}
     if len(sizes) > 1:
         raise RequestError(
-            f"requests in one batch have the sizes {', '.join(map(str, sorted(sizes)))}: give one size"
+            f"requests in one batch have the sizes {', '.join(sorted(map(str, sizes)))}: give one size"
         )
     (size,) = sizes
     orders = [
@@ -107,7 +108,7 @@ def draw_together(session: "Session", requests: Sequence[Generate]) -> "list[Ima
     return _draw_batch(session, orders, size)
 
 
-def _draw_batch(session: "Session", orders: Sequence[Generate], size: int, first: int = 0) -> "list[Image]":
+def _draw_batch(session: "Session", orders: Sequence[Generate], size: Sides, first: int = 0) -> "list[Image]":
     seeds = session.seeds([order.seed or 0 for order in orders])
     captions = session.captions([str(order.prompt) for order in orders])
     negatives = [order.negative or "" for order in orders]

@@ -61,7 +61,7 @@ class Interpolate(Request):
             pictures=len(thetas),
         )
         if inverted:
-            (z_a, x_a), (z_b, x_b) = (session.invert(source) for source in sources)
+            (z_a, x_a), (z_b, x_b) = (session.invert(source, size) for source in sources)
         else:
             (z_a, z_b), x_a, x_b = session.embed_images(sources), None, None
         between = stages.space.between

@@ -68,8 +68,14 @@ class Outpaint(Request):
         windows, picture = stages.windows, session.pixels(sources[0])
         pixels, hole = windows.extended(picture, **self.sides)
         added = hole.clone()
-        tiles = windows.plan_tiles(hole, min(picture.shape[-2:]))
-        size, rough = session.size_for(tiles[0].side), session.size(None)
+        everything = stages.extent.Extent(*hole.shape)
+        # What the decoder draws at once is its own draft.
+        at_once = session.draws_at_once(everything)
+        tiles = [] if at_once else windows.plan_tiles(hole, min(picture.shape[-2:]))
+        around, whole = windows.window_around(*reversed(everything)), session.whole_window(everything)
+        rough = session.drafted_at(whole.extent)
+        side = min(picture.shape[-2:])
+        size = session.drawn_at(stages.extent.Extent(side, side))
         steps = session.fill_steps(rough) + len(tiles) * session.fill_steps(size, drafted=True)
         prompt = self.prompt
         negative = None if prompt is None else given_text(self.negative)
@@ -80,20 +86,21 @@ class Outpaint(Request):
             return stages.transparency.keep(drawn, sources[0].image, added, left=self.left, top=self.top)
 
         def draw() -> "Iterator[Image]":
-            whole, filled, unknown = windows.window_around(pixels.shape[-1], pixels.shape[-2]), pixels, hole
+            filled, unknown = pixels, hole
             if prompt is None:
-                around = windows.mirrored(picture, whole, **self.sides)
-                condition = stages.conditioner.Condition(z_i=session.embed_pixels(around))
+                seen = windows.mirrored(picture, around, **self.sides)
+                condition = stages.conditioner.Condition(z_i=session.embed_pixels(seen))
             else:
                 condition = read_condition(session, prompt, negative, session.seed)
             drafted = session.fill(
-                filled, unknown, whole, condition, session.derived_seed("draft"), size=rough
+                filled, unknown, whole, condition, session.derived_seed("draft"), extent=rough
             )
+            filled = drafted if at_once else filled
             for index, tile in enumerate(tiles):
                 square = tile.cut(stages.windows.where(unknown, drafted, filled))
                 within, seed = _within(session, condition, square), session.derived_seed("tile", index)
-                filled = session.fill(filled, unknown, tile, within, seed, size=size, draft=square)
-                unknown[tile.top : tile.top + tile.side, tile.left : tile.left + tile.side] = False
+                filled = session.fill(filled, unknown, tile, within, seed, extent=size, draft=square)
+                unknown[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width] = False
             z_i = None if condition.z_i is None else condition.z_i[0]
             alone = replace(self, seed=session.seed, negative=negative)
             yield session.result(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from unclip import stages
 from unclip.generate.request import Request, Size, Sources, resolve_inversion
+from unclip.stages.extent import Sides
 from unclip.stages.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -39,13 +40,13 @@ class Reconstruct(Request):
         )
         return self._draw(session, sources, size)
 
-    def _draw(self, session: "Session", sources: "Sequence[Source]", size: int) -> "Iterator[Image]":
+    def _draw(self, session: "Session", sources: "Sequence[Source]", size: Sides) -> "Iterator[Image]":
         (source,) = sources
-        z_i, x_T = session.invert(source)
+        z_i, x_T = session.invert(source, size)
         seeds = session.seeds([session.seed])
         condition = stages.conditioner.Condition(z_i=None if z_i is None else z_i[None])
         small = session.decode(condition, seeds, x_T=x_T[None])
-        psnr = stages.likeness.psnr(small[0].cpu(), source.square(small.shape[-1]))
+        psnr = stages.likeness.psnr(small[0].cpu(), source.middle(session.extent(size)))
         pixels = session.enlarge(small, seeds, size)
         alone = replace(self, size=size, seed=session.seed)
         yield session.result(pixels[0], alone, z_i=z_i, sources=sources, results={"psnr": round(psnr, 2)})

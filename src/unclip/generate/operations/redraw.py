@@ -39,7 +39,7 @@ class Redraw(Prompted):
         """`n` pictures."""
         size = session.size(self.size)
         steps = len(session.decoder_grid(self.strength)) - 1 + session.cascade_steps(session.route(size))
-        start = sources[0].square(session.side(size))[None]
+        start = sources[0].middle(session.extent(size))[None]
 
         def draw(condition: "Condition", seed: int, index: int) -> "Tensor":
             seeds = session.streams(seed)

@@ -57,7 +57,7 @@ class TextDiff(Request):
         space = session.parts.space
         z_t, z_t0 = session.embed_text([self.target, self.baseline])
         z_d = space.difference(z_t, z_t0)
-        inverted, x_T = session.invert(sources[0])
+        inverted, x_T = session.invert(sources[0], size)
         z_i = settled(inverted)
         z_d = space.at_length_of(z_d, z_i)
         drawings = [

@@ -50,7 +50,7 @@ class Vary(Request):
             each=session.render_steps(size, inverted=inverted),
             pictures=self.n,
         )
-        z_i, x_T = session.invert(sources[0]) if inverted else (session.embed_images(sources)[0], None)
+        z_i, x_T = session.invert(sources[0], size) if inverted else (session.embed_images(sources)[0], None)
         drawings = [
             Drawing(replace(self, n=1, size=size, seed=session.seed_of(index)), settled(z_i), x_T)
             for index in range(self.n)

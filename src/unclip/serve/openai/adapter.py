@@ -44,6 +44,7 @@ class ServiceBackend:
                 name=name,
                 sizes=tuple(found["sizes"]),
                 default_size=found["default_size"],
+                step=found["size_step"],
                 lacks={kind: reason for kind, reason in operations.items() if isinstance(reason, str)},
             )
         found = [self._served[name] for name in catalog.names if name in self._served]

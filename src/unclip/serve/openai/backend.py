@@ -14,6 +14,8 @@ class Served:
     name: str
     sizes: tuple[int, ...]
     default_size: int
+    step: int | None = None
+    """Number whose multiples the model draws as sides of pictures of any shape; None for one that draws `sizes` alone."""
     created: int = 0
     """Unix time of the model's making, 0 if unknown."""
     lacks: dict[str, str] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from unclip.serve.openai.backend import Served
 from unclip.serve.openai.fields import Fields, wrong_type
 from unclip.serve.openai.options import MAX_N, MAX_PARTIAL, MAX_PROMPT, Options
 from unclip.serve.openai.sizes import Output, read_output
+from unclip.stages.extent import Sides
 from unclip.stages.sampling import FLAT_NAMES, Sampling, read_sampling
 
 Endpoint = Literal["generations", "edits", "variations"]
@@ -52,7 +53,7 @@ def read_call(endpoint: Endpoint, fields: Fields, models: Sequence[Served], opti
     prompt = None
     if endpoint != "variations":
         prompt = _prompt(fields.required("prompt"), options)
-    output = read_output(fields.text("size"), model, options)
+    output = read_output(fields.text("size"), model, options, any_shape=endpoint != "edits")
     response_format = fields.choice("response_format", ("url", "b64_json"), "url")
     fields.text("user")
     stream, partial = _streaming(endpoint, fields, options)
@@ -171,7 +172,7 @@ def _extensions(endpoint: Endpoint, fields: Fields) -> dict[str, Any]:
 
 
 def _request(
-    endpoint: Endpoint, prompt: str | None, n: int, size: int | None, settings: dict[str, Any]
+    endpoint: Endpoint, prompt: str | None, n: int, size: Sides | None, settings: dict[str, Any]
 ) -> Request:
     if endpoint == "variations":
         return Vary(n=n, size=size, **settings)

@@ -19,14 +19,16 @@ def document_route(api: OpenAI) -> Route:
     """`GET /openapi.json`."""
 
     async def answer(request: Request) -> Response:
-        sizes = {size for model in await api.backend.models() for size in model.sizes}
-        return json_response(document(api.options, tuple(sizes)))
+        models = await api.backend.models()
+        sizes = {size for model in models for size in model.sizes}
+        any_shape = any(model.step is not None for model in models)
+        return json_response(document(api.options, tuple(sizes), any_shape=any_shape))
 
     return Route("/openapi.json", answered(answer))
 
 
-def document(options: Options, sizes: tuple[int, ...] = ()) -> dict[str, Any]:
-    """OpenAPI 3.1 document of the paths under `/v1`; `sizes` are those that the models draw."""
+def document(options: Options, sizes: tuple[int, ...] = (), *, any_shape: bool = False) -> dict[str, Any]:
+    """OpenAPI 3.1 document of the paths under `/v1`; `sizes` are those that the models draw, `any_shape` whether one draws more."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -36,7 +38,7 @@ def document(options: Options, sizes: tuple[int, ...] = ()) -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "security": [{"key": []}, {}],
-        "paths": paths(options, sizes),
+        "paths": paths(options, sizes, any_shape=any_shape),
         "components": {
             "schemas": schemas(),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
@@ -44,9 +46,9 @@ def document(options: Options, sizes: tuple[int, ...] = ()) -> dict[str, Any]:
     }
 
 
-def paths(options: Options, sizes: tuple[int, ...] = ()) -> dict[str, Any]:
+def paths(options: Options, sizes: tuple[int, ...] = (), *, any_shape: bool = False) -> dict[str, Any]:
     """Paths of the compatible API."""
-    common = _common(options, sizes)
+    common = _common(options, sizes, any_shape)
     prompt = {"type": "string", "minLength": 1, "maxLength": MAX_PROMPT, "description": "what to draw"}
     text = {"prompt": prompt} | common | _texts(options)
     picture = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
@@ -174,17 +176,23 @@ def _event_data() -> dict[str, Any]:
     return {"type": "string", "contentMediaType": "application/json", "contentSchema": content}
 
 
-def _common(options: Options, sizes: tuple[int, ...]) -> dict[str, Any]:
+def _common(options: Options, sizes: tuple[int, ...], any_shape: bool) -> dict[str, Any]:
     """Fields of all three calls."""
     sides = sorted({*SIDES, *(() if options.strict else sizes)})
     named = [*([] if options.strict else ["auto"]), *(f"{side}x{side}" for side in sides)]
+    size: dict[str, Any] = {"type": "string", "enum": named}
+    if any_shape and not options.strict:
+        size = {
+            "type": "string",
+            "anyOf": [{"enum": named}, {"pattern": "^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$"}],
+        }
     fields: dict[str, Any] = {
         "model": {
             "type": "string",
             "description": "a served model; dall-e-2 is another name of the default one",
         },
         "n": {"type": "integer", "minimum": 1, "maximum": MAX_N, "default": 1},
-        "size": {"type": "string", "enum": named},
+        "size": size,
         "response_format": {"type": "string", "enum": ["url", "b64_json"], "default": "url"},
         "user": {"type": "string", "description": "accepted, and not used"},
     }
