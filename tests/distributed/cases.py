@@ -7,6 +7,7 @@ group follow each other in one process group. Each leaves FOLDER/NAME/final.safe
 seen-RANK.json (the sample numbers of each step). `test_matrix.py` compares them.
 """
 
+import faulthandler
 import json
 import math
 import os
@@ -276,13 +277,19 @@ def free_port() -> int:
 def in_processes(size: int, work: Any, folder: Path) -> None:
     """Run `work` in as many forks, told of each other by the environment as torchrun does; all must succeed."""
     port, children = free_port(), []
-    for rank in range(size):
+    logs = [folder / f"{work.__name__}-{rank}.log" for rank in range(size)]
+    for rank, log in enumerate(logs):
         child = os.fork()
         if child == 0:
+            os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+            faulthandler.enable()
             os._exit(status_of(size, rank, port, work, folder))
         children.append(child)
     statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     if any(statuses):
+        # The first failure is the cause of the others.
+        for log in sorted(logs, key=lambda log: log.stat().st_mtime, reverse=True):
+            sys.stderr.write(f"--- {log.name}\n{log.read_text()[-2000:]}\n")
         raise SystemExit(f"{work.__name__}: exit statuses {statuses}")
 
 
@@ -298,15 +305,22 @@ def status_of(size: int, rank: int, port: int, work: Any, folder: Path) -> int:
             "MASTER_PORT": str(port),
         }
     try:
-        with open_world("cpu", timeout=60) as world:
+        with open_world("cpu", timeout=300) as world:
             assert (world.rank, world.size) == (rank, size)
-            work(Cases(folder, world))
-    except BaseException:
-        traceback.print_exc()
+            try:
+                work(Cases(folder, world))
+            except BaseException:
+                # Before the group ends: that may abort where another process waits in it.
+                traceback.print_exc()
+                sys.stderr.flush()
+                raise
+    except BaseException as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1
     return 0
 
 
 if __name__ == "__main__":
+    Path(sys.argv[1]).mkdir(exist_ok=True)
     for count, group in GROUPS:
         in_processes(count, group, Path(sys.argv[1]))

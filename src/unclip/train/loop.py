@@ -141,6 +141,7 @@ class Run:
         saved = time.monotonic()
         with (
             closing(self.folder),
+            closing(state),
             closing(self.prefetcher),
             stop_requests() as stop,
             self._progress_bar() as bar,
@@ -167,7 +168,7 @@ class Run:
                     self._save()
                     saved = time.monotonic()
             self._save()
-            state.wait()
+            state.close()
             (stopped,) = world.any(bool(stop))
             if stopped:
                 message = f"saved after {state.samples:,} samples; the same command resumes"

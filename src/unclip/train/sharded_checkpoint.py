@@ -57,11 +57,12 @@ class ShardedWriter:
             pending.result()
 
     def close(self) -> None:
-        """Wait, and end the thread."""
+        """Wait, and end the thread and its group."""
         try:
             self.wait()
         finally:
             self._executor.shutdown()
+            dist.destroy_process_group(self._group)
 
     def _write(self, target: Path, tensors: dict[str, Tensor], numbers: dict[str, Any], keep: int) -> None:
         fresh = target.with_name(f".writing-{target.name}")

@@ -103,10 +103,11 @@ class TrainingState:
         self._writer.save(target, self._by_name(), self._numbers(), keep=keep)
         return target
 
-    def wait(self) -> None:
-        """Wait for a checkpoint that is written while training goes on."""
-        if self._writer is not None:
-            self._writer.wait()
+    def close(self) -> None:
+        """Wait for a checkpoint that is written while training goes on, and end the thread that writes it."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
 
     def load_newest(self, folder: Path) -> Path | None:
         """Load the newest checkpoint that verifies and return its folder; warns `DamagedCheckpoint` of each that does not.

@@ -5,6 +5,7 @@ launcher that sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT), else none. A 
 with one process every method returns what it was given.
 """
 
+import gc
 import os
 import re
 import secrets
@@ -104,6 +105,12 @@ class World:
         """Wait for all processes."""
         if self.size > 1:
             dist.barrier(group=self.control)
+
+    def close(self) -> None:
+        """End the group of small values; the world is not used after that."""
+        if self.control is not None:
+            dist.destroy_process_group(self.control)
+            self.control = None
 
     def divide(self, numbers: Int64[np.ndarray, " b"]) -> "Division":
         """How consecutive sample numbers are divided: one part for each process, sizes as equal as can be."""
@@ -284,11 +291,25 @@ def open_world(device: str | None = None, *, timeout: float = 1800.0) -> Iterato
         store = fresh_store(store, place.rank, place.size, timeout)
         dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.size, timeout=waiting)
         begun = True
+    world = World(chosen, timeout=timeout)
     try:
-        yield World(chosen, timeout=timeout)
+        yield world
     finally:
+        world.close()
         if begun:
             dist.destroy_process_group()
+            _settle()
+
+
+def _settle() -> None:
+    """Let gloo's threads release the tensors of the last exchange.
+
+    They need Python's lock for that. Where they ask for it while the interpreter ends, the process aborts (see
+    https://github.com/pytorch/pytorch/pull/179291). Groups that nothing refers to end their threads here; DDP never lets go of its
+    group, so its threads get a moment without the lock.
+    """
+    gc.collect()
+    time.sleep(0.1)
 
 
 def fresh_store(store: Any, rank: int, size: int, timeout: float) -> Any:
