@@ -164,7 +164,7 @@ def test_worker_that_stands_still_loses_its_work_and_cannot_finish_it(queue: Que
     (again,) = queue.claim(quick.id, ["m"])
     assert (again.id, again.attempts) == (task.id, 2)
     note = Note(task=task.id, job=task.job, index=0, stage="decoder", step=1, steps=2, fraction=0.5)
-    assert queue.progress(slow.id, [note]) == set()
+    assert queue.progress(slow.id, [note]) == {}
     assert not queue.finish(task, slow.id, DRAWN)
     assert queue.finish(again, quick.id, DRAWN)
     assert not queue.finish(again, quick.id, DRAWN)

@@ -16,9 +16,9 @@ from unclip.serve.errors import NotFound
 from unclip.serve.events import queue_view
 from unclip.serve.http import Call, error_response, json_route, service_of
 from unclip.serve.plan import with_n
-from unclip.serve.queue import OPEN_JOBS
 from unclip.serve.service import read_sources
 from unclip.serve.shapes import Job, Jobs, QueueState
+from unclip.serve.states import OPEN_JOBS
 from unclip.serve.tables import jobs
 from unclip.serve.views import job_views
 
@@ -152,7 +152,7 @@ async def job_events(request: Request) -> Response:
         id = str(request.path_params["id"])
         if not ID.fullmatch(id):
             raise NotFound("job", id)
-        await run_in_threadpool(service.job, id)
+        await run_in_threadpool(service.check_job, id)
         return event_stream(request, service.hub.stream(id, _last_event(request)))
     except Exception as error:
         return error_response(request, error)

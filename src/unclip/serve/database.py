@@ -1,4 +1,4 @@
-"""The database: SQLite in one file, or PostgreSQL; transactions with one writer at a time, and a watch for changes.
+"""The database: SQLite in one file, or PostgreSQL; transactions with one writer at a time.
 
 One writer at a time makes events visible in the order of their numbers and a claim of work a plain query. SQLite works so
 by itself; in PostgreSQL, writers take an advisory lock.
@@ -6,10 +6,6 @@ by itself; in PostgreSQL, writers take an advisory lock.
 
 import contextlib
 import logging
-import sqlite3
-import threading
-import time
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,14 +16,15 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 
 from unclip.errors import RequestError
 from unclip.serve import tables
+from unclip.serve.bells import Bells
 from unclip.serve.errors import Unavailable
+from unclip.serve.watches import PostgresWatch, SqliteWatch, Watch
 
 logger = logging.getLogger(__name__)
 
 _LOCK = 0x756E636C6970  # number of the advisory lock
 _CHANNEL = "unclip"
 _BUSY_SECONDS = 10.0
-_POLL_SECONDS = 0.02
 
 
 class Database:
@@ -37,6 +34,7 @@ class Database:
         self.url = _read_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._busy = busy
+        self._bells = Bells(str(self.url.database)) if self.is_sqlite else None
         if self.is_sqlite:
             Path(str(self.url.database)).parent.mkdir(parents=True, exist_ok=True)
         self._reader = self._engine("BEGIN", "FULL")
@@ -61,26 +59,38 @@ class Database:
             yield connection
 
     @contextlib.contextmanager
-    def write(self) -> Iterator[Connection]:
-        """Transaction of the only writer, on the disk when it ends."""
-        with _translated(self), self._writer.begin() as connection:
+    def write(self, *, durable: bool = True) -> Iterator[Connection]:
+        """Transaction of the only writer, on the disk when it ends unless it need not be `durable`."""
+        engine = self._writer if durable else self._notes
+        with _translated(self), engine.begin() as connection:
             if not self.is_sqlite:
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
-                connection.exec_driver_sql(f"NOTIFY {_CHANNEL}")
+                self._announce(connection, durable=durable)
             yield connection
+        if self._bells is not None:
+            self._bells.ring()
 
     @contextlib.contextmanager
     def note(self) -> Iterator[Connection]:
         """Transaction of what may be lost with the machine's power: heartbeats and progress."""
         with _translated(self), self._notes.begin() as connection:
             if not self.is_sqlite:
-                connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
-                connection.exec_driver_sql(f"NOTIFY {_CHANNEL}")
+                self._announce(connection, durable=False)
             yield connection
+        if self._bells is not None:
+            self._bells.ring(note=True)
 
-    def watch(self) -> "Watch":
-        """A watch for changes, for one thread."""
-        return _SqliteWatch(str(self.url.database)) if self.is_sqlite else _PostgresWatch(self.url)
+    def _announce(self, connection: Connection, *, durable: bool) -> None:
+        """Have PostgreSQL notify the watches when the transaction ends."""
+        if not durable:
+            connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
+        connection.exec_driver_sql(f"NOTIFY {_CHANNEL}")
+
+    def watch(self, *, notes: bool = False) -> Watch:
+        """A watch for changes, for one thread; one for `notes` hears of progress at once as well."""
+        if self._bells is None:
+            return PostgresWatch(self.url, _CHANNEL)
+        return SqliteWatch(str(self.url.database), self._bells.hang(notes=notes))
 
     def _engine(self, begin: str, synchronous: str) -> Engine:
         if not self.is_sqlite:
@@ -174,89 +184,3 @@ def _translated(database: Database) -> Iterator[None]:
         if type(error).__name__ != "TimeoutError":
             raise
         raise Unavailable("the database has no free connection", code="database_unavailable") from error
-
-
-class Watch(ABC):
-    """A watch for changes of the database by other connections."""
-
-    @abstractmethod
-    def wait(self, seconds: float, stop: threading.Event | None = None) -> bool:
-        """Wait until the database has changed since the last call, `stop` is set, or time is over; whether it changed."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Close the connection."""
-
-
-class _SqliteWatch(Watch):
-    """SQLite counts the changes that other connections commit."""
-
-    def __init__(self, file: str):
-        self._file = file
-        self._connection: sqlite3.Connection | None = None
-        self._seen = -1
-
-    def wait(self, seconds: float, stop: threading.Event | None = None) -> bool:
-        end = time.monotonic() + seconds
-        while not (stop is not None and stop.is_set()):
-            if (now := self._version()) != self._seen:
-                self._seen = now
-                return True
-            left = end - time.monotonic()
-            if left <= 0:
-                return False
-            time.sleep(min(_POLL_SECONDS, left))
-        return False
-
-    def _version(self) -> int:
-        try:
-            if self._connection is None:
-                self._connection = sqlite3.connect(
-                    self._file, timeout=0.1, isolation_level=None, check_same_thread=False
-                )
-            return self._connection.execute("PRAGMA data_version").fetchone()[0]
-        except sqlite3.Error:
-            return self._seen
-
-    def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-
-class _PostgresWatch(Watch):
-    """PostgreSQL notifies; without a connection, a change is assumed every second."""
-
-    def __init__(self, url: URL):
-        self._url = url.set(drivername="postgresql").render_as_string(hide_password=False)
-        self._connection: Any = None
-
-    def wait(self, seconds: float, stop: threading.Event | None = None) -> bool:
-        import psycopg
-
-        end = time.monotonic() + seconds
-        try:
-            if self._connection is None:
-                self._connection = psycopg.connect(self._url, autocommit=True)
-                self._connection.execute(f"LISTEN {_CHANNEL}")
-                return True
-            while not (stop is not None and stop.is_set()):
-                left = end - time.monotonic()
-                if left <= 0:
-                    return False
-                if list(self._connection.notifies(timeout=min(left, 0.25), stop_after=1)):
-                    return True
-            return False
-        except psycopg.Error:
-            self.close()
-            if stop is not None:
-                stop.wait(min(1.0, seconds))
-            else:
-                time.sleep(min(1.0, seconds))
-            return True
-
-    def close(self) -> None:
-        if self._connection is not None:
-            with contextlib.suppress(Exception):
-                self._connection.close()
-            self._connection = None

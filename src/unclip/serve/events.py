@@ -14,8 +14,9 @@ from sqlalchemy import Connection, func, select
 
 from unclip.serve.database import Database
 from unclip.serve.errors import Unavailable
-from unclip.serve.queue import OPEN_JOBS, is_paused
+from unclip.serve.queue import Queue
 from unclip.serve.shapes import QueueState
+from unclip.serve.states import OPEN_JOBS, is_paused
 from unclip.serve.tables import events, jobs, live, tasks, workers
 from unclip.serve.views import job_view, picture_view
 
@@ -122,7 +123,7 @@ class Hub:
                             return
                     if len(past) < _PAGE:
                         break
-                if job is not None and (over := await asyncio.to_thread(self._over, job)):
+                if job is not None and (over := await asyncio.to_thread(self._over_or_follow, job)):
                     yield over
                     return
             while not follower.closed:
@@ -172,14 +173,18 @@ class Hub:
             rows = [row for row in rows if not (going and row.type == "end")]
             return [event for event in _render(connection, rows) if event is not None]
 
-    def _over(self, job: str) -> Event | None:
-        """The end of a job that is over, for a reader that has seen its last event already."""
+    def _over_or_follow(self, job: str) -> Event | None:
+        """The end of a job that is over, for a reader that has seen its last event; an open one is noted as watched."""
         with self._database.read() as connection:
-            view = job_view(connection, job)
-            return None if view is None or view["state"] in OPEN_JOBS else Event(type="end", data=view)
+            view = job_view(connection, job) if _state(connection, job) not in OPEN_JOBS else None
+        if view is not None:
+            return Event(type="end", data=view)
+        with contextlib.suppress(Unavailable):
+            Queue(self._database).follow(job)
+        return None
 
     def _run(self) -> None:
-        watch = self._database.watch()
+        watch = self._database.watch(notes=True)
         while not self._stop.is_set():
             watch.wait(1.0, self._stop)
             try:

@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import delete, insert, select, update
 
 from unclip.serve.database import Database
-from unclip.serve.queue import emit, give_back
+from unclip.serve.states import emit, give_back
 from unclip.serve.tables import workers
 
 

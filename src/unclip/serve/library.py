@@ -12,8 +12,8 @@ from unclip.errors import RequestError
 from unclip.images.errors import PictureError
 from unclip.serve.database import Database
 from unclip.serve.errors import NotFound, Unavailable
-from unclip.serve.queue import OPEN_JOBS, emit
 from unclip.serve.settings import Settings
+from unclip.serve.states import OPEN_JOBS, emit
 from unclip.serve.store import Store, picture_name, upload_name
 from unclip.serve.tables import jobs, live, members, parents, pictures, tasks, uploads
 

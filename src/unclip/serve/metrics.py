@@ -34,7 +34,7 @@ def exposition(service: Any) -> bytes:
     from sqlalchemy import func, select
 
     from unclip.serve.events import queue_view
-    from unclip.serve.queue import seconds_per_picture
+    from unclip.serve.states import seconds_per_picture
     from unclip.serve.tables import pictures, tasks
 
     try:

@@ -10,15 +10,29 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import delete, exists, func, insert, select, update
 
 from unclip.serve.database import Database
 from unclip.serve.errors import NotFound, QueueFull, ServerError
 from unclip.serve.plan import shares_work
 from unclip.serve.queue_records import Drawn, NewJob, Note, Task
+from unclip.serve.states import (
+    OPEN,
+    OPEN_JOBS,
+    cancel_tasks,
+    count_tasks,
+    emit,
+    give_back,
+    held_tasks,
+    is_paused,
+    job_row,
+    record_note,
+    seconds_per_picture,
+    settle,
+)
 from unclip.serve.tables import (
     collections,
-    events,
+    followed,
     jobs,
     live,
     members,
@@ -28,16 +42,6 @@ from unclip.serve.tables import (
     tasks,
     workers,
 )
-
-OPEN = ("waiting", "running")
-"""States of tasks that are not over."""
-OPEN_JOBS = ("waiting", "running", "paused")
-"""States of jobs that are not over."""
-
-NOT_DRAWN = "the picture could not be drawn"
-NO_MEMORY = "the device has too little memory for this picture"
-LOST = "its worker ended"
-"""Beginnings of the messages of jobs that failed through no fault of their request."""
 
 
 class Queue:
@@ -52,7 +56,7 @@ class Queue:
         """Id of the queued job. Raises `QueueFull`, and `NotFound` for an unknown collection."""
         id, now = str(uuid.uuid4()), time.time()
         with self.database.write() as connection:
-            waiting = _count(connection, tasks.c.state == "waiting")
+            waiting = count_tasks(connection, tasks.c.state == "waiting")
             if waiting + len(job.alone) > self.max_queue:
                 raise QueueFull(waiting, waiting * (seconds_per_picture(connection) or 1.0) / 4)
             known = select(collections.c.id).where(collections.c.id == job.collection)
@@ -94,8 +98,8 @@ class Queue:
     def cancel(self, job: str, *, forget: bool = False) -> None:
         """End a job; its finished pictures stay. Raises `NotFound`."""
         with self.database.write() as connection:
-            _job(connection, job)
-            stopped = _cancel_tasks(connection, (tasks.c.job == job))
+            job_row(connection, job)
+            stopped = cancel_tasks(connection, (tasks.c.job == job))
             if forget:
                 connection.execute(update(jobs).where(jobs.c.id == job).values(forgotten=True))
             settle(connection, job, cancelled=bool(stopped))
@@ -105,26 +109,26 @@ class Queue:
     def cancel_picture(self, job: str, index: int) -> None:
         """End one picture of a job. Raises `NotFound`."""
         with self.database.write() as connection:
-            _job(connection, job)
+            job_row(connection, job)
             one = (tasks.c.job == job) & (tasks.c.index == index)
-            if not _count(connection, one):
+            if not count_tasks(connection, one):
                 raise NotFound("picture of this job", str(index))
-            _cancel_tasks(connection, one)
+            cancel_tasks(connection, one)
             settle(connection, job)
 
     def pause(self, job: str, paused: bool) -> None:
         """Hold back a job's pictures that are not begun, or let them go on. Raises `NotFound`."""
         with self.database.write() as connection:
-            _job(connection, job)
+            job_row(connection, job)
             connection.execute(update(jobs).where(jobs.c.id == job).values(paused=paused))
             settle(connection, job)
 
     def retry(self, job: str) -> None:
         """Queue the failed and cancelled pictures of a job again, at its old place. Raises `NotFound`."""
         with self.database.write() as connection:
-            _job(connection, job)
+            job_row(connection, job)
             again = (tasks.c.job == job) & tasks.c.state.in_(("failed", "cancelled"))
-            if not _count(connection, again):
+            if not count_tasks(connection, again):
                 raise ServerError(
                     409, "no picture of this job has failed or was cancelled", code="nothing_to_retry"
                 )
@@ -139,10 +143,10 @@ class Queue:
     def move(self, job: str, *, priority: int | None = None, before: str | None = None) -> None:
         """Give a job another priority, or the place before another job. Raises `NotFound`."""
         with self.database.write() as connection:
-            _job(connection, job)
+            job_row(connection, job)
             values: dict[str, Any] = {} if priority is None else {"priority": priority}
             if before is not None:
-                after = _job(connection, before)
+                after = job_row(connection, before)
                 ahead = select(func.max(jobs.c.position)).where(
                     (jobs.c.position < after.position) & (jobs.c.id != job) & jobs.c.state.in_(OPEN_JOBS)
                 )
@@ -173,7 +177,7 @@ class Queue:
     def open_pictures(self) -> int:
         """Number of pictures that wait or are drawn."""
         with self.database.read() as connection:
-            return _count(connection, tasks.c.state.in_(OPEN))
+            return count_tasks(connection, tasks.c.state.in_(OPEN))
 
     def claim(self, worker: str, models: Sequence[str], batch: int = 1) -> list[Task]:
         """Tasks that the worker now holds, to be drawn together: the first waiting one, and those that share its work."""
@@ -185,16 +189,16 @@ class Queue:
         query = (
             select(*columns)
             .join(jobs, jobs.c.id == tasks.c.job)
-            .where(ready)
+            .where(ready, ~exists().where(meta.c.key == "paused"), exists().where(workers.c.id == worker))
             .order_by(jobs.c.priority.desc(), jobs.c.position, tasks.c.index)
         )
         with self.database.read() as connection:
-            if is_paused(connection) or connection.execute(query.limit(1)).first() is None:
+            if connection.execute(query.limit(1)).first() is None:
                 return []
-        with self.database.write() as connection:
-            here = connection.execute(select(workers.c.id).where(workers.c.id == worker)).first()
+        # A claim that is lost with the machine's power is lost with its worker.
+        with self.database.write(durable=False) as connection:
             first = connection.execute(query.limit(1)).first()
-            if here is None or first is None or is_paused(connection):
+            if first is None:
                 return []
             rows = [first]
             if shares_work(first.kind):
@@ -230,16 +234,33 @@ class Queue:
     def held(self, worker: str, ids: Sequence[str]) -> set[str]:
         """Those of some tasks that the worker still holds."""
         with self.database.read() as connection:
-            return _held(connection, worker, ids)
+            return held_tasks(connection, worker, ids)
 
-    def progress(self, worker: str, notes: Sequence[Note]) -> set[str]:
-        """Tasks of the notes that the worker still holds, whose progress is recorded; the others are to be given up."""
+    def progress(self, worker: str, notes: Sequence[Note]) -> dict[str, bool]:
+        """Tasks of the notes that the worker still holds, whose progress is recorded, and whether somebody watches them.
+
+        The others are to be given up.
+        """
         with self.database.note() as connection:
-            mine = _held(connection, worker, [note.task for note in notes])
+            mine = held_tasks(connection, worker, [note.task for note in notes])
             for note in notes:
                 if note.task in mine:
-                    _record(connection, note)
-        return mine
+                    record_note(connection, note)
+            jobs_of = {note.task: note.job for note in notes if note.task in mine}
+            query = select(followed.c.job).where(followed.c.job.in_(set(jobs_of.values())))
+            watched = set(connection.execute(query).scalars())
+        return {task: job in watched for task, job in jobs_of.items()}
+
+    def follow(self, job: str) -> None:
+        """Record that somebody watches an open job, so that its pictures are shown while they are drawn."""
+        query = select(jobs.c.id).where((jobs.c.id == job) & jobs.c.previews & jobs.c.state.in_(OPEN_JOBS))
+        known = select(followed.c.job).where(followed.c.job == job)
+        with self.database.read() as connection:
+            if connection.execute(query).first() is None or connection.execute(known).first() is not None:
+                return
+        with self.database.note() as connection:
+            if connection.execute(known).first() is None:
+                connection.execute(insert(followed).values(job=job))
 
     def finish(self, task: Task, worker: str, drawn: Drawn) -> bool:
         """Record a picture whose file is stored; False if the worker no longer holds the task."""
@@ -295,136 +316,3 @@ class Queue:
         """Give tasks back that the worker could not draw now; they fail where that happened `max_attempts` times."""
         with self.database.write() as connection:
             give_back(connection, worker, only=ids, max_attempts=max_attempts)
-
-
-def give_back(
-    connection: Connection,
-    worker: str,
-    *,
-    only: Sequence[str] | None = None,
-    counted: bool = True,
-    max_attempts: int | None = None,
-) -> None:
-    """Make the tasks that a worker holds wait again, or `only` some; their attempt is `counted` or not.
-
-    Tasks with `max_attempts` attempts fail.
-    """
-    mine = (tasks.c.owner == worker) & (tasks.c.state == "running")
-    if only is not None:
-        mine &= tasks.c.id.in_(only)
-    rows = connection.execute(select(tasks.c.id, tasks.c.job, tasks.c.attempts).where(mine)).all()
-    lost = [row.id for row in rows if max_attempts is not None and row.attempts >= max_attempts]
-    error = f"{LOST} {max_attempts} times while drawing it"
-    attempts = tasks.c.attempts if counted else tasks.c.attempts - 1
-    connection.execute(delete(live).where(live.c.task.in_([row.id for row in rows])))
-    connection.execute(update(tasks).where(mine).values(state="waiting", owner=None, attempts=attempts))
-    if lost:
-        connection.execute(update(tasks).where(tasks.c.id.in_(lost)).values(state="failed", error=error))
-    for job in dict.fromkeys(row.job for row in rows):
-        settle(
-            connection, job, error=error if any(row.id in lost and row.job == job for row in rows) else None
-        )
-
-
-def settle(
-    connection: Connection,
-    job: str,
-    *,
-    cancelled: bool = False,
-    error: str | None = None,
-    going_on: bool = False,
-) -> None:
-    """Bring a job's state in line with its tasks, and tell its followers.
-
-    `going_on` keeps a job between two of its pictures running.
-    """
-    query = select(tasks.c.state, func.count()).where(tasks.c.job == job).group_by(tasks.c.state)
-    counts: dict[str, int] = {row[0]: row[1] for row in connection.execute(query)}
-    row = _job(connection, job)
-    if counts.get("running") or counts.get("waiting"):
-        resting = "running" if going_on and row.state == "running" else "waiting"
-        state = "paused" if row.paused else "running" if counts.get("running") else resting
-    elif counts.get("failed"):
-        state = "failed"
-    elif cancelled or not counts.get("done") or row.state == "cancelled":
-        state = "cancelled"
-    else:
-        state = "done"
-    over = state not in OPEN_JOBS
-    values: dict[str, Any] = {"state": state}
-    if error is not None:
-        values["error"] = error
-    if over and row.ended is None:
-        values["ended"] = time.time()
-    if state != row.state or error is not None or "ended" in values:
-        connection.execute(update(jobs).where(jobs.c.id == job).values(**values))
-        emit(connection, "job", job)
-        if "ended" in values:
-            emit(connection, "end", job)
-
-
-def emit(connection: Connection, type: str, job: str | None = None, picture: str | None = None) -> None:
-    """Record an event for whoever follows."""
-    connection.execute(insert(events).values(type=type, job=job, picture=picture, created=time.time()))
-
-
-def is_paused(connection: Connection) -> bool:
-    """Whether the queue is paused."""
-    return connection.execute(select(meta.c.value).where(meta.c.key == "paused")).first() is not None
-
-
-def seconds_per_picture(
-    connection: Connection, model: str | None = None, kind: str | None = None
-) -> float | None:
-    """Mean duration of the last pictures, of a model and kind if given; None where there are none."""
-    query = select(pictures.c.seconds)
-    if model is not None:
-        query = query.where((pictures.c.model == model) & (pictures.c.kind == kind))
-    found = connection.execute(query.order_by(pictures.c.created.desc()).limit(10)).scalars().all()
-    return sum(found) / len(found) if found else None
-
-
-def _job(connection: Connection, job: str) -> Any:
-    row = connection.execute(select(jobs).where(jobs.c.id == job)).first()
-    if row is None:
-        raise NotFound("job", job)
-    return row
-
-
-def _count(connection: Connection, condition: Any) -> int:
-    return connection.execute(select(func.count()).select_from(tasks).where(condition)).scalar_one()
-
-
-def _cancel_tasks(connection: Connection, which: Any) -> int:
-    stopped = connection.execute(
-        update(tasks).where(which & tasks.c.state.in_(OPEN)).values(state="cancelled", owner=None)
-    ).rowcount
-    gone = select(tasks.c.id).where(which & (tasks.c.state == "cancelled"))
-    connection.execute(delete(live).where(live.c.task.in_(gone)))
-    return stopped
-
-
-def _held(connection: Connection, worker: str, ids: Sequence[str]) -> set[str]:
-    mine = tasks.c.id.in_(ids) & (tasks.c.owner == worker) & (tasks.c.state == "running")
-    return set(connection.execute(select(tasks.c.id).where(mine)).scalars())
-
-
-def _record(connection: Connection, note: Note) -> None:
-    values: dict[str, Any] = {
-        "stage": note.stage,
-        "step": note.step,
-        "steps": note.steps,
-        "fraction": note.fraction,
-    }
-    seen = note.preview is not None
-    if seen:
-        values |= {"preview": note.preview, "width": note.size[0], "height": note.size[1]}
-    changed = {**values, "version": live.c.version + 1}
-    if seen:
-        changed["preview_version"] = live.c.preview_version + 1
-    if not connection.execute(update(live).where(live.c.task == note.task).values(**changed)).rowcount:
-        connection.execute(
-            insert(live).values(
-                task=note.task, job=note.job, index=note.index, version=1, preview_version=int(seen), **values
-            )
-        )

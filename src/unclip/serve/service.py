@@ -22,6 +22,7 @@ from unclip.serve.queue import Queue
 from unclip.serve.queue_records import NewJob
 from unclip.serve.settings import Settings
 from unclip.serve.shapes import Job
+from unclip.serve.states import job_row
 from unclip.serve.store import open_store
 from unclip.serve.tables import pictures, uploads
 from unclip.serve.views import job_view
@@ -131,6 +132,11 @@ class Service:
             raise NotFound("job", id)
         return found
 
+    def check_job(self, id: str) -> None:
+        """Raise `NotFound` where there is no such job."""
+        with self.database.read() as connection:
+            job_row(connection, id)
+
     @contextlib.contextmanager
     def encoder(self, name: str) -> Iterator[Any]:
         """The model of a name in this process, of which only CLIP is loaded, for one caller at a time."""
@@ -138,6 +144,8 @@ class Service:
             yield self.catalog.model(name)
 
     def _check_sources(self, ids: Sequence[str]) -> None:
+        if not ids:
+            return
         with self.database.read() as connection:
             found = {
                 id

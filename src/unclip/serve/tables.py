@@ -95,6 +95,12 @@ live = Table(
     Column("height", Integer),
 )
 
+followed = Table(
+    "followed",  # open jobs whose pictures somebody watches while they are drawn
+    metadata,
+    Column("job", _ID, primary_key=True),
+)
+
 pictures = Table(
     "pictures",
     metadata,

@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from unclip.serve.queue import OPEN_JOBS, seconds_per_picture
 from unclip.serve.shapes import Job, Picture
+from unclip.serve.states import OPEN_JOBS, seconds_per_picture
 from unclip.serve.tables import jobs, members, parents, pictures, tasks, workers
 
 
@@ -97,6 +97,8 @@ def _places(connection: Connection) -> dict[str, tuple[int | None, float | None]
 
 def picture_views(connection: Connection, rows: Sequence[Any]) -> list[Picture]:
     """Pictures of rows of `pictures`, in order."""
+    if not rows:
+        return []
     ids = [row.id for row in rows]
     made_from: dict[str, list[Any]] = {id: [] for id in ids}
     query = select(parents).where(parents.c.picture.in_(ids)).order_by(parents.c.order)

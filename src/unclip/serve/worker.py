@@ -1,7 +1,6 @@
-"""A worker: takes tasks from the queue, draws them, and stores the pictures."""
+"""A worker: takes tasks from the queue and draws them."""
 
 import functools
-import io
 import logging
 import threading
 import time
@@ -13,27 +12,25 @@ from unclip.generate.operations import read_request
 from unclip.images.errors import PictureError
 from unclip.serve.database import Database
 from unclip.serve.errors import Unavailable
+from unclip.serve.finisher import Finisher
+from unclip.serve.follower import Follower
 from unclip.serve.leases import Lease, Reaper
 from unclip.serve.loaded import Loaded
 from unclip.serve.plan import join, prompt_of
-from unclip.serve.queue import NO_MEMORY, NOT_DRAWN, Queue
-from unclip.serve.queue_records import Drawn, Note, Task
+from unclip.serve.queue import Queue
+from unclip.serve.queue_records import Task
 from unclip.serve.settings import Settings
+from unclip.serve.states import NO_MEMORY, NOT_DRAWN
 from unclip.serve.store import Store, open_store, picture_name, upload_name
-from unclip.serve.tables import pictures
 
 logger = logging.getLogger(__name__)
 
-NOTE_SECONDS = 0.04
-"""Time between two notes of progress; each looks for a cancellation as well."""
-PREVIEW_SECONDS = 0.2
-PREVIEW_SIDE = 256
-
 
 class Worker:
-    """A worker of one thread, with a thread for its heartbeat. `run` returns after `stop`.
+    """A worker that draws in one thread, with another for its heartbeat. `run` returns after `stop`.
 
-    Errors of database and store are waited out: a finished picture is kept in memory until it is stored.
+    Pictures are encoded and stored by a third thread while the next is drawn. Errors of database and store are waited out:
+    a finished picture is kept in memory until it is stored.
     """
 
     def __init__(self, settings: Settings, database: Database | None = None, store: Store | None = None):
@@ -43,7 +40,7 @@ class Worker:
         self.store = open_store(settings.store_url) if store is None else store
         self.queue = Queue(self.database, max_queue=settings.max_queue)
         self.stopping = threading.Event()
-        self._now = threading.Event()
+        self.now = threading.Event()
         self._message: str | None = None
         self._state = "idle"
         self.loaded = Loaded(
@@ -58,14 +55,15 @@ class Worker:
         """End after the pictures at work; `now` gives them up within a step, and they wait again."""
         self.stopping.set()
         if now:
-            self._now.set()
+            self.now.set()
 
     def run(self) -> None:
         """Draw until `stop`."""
-        self.lease = self._patiently(
+        self.lease = self.patiently(
             lambda: Lease(self.database, list(self._settings.models), self._settings.device or "best")
         )
-        watch = self.database.watch()
+        watch, self.changes = self.database.watch(), self.database.watch()
+        self._finisher = Finisher(self)
         done = threading.Event()
         pulse = threading.Thread(target=self._pulse, args=(done,), name="heartbeat", daemon=True)
         pulse.start()
@@ -74,9 +72,11 @@ class Worker:
                 if not self._step():
                     watch.wait(1.0, self.stopping)
         finally:
+            self._finisher.close()
             done.set()
             pulse.join()
             watch.close()
+            self.changes.close()
             try:
                 self.lease.leave()
             except Unavailable:
@@ -110,32 +110,36 @@ class Worker:
         return 1 if device.startswith("cpu") else 8
 
     def _draw(self, held: Sequence[Task]) -> None:
-        follower = _Follower(self, held)
-        ids = [task.id for task in held]
+        follower = Follower(self, held)
         try:
             self._run(held, follower)
         except Cancelled:
-            self._patiently(lambda: self.queue.release(ids, self.lease.id, max_attempts=1 << 30))
+            self._release(follower, 1 << 30)
         except Unavailable as error:
             logger.warning("pictures wait again: %s", error.message)
-            self._patiently(
-                lambda: self.queue.release(ids, self.lease.id, max_attempts=self._settings.max_attempts)
-            )
+            self._release(follower, self._settings.max_attempts)
             self.stopping.wait(1.0)
         except (ModelError, FileNotFoundError) as error:
             # The message names folders of this machine, which clients need not know.
             logger.error("the model %s cannot be used: %s", held[0].model, error)
-            text = f"the model {held[0].model!r} cannot be used: the worker's log says why"
-            self._patiently(lambda: self.queue.fail(ids, self.lease.id, text))
+            self._fail(follower, f"the model {held[0].model!r} cannot be used: the worker's log says why")
         except (RequestError, Unsupported, PictureError) as error:
-            text = str(error)
             logger.warning("a job of the kind %s cannot be drawn: %s", held[0].kind, type(error).__name__)
-            self._patiently(lambda: self.queue.fail(ids, self.lease.id, text))
+            self._fail(follower, str(error))
         except Exception as error:
-            self._surprise(held, error)
+            self._fail(follower, self._surprise(error))
 
-    def _surprise(self, held: Sequence[Task], error: Exception) -> None:
-        """Out of memory, or an error of the program: the job fails, the worker goes on."""
+    def _release(self, follower: Follower, max_attempts: int) -> None:
+        """Have the pictures wait again that are not drawn; those that are drawn are being stored."""
+        ids = [task.id for task in follower.left]
+        self.patiently(lambda: self.queue.release(ids, self.lease.id, max_attempts=max_attempts))
+
+    def _fail(self, follower: Follower, text: str) -> None:
+        ids = [task.id for task in follower.left]
+        self.patiently(lambda: self.queue.fail(ids, self.lease.id, text))
+
+    def _surprise(self, error: Exception) -> str:
+        """Message for a job that met an error of the program, or ran out of memory; the worker goes on."""
         memory = isinstance(error, MemoryError) or "out of memory" in str(error).lower()
         if memory:
             self.loaded.drop()
@@ -143,9 +147,9 @@ class Worker:
         else:
             text = f"{NOT_DRAWN} ({type(error).__name__})"
         logger.error("%s", text, exc_info=None if memory else error)
-        self._patiently(lambda: self.queue.fail([task.id for task in held], self.lease.id, text))
+        return text
 
-    def _run(self, held: Sequence[Task], follower: "_Follower") -> None:
+    def _run(self, held: Sequence[Task], follower: Follower) -> None:
         model = self.loaded.get(held[0].model)
         requests = [read_request(task.request) for task in held]
         same_job = len({task.job for task in held}) == 1
@@ -161,7 +165,7 @@ class Worker:
             seconds = (time.perf_counter() - started) / (len(held) if joined is None else 1)
             if joined is not None:
                 started = time.perf_counter()
-            self._finish(task, image, prompt_of(request), seconds)
+            self._finisher.put(task, image, prompt_of(request), seconds)
             follower.finished = index + 1
 
     def _source(self, id: str) -> bytes:
@@ -172,41 +176,7 @@ class Worker:
                 continue
         raise RequestError(f"the given picture {id} is no longer there")
 
-    def _finish(self, task: Task, image: Any, prompt: str | None, seconds: float) -> None:
-        data = image.png()
-        drawn = Drawn(
-            width=image.image.width,
-            height=image.image.height,
-            seed=image.seed,
-            prompt=prompt,
-            provenance=image.provenance,
-            size=len(data),
-            seconds=seconds,
-            warnings=image.warnings,
-        )
-
-        def keep() -> None:
-            if not self.queue.held(self.lease.id, [task.id]):
-                return
-            self.store.put(picture_name(task.id), data)
-            if not self.queue.finish(task, self.lease.id, drawn):
-                self._remove_unless_drawn(task)
-
-        self._patiently(keep)
-
-    def _remove_unless_drawn(self, task: Task) -> None:
-        """Remove the file of a picture that was cancelled while it was stored."""
-        from sqlalchemy import select
-
-        from unclip.serve.tables import tasks
-
-        with self.database.read() as connection:
-            state = connection.execute(select(tasks.c.state).where(tasks.c.id == task.id)).scalar()
-            drawn = connection.execute(select(pictures.c.id).where(pictures.c.id == task.id)).first()
-        if drawn is None and state in ("cancelled", "failed", None):
-            self.store.delete(picture_name(task.id))
-
-    def _patiently(self, action: Callable[[], Any]) -> Any:
+    def patiently(self, action: Callable[[], Any]) -> Any:
         """Result of an action that is tried until database and store can be used, or the worker must end at once."""
         pause = 0.2
         while True:
@@ -216,7 +186,7 @@ class Worker:
                 return result
             except Unavailable as error:
                 self._message = error.message
-                if self._now.wait(pause):
+                if self.now.wait(pause):
                     raise
                 pause = min(pause * 2, 5.0)
 
@@ -235,61 +205,3 @@ class Worker:
                 continue
             except Exception:
                 logger.exception("a heartbeat failed")
-
-
-class _Follower:
-    """Callback of a call: records progress and previews, and ends the call when its tasks are no longer held."""
-
-    def __init__(self, worker: Worker, held: Sequence[Task]):
-        self._worker, self._held = worker, held
-        self._owner = worker.lease.id
-        self.finished = 0
-        self._noted = 0.0
-        self._previewed = 0.0
-
-    def __call__(self, progress: Any) -> None:
-        if self._worker._now.is_set():
-            raise Cancelled("the worker is ending")
-        now = time.monotonic()
-        if now - self._noted < NOTE_SECONDS and progress.step < progress.total:
-            return
-        self._noted = now
-        views = self._views(progress, now)
-        first = progress.first
-        active = self._held[first : first + max(1, len(progress.x0))] if len(self._held) > 1 else self._held
-        notes = [
-            Note(
-                task=task.id,
-                job=task.job,
-                index=task.index,
-                stage=progress.stage,
-                step=progress.step,
-                steps=progress.total,
-                fraction=progress.fraction,
-                preview=views[index][0] if index < len(views) else None,
-                size=views[index][1] if index < len(views) else (0, 0),
-            )
-            for index, task in enumerate(active)
-        ]
-        try:
-            mine = self._worker.queue.progress(self._owner, notes)
-            if not mine:
-                left = [task.id for task in self._held[self.finished :]]
-                mine = self._worker.queue.held(self._owner, left)
-        except Unavailable:
-            return
-        if not mine:
-            raise Cancelled("the pictures are no longer wanted")
-
-    def _views(self, progress: Any, now: float) -> list[tuple[bytes, tuple[int, int]]]:
-        if not any(task.previews for task in self._held) or now - self._previewed < PREVIEW_SECONDS:
-            return []
-        views = []
-        for image in progress.previews():
-            self._previewed = now
-            if max(image.size) > PREVIEW_SIDE:
-                image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
-            buffer = io.BytesIO()
-            image.save(buffer, "PNG", compress_level=1)
-            views.append((buffer.getvalue(), image.size))
-        return views

@@ -11,7 +11,7 @@ from PIL import Image
 
 from unclip.serve.errors import QueueFull, ServerError, Unavailable
 from unclip.serve.openai.adapter import _check_end
-from unclip.serve.queue import LOST, NO_MEMORY, NOT_DRAWN
+from unclip.serve.states import LOST, NO_MEMORY, NOT_DRAWN
 
 
 @pytest.fixture(scope="module")

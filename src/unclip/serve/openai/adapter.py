@@ -12,8 +12,8 @@ from unclip.errors import ModelError
 from unclip.generate.request import Request
 from unclip.serve.errors import NotFound, ServerError, Unavailable
 from unclip.serve.openai.backend import Drawn, Preview, Served
-from unclip.serve.queue import LOST, NO_MEMORY, NOT_DRAWN
 from unclip.serve.service import Service
+from unclip.serve.states import LOST, NO_MEMORY, NOT_DRAWN
 
 log = logging.getLogger(__name__)
 

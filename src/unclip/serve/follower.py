@@ -1,0 +1,100 @@
+"""What a worker does after every sampling step: looks for cancellations, and records progress and previews."""
+
+import io
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from unclip.errors import Cancelled
+from unclip.serve.errors import Unavailable
+from unclip.serve.queue_records import Note, Task
+
+if TYPE_CHECKING:
+    from unclip.serve.worker import Worker
+
+NOTE_SECONDS = 0.2
+"""Time between two records of progress; the first step of the decoder is recorded in any case."""
+PREVIEW_SECONDS = 0.2
+PREVIEW_SIDE = 256
+
+
+class Follower:
+    """Callback of a call: records progress and previews, and ends the call when its tasks are no longer held.
+
+    Previews are made only of jobs that somebody watches.
+    """
+
+    def __init__(self, worker: "Worker", held: Sequence[Task]):
+        self._worker, self._held = worker, held
+        self._owner = worker.lease.id
+        self.finished = 0
+        self._noted = self._previewed = 0.0
+        self._watched: dict[str, bool] = {}
+        self._shown = False
+
+    @property
+    def left(self) -> Sequence[Task]:
+        """Tasks whose pictures are not drawn yet."""
+        return self._held[self.finished :]
+
+    def __call__(self, progress: Any) -> None:
+        """Follow one step. Raises `Cancelled` where it was the last."""
+        if self._worker.now.is_set():
+            raise Cancelled("the worker is ending")
+        now = time.monotonic()
+        try:
+            if now - self._noted >= NOTE_SECONDS or self._is_first_look(progress):
+                self._noted = now
+                self._record(progress, now)
+            elif self._worker.changes.heard():
+                self._go_on(self._worker.queue.held(self._owner, [task.id for task in self.left]))
+        except Unavailable:
+            return
+
+    def _is_first_look(self, progress: Any) -> bool:
+        """Whether the pictures can be seen, and were not shown yet though somebody may watch."""
+        may = progress.codec is not None and not self._shown and any(task.previews for task in self._held)
+        return may and progress.step <= 2
+
+    def _record(self, progress: Any, now: float) -> None:
+        first = progress.first
+        active = self._held[first : first + max(1, len(progress.x0))] if len(self._held) > 1 else self._held
+        views = self._views(progress, active, now)
+        notes = [
+            Note(
+                task=task.id,
+                job=task.job,
+                index=task.index,
+                stage=progress.stage,
+                step=progress.step,
+                steps=progress.total,
+                fraction=progress.fraction,
+                preview=views[index][0] if index < len(views) else None,
+                size=views[index][1] if index < len(views) else (0, 0),
+            )
+            for index, task in enumerate(active)
+        ]
+        mine = self._worker.queue.progress(self._owner, notes)
+        self._watched |= mine
+        self._go_on(mine or self._worker.queue.held(self._owner, [task.id for task in self.left]))
+
+    def _go_on(self, mine: Any) -> None:
+        """Raise `Cancelled` where no task is held."""
+        if not mine:
+            raise Cancelled("the pictures are no longer wanted")
+
+    def _views(
+        self, progress: Any, active: Sequence[Task], now: float
+    ) -> list[tuple[bytes, tuple[int, int]]]:
+        watched = any(task.previews and self._watched.get(task.id) for task in active)
+        if not watched or now - self._previewed < PREVIEW_SECONDS:
+            return []
+        views = []
+        for image in progress.previews():
+            self._previewed, self._shown = now, True
+            if max(image.size) > PREVIEW_SIDE:
+                image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+            buffer = io.BytesIO()
+            image.save(buffer, "PNG", compress_level=1)
+            views.append((buffer.getvalue(), image.size))
+        return views
