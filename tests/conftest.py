@@ -8,6 +8,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # Tensors in tests are tiny, and workers may share the cores: one thread each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import atexit
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,10 @@ from unclip.networks.unet import UnetConfig
 from unclip.networks.upsampler import Upsampler, UpsamplerConfig
 from unclip.stages.sampling import sampling
 from unclip.tokenizers.clip import ClipTokenizer
+
+# What unclip keeps in the user's cache, tests keep in a folder of their own, and so do processes that they start.
+os.environ["UNCLIP_CACHE"] = tempfile.mkdtemp(prefix="unclip-tests-cache-")
+atexit.register(shutil.rmtree, os.environ["UNCLIP_CACHE"], ignore_errors=True)
 
 
 class Tiny:

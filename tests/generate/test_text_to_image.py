@@ -315,8 +315,9 @@ def test_bfloat16_draws_nearly_the_same(tiny_folder, tiny_model):
 
 
 def test_dtype_auto_is_the_measured_one_and_recorded(tiny_folder, monkeypatch):
-    for found, dtype in (("bf16", "bfloat16"), ("fp32", "float32")):
-        monkeypatch.setattr("unclip.generate.parts.fastest", lambda device, found=found: found)
+    monkeypatch.setattr("unclip.networks.products.LEAST", 0)
+    for ratio, dtype in ((4.0, "bfloat16"), (0.2, "float32")):
+        monkeypatch.setattr("unclip.generate.number_type.measured", lambda products, ratio=ratio: ratio)
         (made,) = Model.load(tiny_folder, device="cpu", dtype="auto").generate(PROMPT, seed=2, size=16)
         assert made.provenance["dtype"] == dtype
 

@@ -47,7 +47,7 @@ def add_shared(parser: argparse.ArgumentParser, *, batch: int, what: str) -> Non
         help="share of bad pictures from which on a shard fails (default: 0.01)",
     )
     options.add_model(parser)
-    options.add_device(parser)
+    options.add_device(parser, dtype="float32")
     options.add_cluster(parser)
     options.add_quiet(parser)
     options.add_json(parser)

@@ -65,7 +65,8 @@ def add(verbs) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting, such as count=20"
     )
-    options.add_device(parser)
+    options.add_device(parser, dtype="float32")
+    parser.set_defaults(dtype="float32")
     options.add_cluster(parser)
     options.add_quiet(parser)
     options.add_json(parser)
@@ -139,7 +140,7 @@ def on_cluster(arguments: argparse.Namespace, batch: int) -> "DrawFiles":
             model=arguments.model,
             batch=batch,
             device=arguments.device,
-            dtype=arguments.dtype or "float32",
+            dtype=arguments.dtype,
         )
         outcome = cluster.run(
             work, arguments, lambda done, of: report(min(done * batch, len(files)), len(files))

@@ -28,7 +28,7 @@ def load(
     return Model.load(
         model,
         device=None if device is None else read_device(device),
-        dtype=dtype or "float32",
+        dtype=dtype,
         offload=offload,
         tile=tile,
         parts=parts or {},

@@ -2,9 +2,12 @@
 
 import argparse
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unclip.cli import console, options
+
+if TYPE_CHECKING:
+    from unclip.formats.opened import OpenModel
 
 
 def add(verbs) -> None:
@@ -125,14 +128,24 @@ def _describe_public(model: str) -> dict:
         "licence": opened.licence,
         "digest": opened.digest,
         "bytes": size_of(resolve(model)),
+        "dtype": _computes_in(opened),
         "parts": {name: {"kind": part.config.kind} for name, part in opened.parts.items()},
         "defaults": without_none(opened.defaults),
     }
 
 
+def _computes_in(opened: "OpenModel") -> str:
+    """The number type that a public model computes in by default on this machine."""
+    from unclip.generate.number_type import number_type
+    from unclip.generate.parts import best_device, decisive_layers
+
+    configs = [part.config for part in opened.parts.values()]
+    return str(number_type("auto", best_device(), decisive_layers(configs))).removeprefix("torch.")
+
+
 def _print(description: dict) -> None:
-    for key in ("name", "description", "licence", "digest", "folder"):
-        if description[key]:
+    for key in ("name", "description", "licence", "digest", "folder", "dtype"):
+        if description.get(key):
             console.result(f"{key:<12} {description[key]}")
     console.result(f"{'size':<12} {description['bytes'] / 1e6:.1f} MB")
     for name, part in description["parts"].items():

@@ -112,14 +112,17 @@ def add_output(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
-def add_device(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
+def add_device(
+    parser: argparse.ArgumentParser, *, default: str | None = None, dtype: str | None = None
+) -> None:
+    """Options of where and in what number type to compute; `default` and `dtype` are the defaults that the help names."""
     parser.add_argument(
         "--device", metavar="NAME", help=f"cpu, cuda, cuda:1, mps (default: {default or 'the best there is'})"
     )
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "auto"),
-        help=f"what the networks compute in; auto measures which is faster (default: {default or 'float32'})",
+        help=f"what the networks compute in; auto measures which is faster (default: {dtype or default or 'float32; of public models, auto'})",
     )
 
 

@@ -88,7 +88,7 @@ def settings_of(arguments: argparse.Namespace, **more: Any) -> "Settings":
         "database": arguments.database,
         "store": arguments.store,
         "device": arguments.device,
-        "dtype": arguments.dtype or "float32",
+        "dtype": arguments.dtype,
         "offload": arguments.offload,
         "memory": arguments.memory,
         "batch": arguments.batch,

@@ -67,6 +67,8 @@ class OpenModel:
     """Settings of every stage, with nothing left None that has a default."""
     space: Callable[[], EmbeddingSpace] = _unknown_space
     """Embedding space of the parts; the first call may read a matrix of CLIP and the prior's statistics."""
+    public: bool = False
+    """Whether the folder is in a public format, and no model folder."""
 
     def named(self, role: Role) -> list[str]:
         """Names of the parts with a role; upsamplers in running order."""
@@ -333,6 +335,7 @@ def open_public(found: PublicModel) -> OpenModel:
         tokenizers=found.tokenizers,
         defaults=found.defaults.over(DEFAULTS),
         space=space,
+        public=True,
     )
 
 

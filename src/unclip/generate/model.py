@@ -394,7 +394,7 @@ def load(
     model: str | os.PathLike[str] = "artwork",
     *,
     device: torch.device | str | None = None,
-    dtype: torch.dtype | str = torch.float32,
+    dtype: torch.dtype | str | None = None,
     prior: str | os.PathLike[str] | None = None,
     clip: str | os.PathLike[str] | None = None,
     parts: Mapping[str, str | os.PathLike[str]] | None = None,
@@ -404,8 +404,9 @@ def load(
 ) -> Model:
     """A model: bundled (by name), from a folder, or public (a hub id that was pulled).
 
-    `device` is the best one unless given. `dtype` is what the networks compute in: "float32", "bfloat16" or "auto"; the
-    sampler's state is float32 always. `prior` and `clip` name other models to take these parts from, `parts` any part.
+    `device` is the best one unless given. `dtype` is what the networks compute in: "float32", "bfloat16" or "auto", the
+    faster one by measurement; None is "auto" for public models and "float32" for others. The sampler's state is float32
+    always. `prior` and `clip` name other models to take these parts from, `parts` any part.
     With `offload`, only the network at work is in memory; `tile` bounds the side in pixels of what an autoencoder decodes at
     once. `adapters` are low-rank adapters (LoRA) by file or folder, and the strength of each. Raises `FileNotFoundError` and
     `ModelError`.

@@ -5,7 +5,7 @@ import functools
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,13 +13,15 @@ import torch
 from torch import nn
 
 from unclip.checkpoints.registry import role_of
-from unclip.errors import ModelError, RequestError, Unsupported
+from unclip.errors import ModelError, Unsupported
 from unclip.formats.opened import OpenPart, open_model
+from unclip.generate.number_type import number_type
 from unclip.generate.offload import load_in_turns, returned_when_freed, without_weights
 from unclip.networks.clip import ClipConfig
 from unclip.networks.inference import is_packed, prepack, settle, suits_channels_last
+from unclip.networks.products import products
 from unclip.networks.unet import UnetConfig
-from unclip.nn.precision import fastest
+from unclip.nn.precision import Product
 from unclip.stages.cascade import Link, sizes
 from unclip.stages.codec import Codec
 from unclip.stages.extent import Sides, check_size
@@ -106,7 +108,7 @@ class Parts:
         model: str | os.PathLike[str],
         *,
         device: torch.device | str | None = None,
-        dtype: torch.dtype | str = torch.float32,
+        dtype: torch.dtype | str | None = None,
         parts: Mapping[str, str | os.PathLike[str]] | None = None,
         check: bool = False,
         offload: bool = False,
@@ -115,7 +117,9 @@ class Parts:
     ) -> "Parts":
         """Parts of a bundled model by its name, of a model folder, or of a public model: a folder, or a pulled hub id.
 
-        `dtype` is "float32", "bfloat16", or "auto" (measured on this machine). `parts` names other models to take
+        `dtype` is "float32", "bfloat16", or "auto", the faster one by a measurement of the model's layers on this machine;
+        None is "auto" for public models, and "float32" for model folders, whose pictures are then the same on every
+        processor to rounding. `parts` names other models to take
         parts from, such as {"clip": folder}. `check` compares every file with its SHA-256 first. `tile` bounds the side of
         what an autoencoder decodes at once, in pixels; pictures differ a little at the tiles' borders. `adapters` are low-rank
         adapters with their strengths, such as {folder: 0.8}. Raises
@@ -123,7 +127,12 @@ class Parts:
         """
         opened = open_model(model, parts=parts, check=check, adapters=adapters)
         target = best_device() if device is None else torch.device(device)
-        chosen = read_dtype(dtype, target)
+        chosen = number_type(
+            dtype or ("auto" if opened.public else "float32"),
+            target,
+            decisive_layers(part.config for part in opened.parts.values()),
+            warn=dtype is not None and (opened.public or str(dtype) != "float32"),
+        )
 
         def part(source: OpenPart) -> Part:
             inside = compute_dtype(source, chosen)
@@ -174,7 +183,7 @@ class Parts:
         Copies and pickles hold the networks themselves.
         """
         device = next(parameter for network in networks.values() for parameter in network.parameters()).device
-        chosen = read_dtype(dtype, device)
+        chosen = number_type(dtype, device, decisive_layers(network.config for network in networks.values()))
 
         def part(name: str, network: nn.Module) -> Part:
             config: Any = network.config
@@ -401,18 +410,9 @@ def best_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def read_dtype(dtype: torch.dtype | str, device: torch.device) -> torch.dtype:
-    """Number type that networks compute in; "auto" is the faster one on `device`, by measurement.
-
-    Raises `RequestError` for one that pictures do not survive.
-    """
-    name = str(dtype).removeprefix("torch.")
-    if name == "auto":
-        return torch.bfloat16 if fastest(str(device)) == "bf16" else torch.float32
-    found = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(name)
-    if found is None:
-        raise RequestError(f"dtype {dtype} is not one of auto, float32, bfloat16")
-    return found
+def decisive_layers(configs: Iterable[Any]) -> tuple[Product, ...]:
+    """The layers that decide a model's number type: those of its decoder and upsamplers."""
+    return tuple(dict.fromkeys(product for config in configs for product in products(config)))
 
 
 def compute_dtype(part: OpenPart, dtype: torch.dtype) -> torch.dtype:

@@ -4,18 +4,47 @@ import functools
 import logging
 import math
 import time
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unclip.nn.packed import PackedConv2d, PackedLinear, can_pack
 
 logger = logging.getLogger(__name__)
 
 Precision = Literal["bf16", "fp32"]
+Layer = TypeVar("Layer", bound=nn.Module)
 
 #: bfloat16 has to be so many times as fast as float32: rounding and conversions cost time, too.
 WORTHWHILE = 1.2
 #: A measurement ends after this time, once every product has run twice.
 SECONDS = 0.2
+
+
+class Product(NamedTuple):
+    """A layer whose speed is measured.
+
+    "convolution": 3x3, `channels` to `channels`, on maps of `size` x `size`. "linear": `channels` to `channels`, on
+    `size` tokens. "attention": among `size` tokens of heads of 64 channels, `channels` in all.
+    """
+
+    kind: Literal["convolution", "linear", "attention"]
+    channels: int
+    size: int
+
+    @property
+    def operations(self) -> int:
+        """Multiplications and additions, two for each product."""
+        if self.kind == "convolution":
+            return 18 * self.channels**2 * self.size**2
+        return 2 * self.channels * self.size * (self.channels if self.kind == "linear" else 2 * self.size)
+
+
+#: What is measured where no network is known, as before training.
+USUAL = (Product("linear", 384, 384), Product("convolution", 64, 32))
 
 
 def choose(precision: Literal["auto", "bf16", "fp32"], device: torch.device | str) -> Precision:
@@ -26,51 +55,79 @@ def choose(precision: Literal["auto", "bf16", "fp32"], device: torch.device | st
 @functools.cache
 def fastest(device: str) -> Precision:
     """The faster format on a device: measured on a CPU, by capability on CUDA, float32 elsewhere."""
-    kind = torch.device(device).type
-    if kind == "cuda":
-        chosen: Precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-        logger.info("precision on %s: %s", device, chosen)
-        return chosen
-    if kind != "cpu":
-        return "fp32"
+    if torch.device(device).type != "cpu":
+        return by_capability(device)
     ratio = speedup()
-    chosen = "bf16" if ratio > WORTHWHILE else "fp32"
+    chosen: Precision = "bf16" if ratio > WORTHWHILE else "fp32"
     logger.info(
         "precision on this processor: %s (bfloat16 products are %.1f times as fast as float32)", chosen, ratio
     )
     return chosen
 
 
-def speedup() -> float:
-    """How many times as fast as float32 this processor multiplies bfloat16: a matrix product and a convolution.
+def by_capability(device: str) -> Precision:
+    """The format of a device that is no CPU: bfloat16 on CUDA where the hardware has it, float32 elsewhere."""
+    if torch.device(device).type != "cuda":
+        return "fp32"
+    chosen: Precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    logger.info("precision on %s: %s", device, chosen)
+    return chosen
 
-    Takes about 0.2 s of one core. Processor time is counted, and each product by its fastest run, so that other load on
-    the machine does not decide.
+
+def speedup(products: Sequence[Product] = USUAL, *, packed: bool = False) -> float:
+    """How many times as fast as in float32 this processor computes layers in bfloat16.
+
+    Takes about 0.2 s of one core. Processor time is counted, and each layer by its fastest run, so that other load on
+    the machine does not decide. `packed` measures the layers of inference, whose weights are in oneDNN's layout.
     """
-    left, right = torch.ones(384, 384), torch.ones(384, 384)
-    pictures, kernel = torch.ones(2, 64, 32, 32), torch.ones(64, 64, 3, 3)
-    pictures = pictures.contiguous(memory_format=torch.channels_last)
-    kernel = kernel.contiguous(memory_format=torch.channels_last)
-    products = {
-        dtype: (
-            functools.partial(torch.mm, left.to(dtype), right.to(dtype)),
-            functools.partial(torch.conv2d, pictures.to(dtype), kernel.to(dtype), padding=1),
-        )
+    layers = {
+        (dtype, product): _layer(product, dtype, packed)
+        for product in products
         for dtype in (torch.float32, torch.bfloat16)
     }
-    seconds = {(dtype, place): math.inf for dtype in products for place in range(2)}
+    seconds = dict.fromkeys(layers, math.inf)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        begun, rounds = time.thread_time(), 0
-        # The first product of a kind also sets up the library.
-        while rounds < 3 or time.thread_time() - begun < SECONDS:
-            for (dtype, place), least in seconds.items():
-                before = time.thread_time()
-                products[dtype][place]()
-                seconds[dtype, place] = min(least, time.thread_time() - before)
-            rounds += 1
+        with torch.inference_mode():
+            begun, rounds = time.thread_time(), 0
+            # The first product of a kind also sets up the library.
+            while rounds < 2 or (rounds < 50 and time.thread_time() - begun < SECONDS):
+                for key, layer in layers.items():
+                    before = time.thread_time()
+                    layer()
+                    seconds[key] = min(seconds[key], time.thread_time() - before)
+                rounds += 1
     finally:
         torch.set_num_threads(threads)
-    times = {dtype: sum(seconds[dtype, place] for place in range(2)) for dtype in products}
-    return times[torch.float32] / times[torch.bfloat16]
+    # Each layer counts as one, whatever its size; thread_time may be too coarse for a tiny one.
+    ratios = [
+        max(seconds[torch.float32, product], 1e-9) / max(seconds[torch.bfloat16, product], 1e-9)
+        for product in products
+    ]
+    return len(ratios) / sum(1 / ratio for ratio in ratios)
+
+
+def _layer(product: Product, dtype: torch.dtype, packed: bool) -> Callable[[], Tensor]:
+    packed = packed and dtype != torch.float32 and can_pack()
+    channels, size = product.channels, product.size
+    if product.kind == "attention":
+        q = torch.full((1, max(1, channels // 64), size, min(64, channels)), 0.1, dtype=dtype)
+        return functools.partial(F.scaled_dot_product_attention, q, q, q)
+    with torch.inference_mode(False):
+        if product.kind == "linear":
+            linear = _filled(nn.Linear(channels, channels, device="meta"))
+            x = torch.ones(size, channels, dtype=dtype)
+            return functools.partial(PackedLinear(linear, dtype) if packed else linear.to(dtype), x)
+        conv = _filled(nn.Conv2d(channels, channels, 3, padding=1, device="meta"))
+        x = torch.ones(1, channels, size, size, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        last = conv.to(dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        return functools.partial(PackedConv2d(conv, dtype) if packed else last, x)
+
+
+def _filled(layer: Layer) -> Layer:
+    """The layer with weights that are all alike; made without random numbers."""
+    layer = layer.to_empty(device="cpu")
+    for weight in layer.parameters():
+        nn.init.constant_(weight, 0.01)
+    return layer.requires_grad_(False)

@@ -13,7 +13,13 @@ class Loaded:
     """Models by name, within a budget of bytes of their files; one thread uses it."""
 
     def __init__(
-        self, models: Mapping[str, str], *, device: str | None, dtype: str, offload: bool, budget: int | None
+        self,
+        models: Mapping[str, str],
+        *,
+        device: str | None,
+        dtype: str | None,
+        offload: bool,
+        budget: int | None,
     ):
         self._specs, self._budget = dict(models), budget
         self._options: dict[str, Any] = {"device": device, "dtype": dtype, "offload": offload}

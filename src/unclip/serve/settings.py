@@ -34,7 +34,8 @@ class Settings:
     models: dict[str, str] = field(default_factory=lambda: {"artwork": "artwork"})
     """Name that requests use -> bundled name, folder, or hub id that was pulled; the first is the default."""
     device: str | None = None
-    dtype: str = "float32"
+    dtype: str | None = None
+    """None: "auto" for public models, "float32" for others."""
     offload: bool = False
     memory: Annotated[
         int | None, Param("bytes of weights that a worker keeps loaded; no limit if not given", ge=1)

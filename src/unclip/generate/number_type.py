@@ -1,0 +1,114 @@
+"""The number type that a model computes in: chosen by a measurement of its layers, which the cache remembers."""
+
+import functools
+import logging
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from unclip.cache import read_cached, write_cached
+from unclip.errors import RequestError
+from unclip.nn.precision import WORTHWHILE, Product, by_capability, speedup
+
+logger = logging.getLogger(__name__)
+
+SEVERAL = 3.0
+"""A number type that makes the layers so many times as slow is warned about."""
+FILE = "speed.json"
+"""File of the cache with what was measured; its form is `FORMAT`."""
+FORMAT = 1
+NAMES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+_warned: set[str] = set()
+
+
+def number_type(
+    dtype: torch.dtype | str, device: torch.device, products: Sequence[Product], *, warn: bool = True
+) -> torch.dtype:
+    """The number type of a name. "auto" is the faster one for a model whose layers are `products`, by measurement.
+
+    On a CPU it is bfloat16 where that makes the layers `WORTHWHILE` times as fast, and float32 for tiny models, which
+    have no layer to measure. On CUDA it is bfloat16 where the hardware has it. With `warn`, a given type that is
+    `SEVERAL` times as slow as the other one is warned about, once per process. Raises `RequestError` for a type that
+    pictures do not survive.
+    """
+    name = str(dtype).removeprefix("torch.")
+    if name == "auto":
+        return fastest(device, products)
+    if name not in NAMES:
+        raise RequestError(f"dtype {dtype} is not one of auto, float32, bfloat16")
+    if warn and products and device.type == "cpu" and name not in _warned:
+        ratio = measured(products)
+        slower, other = (ratio, "bfloat16") if name == "float32" else (1 / ratio, "float32")
+        if slower >= SEVERAL:
+            _warned.add(name)
+            logger.warning(
+                "dtype %s is %.1f times as slow as %s on this processor, by a measurement of this model's layers; "
+                'dtype="auto" takes the faster one',
+                name,
+                slower,
+                other,
+            )
+    return NAMES[name]
+
+
+def fastest(device: torch.device, products: Sequence[Product]) -> torch.dtype:
+    """The faster type for layers on a device, logged."""
+    if device.type != "cpu":
+        return torch.bfloat16 if by_capability(str(device)) == "bf16" else torch.float32
+    if not products:
+        return torch.float32
+    ratio = measured(products)
+    chosen = "bfloat16" if ratio > WORTHWHILE else "float32"
+    logger.info("dtype auto: %s (bfloat16 layers are %.1f times as fast as float32 ones)", chosen, ratio)
+    return NAMES[chosen]
+
+
+def measured(products: Sequence[Product]) -> float:
+    """How many times as fast as in float32 layers are in bfloat16 on this machine, from the cache or by measurement.
+
+    The cache is for one processor model, version of torch and number of threads; one of another machine, or one that
+    cannot be read, is written over.
+    """
+    machine, key = this_machine(), repr([tuple(product) for product in products])
+    ratios = _remembered(machine)
+    if key not in ratios:
+        ratios = ratios | {key: speedup(products, packed=True)}
+        write_cached(FILE, {"format": FORMAT, "machine": machine, "bfloat16 speedup": ratios})
+    return ratios[key]
+
+
+def _remembered(machine: dict[str, Any]) -> dict[str, float]:
+    found = read_cached(FILE)
+    if not isinstance(found, dict) or found.get("format") != FORMAT or found.get("machine") != machine:
+        return {}
+    ratios = found.get("bfloat16 speedup")
+    if not isinstance(ratios, dict):
+        return {}
+    return {
+        str(key): float(ratio)
+        for key, ratio in ratios.items()
+        if isinstance(ratio, float) and 0 < ratio < float("inf")
+    }
+
+
+def this_machine() -> dict[str, Any]:
+    """What a measurement holds for: the processor, the version of torch, and the threads."""
+    return {"processor": processor(), "torch": torch.__version__, "threads": torch.get_num_threads()}
+
+
+@functools.cache
+def processor() -> str:
+    """The processor's model, with the number formats that it multiplies."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+            name = next(
+                (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), ""
+            )
+    except OSError:
+        name = ""
+    capabilities = torch.cpu.get_capabilities()
+    formats = sorted(str(key) for key, value in capabilities.items() if value is True)
+    return " ".join([name or platform.processor() or platform.machine(), *formats])

@@ -1,0 +1,150 @@
+"""The number type of a model is measured once a machine; a slow one that is given is obeyed, and warned about once."""
+
+import json
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+
+import unclip
+from unclip.generate import number_type
+from unclip.generate.model import Model
+from unclip.generate.number_type import FILE, fastest, measured
+from unclip.generate.parts import decisive_layers
+from unclip.networks.products import products
+from unclip.networks.unet import UnetConfig
+from unclip.networks.upsampler import UpsamplerConfig
+from unclip.nn.precision import Product, speedup
+from unclip.recipes.tiny import decoder
+
+LAYERS = (Product("convolution", 320, 16), Product("linear", 640, 256))
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache, and a process that has warned about nothing."""
+    monkeypatch.setenv("UNCLIP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(number_type, "_warned", set())
+    return tmp_path / "cache" / FILE
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """`timed(ratio)` gives every measurement that ratio, and returns the list of those that are made."""
+    made = []
+
+    def to(ratio):
+        def measure(layers, *, packed):
+            assert packed
+            made.append(layers)
+            return ratio
+
+        monkeypatch.setattr(number_type, "speedup", measure)
+        return made
+
+    return to
+
+
+@pytest.mark.parametrize(("ratio", "dtype"), [(0.06, "float32"), (1.1, "float32"), (1.3, "bfloat16")])
+def test_auto_takes_the_faster_one_and_measures_once_a_machine(cache, timed, ratio, dtype):
+    made = timed(ratio)
+    for _ in range(2):
+        assert fastest(CPU, LAYERS) == getattr(torch, dtype)
+    assert made == [LAYERS]
+    assert json.loads(cache.read_text())["machine"] == number_type.this_machine()
+    fastest(CPU, LAYERS[:1])
+    assert made == [LAYERS, LAYERS[:1]]
+    assert measured(LAYERS) == ratio
+    assert len(made) == 2, "the second measurement keeps the first"
+
+
+@pytest.mark.parametrize("change", [{"processor": "another"}, {"torch": "1.0"}, {"threads": 999}])
+def test_the_cache_of_another_machine_is_not_believed(cache, timed, change):
+    timed(0.1)
+    assert measured(LAYERS) == 0.1
+    held = json.loads(cache.read_text())
+    cache.write_text(json.dumps(held | {"machine": held["machine"] | change}))
+    timed(2.0)
+    assert measured(LAYERS) == 2.0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{", "[]", "null", '{"format": 99}', '{"format": 1, "machine": 3}',
+        '{"format": 1, "machine": MACHINE, "bfloat16 speedup": [1]}',
+        '{"format": 1, "machine": MACHINE, "bfloat16 speedup": {KEY: "fast"}}',
+        '{"format": 1, "machine": MACHINE, "bfloat16 speedup": {KEY: -3.0}}',
+        '{"format": 1, "machine": MACHINE, "bfloat16 speedup": {KEY: NaN}}',
+    ],
+)  # fmt: skip
+def test_a_damaged_cache_is_measured_again(cache, timed, content):
+    cache.parent.mkdir()
+    key = json.dumps(repr([tuple(layer) for layer in LAYERS]))
+    machine = json.dumps(number_type.this_machine())
+    cache.write_text(content.replace("MACHINE", machine).replace("KEY", key))
+    made = timed(2.5)
+    assert measured(LAYERS) == 2.5
+    assert made == [LAYERS]
+    timed(9.0)
+    assert measured(LAYERS) == 2.5
+
+
+@pytest.mark.parametrize(
+    ("ratio", "slow", "factor"), [(1 / 16, "bfloat16", "16.0"), (5.0, "float32", "5.0"), (2.0, "", "")]
+)
+def test_a_slow_type_is_obeyed_and_warned_about_once(cache, timed, caplog, ratio, slow, factor):
+    timed(ratio)
+    for _ in range(2):
+        for name in ("float32", "bfloat16"):
+            assert number_type.number_type(name, CPU, LAYERS) == getattr(torch, name)
+    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == (1 if slow else 0)
+    assert not slow or f"dtype {slow} is {factor} times as slow" in warnings[0]
+
+
+def test_a_tiny_model_is_float32_without_a_measurement(cache, timed, tiny_folder):
+    made = timed(100.0)
+    assert Model.load(tiny_folder, device="cpu", dtype="auto").dtype == torch.float32
+    assert Model.load(tiny_folder, device="cpu", dtype="bfloat16").dtype == torch.bfloat16
+    assert made == []
+
+
+def test_the_bundled_model_is_float32_unless_asked(cache, timed):
+    made = timed(4.0)
+    assert unclip.load("artwork", device="cpu").dtype == torch.float32
+    assert made == []
+    assert unclip.load("artwork", device="cpu", dtype="auto").dtype == torch.bfloat16
+    (layers,) = made
+    assert Product("linear", 384, 256) in layers
+    assert any(layer.kind == "convolution" for layer in layers)
+
+
+def test_the_layers_of_a_network_follow_its_config():
+    net = UnetConfig(
+        channels=320, multiples=(1, 2, 3, 4), attention_levels=(1, 2, 3), context_width=64, vector_width=64
+    )
+    config = replace(decoder().model, net=net, size=64)
+    assert products(config) == (
+        Product("convolution", 320, 32),
+        Product("convolution", 640, 8),
+        Product("attention", 640, 1024),
+        Product("linear", 640, 1024),
+    )
+    large = UpsamplerConfig(
+        net=UnetConfig(in_channels=6, out_channels=3, channels=64, multiples=(1, 2)),
+        process=config.process,
+        low_size=64,
+        high_size=256,
+    )
+    assert decisive_layers([large, None, large]) == (
+        Product("convolution", 64, 32),
+        Product("convolution", 128, 32),
+    )
+
+
+def test_a_real_measurement_has_a_sign():
+    ratio = speedup(LAYERS[:1], packed=True)
+    assert 0.01 < ratio < 100
