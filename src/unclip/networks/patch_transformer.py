@@ -145,10 +145,20 @@ class PatchTransformer(nn.Module):
         condition = self.label(label)
         condition = nn.functional.silu(condition if vector is None else condition + vector)
         modulation = rearrange(self.modulation(condition), "b (six d) -> b six d", six=6)
-        for block in self.blocks:
-            tokens = block(tokens, modulation, context)
+        tokens = self.inside(tokens, modulation, context)
         shift, scale = self.modulation_out(condition)[:, None].chunk(2, dim=-1)
         tokens = self.out(self.norm_out(tokens) * (1 + scale) + shift)
         return rearrange(
             tokens.float(), "b (h w) (c p q) -> b c (h p) (w q)", h=size // patch, p=patch, q=patch
         )
+
+    def inside(
+        self,
+        tokens: Float[Tensor, "b n d"],
+        modulation: Float[Tensor, "b six d"],
+        context: Float[Tensor, "b m f"] | None,
+    ) -> Float[Tensor, "b n d"]:
+        """Tokens after all blocks; another program may take its place, as `Unet.inside`'s."""
+        for block in self.blocks:
+            tokens = block(tokens, modulation, context)
+        return tokens

@@ -291,7 +291,21 @@ class Unet(nn.Module):
         embedding = F.silu(embedding)
         if weight_type != torch.float32:
             embedding = embedding.to(weight_type)
-        skips = [self.entrance(space_to_depth(x.to(weight_type), self.config.patch))]
+        first = self.entrance(space_to_depth(x.to(weight_type), self.config.patch))
+        return self.inside(first, embedding, context, mask)
+
+    def inside(
+        self,
+        first: Float[Tensor, "b c h w"],
+        embedding: Float[Tensor, "b e"],
+        context: Float[Tensor, "b m f"] | Readings | None,
+        mask: KeyMask | None,
+    ) -> Float[Tensor, "b c h w"]:
+        """What the last convolution reads, of what the first one gives: nearly all of the net's work.
+
+        Another program may take its place: `generate.openvino_nets` sets it on a net.
+        """
+        skips = [first]
         for level in self.down:
             skips += level(skips[-1], embedding, context, mask)
         h = self.middle(skips[-1], embedding, context, mask)
