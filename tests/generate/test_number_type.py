@@ -134,7 +134,7 @@ def test_the_layers_of_a_network_follow_its_config():
         Product("linear", 640, 1024),
     )
     large = UpsamplerConfig(
-        net=UnetConfig(in_channels=6, out_channels=3, channels=64, multiples=(1, 2)),
+        net=UnetConfig(in_channels=6, out_channels=6, channels=64, multiples=(1, 2)),
         process=config.process,
         low_size=64,
         high_size=256,
