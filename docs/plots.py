@@ -271,6 +271,13 @@ def section(report: Report, folder: str = "images/evaluation") -> str:
             "by chance",
         ]
         parts.append(markdown(header, attributes))
+    if named := report.get("naming"):
+        header = ["asked", "pictures", "named", "±", "real drawings", "share of real"]
+        header += ["among kin", "real drawings", "share of real"]
+        parts += [
+            "## Named among all things",
+            markdown(header, [_named(name, row) for name, row in named.items()]),
+        ]
     parts += ["## Retrieval between held-out drawings and their captions", markdown(*_retrieval(report))]
     parts += ["## Distances to held-out drawings", markdown(*_distances(report))]
     parts += ["## Nearest training drawings", markdown(*_memory(report))]
@@ -292,6 +299,12 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Markdown table with all columns but the first right-aligned."""
     rule = ["---", *["---:"] * (len(header) - 1)]
     return "\n".join("| " + " | ".join(row) + " |" for row in [list(header), rule, *map(list, rows)])
+
+
+def _named(name: str, row: Report) -> list[str]:
+    ratios = ["" if row[key] is None else f"{row[key]:.2f}" for key in ("of_real", "kin_of_real")]
+    shares = [f"{row[key]:.3f}" for key in ("share", "error", "real_share", "kin_share", "kin_real_share")]
+    return [name, str(row["count"]), *shares[:3], ratios[0], *shares[3:], ratios[1]]
 
 
 def _followed(name: str, row: Report) -> list[str]:

@@ -10,6 +10,7 @@ from unclip.cli import cluster, console, options
 from unclip.cli.console import UsageError
 
 if TYPE_CHECKING:
+    from unclip.evaluate.config import EvaluationConfig
     from unclip.evaluate.pictures import DrawFiles, Report
     from unclip.generate.operations import Generate
 
@@ -47,6 +48,12 @@ def add(verbs) -> None:
         default=[],
         metavar="NAME",
         help="manipulation to measure as well: reconstructions, diffs, edits, or all; repeatable",
+    )
+    parser.add_argument(
+        "--sheet",
+        type=Path,
+        metavar="FOLDER",
+        help="measure nothing: write a sheet of drawn and real pictures to name by eye, and its key, to this folder",
     )
     parser.add_argument(
         "-o", "--out", type=Path, metavar="FILE", help="write the whole report to this file, as JSON"
@@ -97,6 +104,9 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError(
             "name the data to measure with: --data FOLDER (`unclip data artwork FOLDER` makes it)"
         )
+    if arguments.sheet is not None:
+        sheet(arguments, config)
+        return
     elsewhere = None if arguments.ray is None else on_cluster(arguments, config.batch)
     out = None if arguments.out is None else options.writable(arguments.out, force=arguments.force)
     model = load_for(arguments)
@@ -120,6 +130,25 @@ def run(arguments: argparse.Namespace) -> None:
         console.result_json(report)
     else:
         console.result(table(report))
+
+
+def sheet(arguments: argparse.Namespace, config: "EvaluationConfig") -> None:
+    """Write the sheet for naming by eye. Raises `UsageError` for an option that it has no use for."""
+    from unclip.cli.loading import load_for
+    from unclip.evaluate.sheet import write_sheet
+
+    given = {name: getattr(arguments, name) for name in ("judge", "ablation", "manipulation", "out", "ray")}
+    if unused := [name for name, value in given.items() if value]:
+        raise UsageError(f"--sheet measures nothing: leave out --{', --'.join(unused)}")
+    model = load_for(arguments)
+    with console.Status(quiet=arguments.quiet) as status:
+        files = write_sheet(
+            model, config, arguments.sheet, pictures=arguments.pictures, cache=arguments.cache, report=status
+        )
+    if arguments.json:
+        console.result_json([str(file) for file in files])
+    else:
+        console.result("\n".join(map(str, files)))
 
 
 def on_cluster(arguments: argparse.Namespace, batch: int) -> "DrawFiles":

@@ -17,6 +17,20 @@ _LEAST = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class SheetConfig:
+    """How many pictures of each kind a sheet has."""
+
+    everyday: int = 48
+    others: int = 24
+    real: int = 24
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` where there is nothing to name."""
+        if min(self.everyday, self.others, self.real) < 0 or not self.everyday + self.others:
+            raise ValueError("a sheet needs at least one drawn picture, and no count below 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
     """What is measured: `count` captions of each group are drawn, and each picture is judged among `choices` captions."""
 
@@ -43,6 +57,8 @@ class EvaluationConfig:
     """Share of bad samples (unreadable, without a caption) above which an evaluation stops; one is passed over in any case."""
     seed: int = 0
     batch: int = 16
+    sheet: SheetConfig = SheetConfig()
+    """The sheet for naming by eye."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for a count below its minimum, or a share out of range."""

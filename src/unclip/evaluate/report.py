@@ -22,6 +22,7 @@ from unclip.evaluate.metrics import (
     set_distances,
     upsampling_quality,
 )
+from unclip.evaluate.naming import named_by_group
 
 FORMAT = 2
 """Format 1, of version 0.1, had `weights` for `digest`, and flat `settings` for `sampling`."""
@@ -42,6 +43,7 @@ def evaluate(
             group: {name: asdict(value) for name, value in each.items()}
             for group, each in attributes_by_group(evaluation, drawn).items()
         },
+        "naming": {group: asdict(value) for group, value in named_by_group(evaluation, drawn).items()},
         "distances": set_distances(evaluation, drawn),
         "retrieval": {"clip": held_out_retrieval(evaluation, evaluation.clip)},
         "memorisation": memorisation_by_set(evaluation, drawn),
@@ -107,6 +109,13 @@ def table(report: dict[str, Any]) -> str:
         for name, row in each.items()
     ]
     lines += _block("one attribute at a time, %", header, rows)
+    rows = [
+        [name, row["count"], *(_percent(row[key]) for key in ("share", "error", "real_share")), _ratio(row["of_real"]),
+         _percent(row["kin_share"]), _percent(row["kin_real_share"]), _ratio(row["kin_of_real"])]
+        for name, row in report.get("naming", {}).items()
+    ]  # fmt: skip
+    header = ["asked", "generated", "+-", "real", "of real", "among kin", "real", "of real"]
+    lines += _block("named among all things, %", header, rows)
     rows = [
         [name, int(row["count"]), f"{row['frechet']:.4f}", f"{1000 * row['mmd']:.2f}",
          *(f"{row[key]:.3f}" for key in ("precision", "recall", "density", "coverage"))]
@@ -184,9 +193,12 @@ def _manipulations(found: dict[str, Any]) -> list[str]:
 
 
 def _followed(name: str, row: dict[str, Any]) -> list[object]:
-    of_real = "-" if row["of_real"] is None else _percent(row["of_real"])
     shares = [_percent(row[key]) for key in ("share", "error", "real_share")]
-    return [name, row["count"], *shares, of_real, _percent(row["chance"])]
+    return [name, row["count"], *shares, _ratio(row["of_real"]), _percent(row["chance"])]
+
+
+def _ratio(ratio: float | None) -> str:
+    return "-" if ratio is None else _percent(ratio)
 
 
 def _percent(share: float) -> str:
