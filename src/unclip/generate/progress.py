@@ -1,4 +1,4 @@
-"""Progress of a call: one event per sampling step, each with a preview that costs nothing unless asked for."""
+"""Progress of a call: one event per step of each stage, each with a preview that costs nothing unless asked for."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,14 +11,16 @@ from unclip.diffusion.denoiser import Step
 from unclip.images.tensors import to_image
 from unclip.stages.codec import Codec
 
-Stage = Literal["prior", "inversion", "decoder", "upsampler"]
+Stage = Literal["prior", "inversion", "decoder", "upsampler", "encoding latents", "decoding latents"]
+"""Stages of a call; the last two are the work of a latent model's autoencoder, which counts in tiles."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Progress:
     """One finished step: `step` of `total` of a stage, while making pictures `first`, `first` + 1, ... of `pictures`.
 
-    `fraction` in (0, 1] is the finished share of the whole call, in steps. `x0` is the clean estimate.
+    Step 0 says that the stage begins; latent models, whose parts take long to load, have it. `fraction` in [0, 1] is the
+    finished share of the whole call, in steps. `x0` is the clean estimate; of the other work, its input.
     """
 
     stage: Stage
@@ -53,18 +55,25 @@ class Reporter:
         for step in sampler:
             x = step.x
             self.done += 1
-            if self.callback is not None:
-                event = Progress(
-                    stage=stage,
-                    step=step.i + 1,
-                    total=total,
-                    first=first,
-                    pictures=self.pictures,
-                    fraction=min(self.done / self.steps, 1.0),
-                    x0=step.x0,
-                    codec=codec,
-                )
-                self.callback(event)
+            self.report(stage, step.i + 1, total, first, step.x0, codec)
         if x is None:
             raise ValueError("the sampler made no step")
         return x
+
+    def report(
+        self, stage: Stage, step: int, total: int, first: int, x0: Tensor, codec: Codec | None = None
+    ) -> None:
+        """Call the callback with how far a stage is."""
+        if self.callback is None:
+            return
+        event = Progress(
+            stage=stage,
+            step=step,
+            total=total,
+            first=first,
+            pictures=self.pictures,
+            fraction=min(self.done / self.steps, 1.0) if self.steps else 0.0,
+            x0=x0,
+            codec=codec,
+        )
+        self.callback(event)

@@ -86,14 +86,18 @@ class Session(StageRunner):
     def render_steps(self, size: Sides, *, inverted: bool = False) -> int:
         """Steps of decoder and upsamplers to a picture of `size`, from noise or from an inversion."""
         steps = self.inversion_steps if inverted else settled(self.sampling.decoder.steps)
-        return steps + self.cascade_steps(self.route(size))
+        return steps + self.later_steps(size)
+
+    def later_steps(self, size: Sides) -> int:
+        """Steps after the decoder's: those that decode its latents, and of the upsamplers."""
+        return self.decoding_steps(self.extent(size)) + self.cascade_steps(self.route(size))
 
     # Inpainting
 
     def fill_steps(self, extent: Extent, *, drafted: bool = False) -> int:
         """Steps of one `fill` at an extent."""
         levels = self.decoder_grid(DRAFT_STRENGTH if drafted else 1.0)
-        return (len(levels) - 1) * self.parts.family.walks + self.cascade_steps(self.route(extent.size))
+        return (len(levels) - 1) * self.parts.family.walks + self.later_steps(extent.size)
 
     @torch.no_grad()
     def fill(
@@ -143,11 +147,12 @@ class Session(StageRunner):
         levels, noise = visits.sigmas, seeds.stage("decoder")
         condition = self.complete(condition, noise)
         posterior = self._posterior(noise)
+        self._begin("encoding latents", 1, first)
         # A network that reads the known pixels as its own hint is not shown them as state.
         state = known.in_state(codec, posterior if family.keeps_state else None)
         begun = None
         if draft is not None:
-            begun = codec.encode(_resized(draft[None], extent).clamp(-1, 1).to(self.device))
+            begun = self.encoded(_resized(draft[None], extent).clamp(-1, 1), first=first)
         z = noise.normal(*state_shape(codec, *extent))
         if begun is not None:
             x = begun + float(levels[0]) * z.to(begun)
@@ -156,6 +161,8 @@ class Session(StageRunner):
         hint = family.hint(known, state, codec, posterior)
         if hint is not None:
             condition = replace(condition, hint=hint)
+        total = (len(levels) - 1) * family.walks
+        self._begin("decoder", 1, first, total)
         with self.parts.lend("decoder", nn.Module) as decoder:
             renderer = family.renderer(decoder, codec)
             denoise = renderer.denoiser(
@@ -165,11 +172,10 @@ class Session(StageRunner):
                 labelling=visits.labelling,
             )
             given = Fill(denoise, x, z.to(x), visits, state, settled(settings.sampler), noise)
-            total = (len(levels) - 1) * family.walks
             drawn = self._follow(family.fill(renderer, given), "decoder", total, first, renderer.codec)
             self.require_finite(drawn, "decoder", "decoder", renderer.watch)
             drawn = renderer.finished(drawn, levels[-1])
-        drawn = self.decoded(drawn)
+        drawn = self.decoded(drawn, first)
         matched = match_border(drawn, known, reach=REACH * min(extent))
         return torch.lerp(matched, known.pixels, known.mask)
 

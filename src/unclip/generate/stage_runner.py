@@ -259,6 +259,7 @@ class StageRunner(Encoders):
             negative = self.empty_caption.take([0] * len(captions.tokens))
         condition = prior_condition(captions, candidates)
         null = None if negative is None else prior_condition(negative, candidates)
+        self._begin("prior", len(captions.tokens), first, self.prior_steps)
         if settings.kind == "autoregressive":
             streams = seeds.prior_streams(candidates)
             with self.parts.lend("prior_autoregressive", AutoregressivePrior) as prior:
@@ -344,7 +345,9 @@ class StageRunner(Encoders):
         noise = seeds.stage("decoder")
         condition = self.complete(condition, None if x_T is not None else noise)
         # Before the decoder is in memory.
-        begun = None if start is None else codec.encode(start.to(self.device), self._posterior(noise))
+        begun = None if start is None else self.encoded(start, self._posterior(noise), first)
+        total = self.inversion_steps if x_T is not None else len(self.decoder_grid(strength)) - 1
+        self._begin("decoder", len(seeds), first, total)
         with self.parts.lend("decoder", nn.Module) as decoder:
             renderer = self.parts.family.renderer(decoder, codec)
             if x_T is not None:
@@ -368,14 +371,35 @@ class StageRunner(Encoders):
             state = self._follow(walk, "decoder", len(visits.sigmas) - 1, first, renderer.codec)
             self.require_finite(state, "decoder", "decoder", renderer.watch)
             state = renderer.finished(state, visits.sigmas[-1])
-        return self.decoded(state)
+        return self.decoded(state, first)
 
-    def decoded(self, state: Float[Tensor, "b c sh sw"]) -> Float[Tensor, "b 3 h w"]:
+    def encoded(
+        self, pixels: Float[Tensor, "b 3 h w"], noise: NoiseSource | None = None, first: int = 0
+    ) -> Float[Tensor, "b c sh sw"]:
+        """States of pictures in [-1, 1], on the model's device; a sample of them with `noise`."""
+        self._begin("encoding latents", len(pixels), first)
+        return self.parts.codec.encode(pixels.to(self.device), noise)
+
+    def decoded(self, state: Float[Tensor, "b c sh sw"], first: int = 0) -> Float[Tensor, "b 3 h w"]:
         """Pictures in [-1, 1] of the decoder's states. Raises `NonFinite` for an autoencoder that gives none."""
-        pixels = self.parts.codec.decode(state)
-        if self.parts.codec.factor > 1:
-            self.require_finite(pixels, "autoencoder", "decoder")
+        codec, reporter = self.parts.codec, self._reporting(1)
+        if codec.factor == 1:
+            return codec.decode(state)
+        total = codec.passes(*(side * codec.factor for side in state.shape[-2:]))
+        self._begin("decoding latents", len(state), first, total)
+        done = iter(range(1, total + 1))
+
+        def finished() -> None:
+            reporter.done += 1
+            reporter.report("decoding latents", next(done), total, first, state)
+
+        pixels = codec.decode(state, finished)
+        self.require_finite(pixels, "autoencoder", "decoder")
         return pixels
+
+    def decoding_steps(self, extent: Extent) -> int:
+        """Steps of decoding one batch of states of pictures of so many pixels."""
+        return self.parts.codec.passes(*extent)
 
     def _posterior(self, noise: NoiseSource) -> NoiseSource | None:
         """Noise of an autoencoder's posterior: none, or where diffusers' draws are followed, the stream it draws from."""
@@ -390,7 +414,8 @@ class StageRunner(Encoders):
         reads = "image_embedding" in self.parts.capabilities
         z_i = self.embed_images([source]) if reads else None
         settings, condition = self.sampling.decoder, self.complete(Condition(z_i=z_i))
-        x0 = self.parts.codec.encode(source.middle(self.extent(size))[None].to(self.device))
+        x0 = self.encoded(source.middle(self.extent(size))[None], first=first)
+        self._begin("inversion", 1, first, self.inversion_steps)
         with self.parts.lend("decoder", nn.Module) as decoder:
             renderer = self.parts.family.renderer(decoder, self.parts.codec).for_inversion()
             grid = renderer.inversion_grid(settled(settings.steps))
@@ -470,10 +495,18 @@ class StageRunner(Encoders):
             f"weights are damaged, or settings such as guidance too extreme; {remedy}"
         )
 
-    def _follow(self, walk: Iterator[Step], stage: Any, total: int, first: int, codec: Any = None) -> Tensor:
+    def _reporting(self, total: int) -> Reporter:
         if self._reporter is None:
             self._reporter = Reporter(self._callback, total, 1)
-        return self._reporter.follow(walk, stage, total, first, codec)
+        return self._reporter
+
+    def _follow(self, walk: Iterator[Step], stage: Any, total: int, first: int, codec: Any = None) -> Tensor:
+        return self._reporting(total).follow(walk, stage, total, first, codec)
+
+    def _begin(self, stage: Any, rows: int, first: int, total: int = 1) -> None:
+        """Report that a stage begins, with latent models: their parts take long to load."""
+        if "decoder" in self.parts.names and self.parts.codec.factor > 1:
+            self._reporting(total).report(stage, 0, total, first, torch.empty(rows, 0))
 
 
 def _renderer_of(upsampler: nn.Module, tile: int | None) -> Renderer:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from unclip.serve.worker import Worker
 
 NOTE_SECONDS = 0.2
-"""Time between two records of progress; the first step of the decoder is recorded in any case."""
+"""Time between two records of progress; the first step of the decoder, and a stage's beginning, are recorded in any case."""
 PREVIEW_SECONDS = 0.2
 PREVIEW_SIDE = 256
 
@@ -43,7 +43,8 @@ class Follower:
             raise Cancelled("the worker is ending")
         now = time.monotonic()
         try:
-            if now - self._noted >= NOTE_SECONDS or self._is_first_look(progress):
+            begins = progress.step == 0
+            if begins or now - self._noted >= NOTE_SECONDS or self._is_first_look(progress):
                 self._noted = now
                 self._record(progress, now)
             elif self._worker.changes.heard():

@@ -15,12 +15,15 @@ from torch.nn import functional as F
 from unclip.diffusion.denoiser import NoiseSource
 from unclip.networks.autoencoder import Posterior, standardised, unstandardised
 from unclip.rng import Noise
-from unclip.stages.tiles import in_tiles
+from unclip.stages import tiles
 
 logger = logging.getLogger(__name__)
 
 Borrow = Callable[..., AbstractContextManager[Any]]
 """`with borrow() as network`: a network in memory, loaded if need be; `borrow(exact=True)` gives it in float32."""
+
+
+Finished = Callable[[], object]
 
 
 @runtime_checkable
@@ -48,8 +51,14 @@ class Codec(Protocol):
         """State of pictures in [-1, 1]; with `noise`, a sample of it where the codec has a distribution."""
         ...
 
-    def decode(self, state: Float[Tensor, "b c sh sw"]) -> Float[Tensor, "b 3 h w"]:
-        """Pictures in [-1, 1] of a state."""
+    def decode(
+        self, state: Float[Tensor, "b c sh sw"], finished: Finished = lambda: None
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Pictures in [-1, 1] of a state. `finished` is called after each of its `passes`."""
+        ...
+
+    def passes(self, height: int, width: int) -> int:
+        """Runs of a network that decode a picture of so many pixels."""
         ...
 
     def preview(self, state: Float[Tensor, "b c sh sw"]) -> Float[Tensor, "b 3 ph pw"]:
@@ -71,9 +80,15 @@ class PixelCodec:
         """`pixels` unchanged."""
         return pixels
 
-    def decode(self, state: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    def decode(
+        self, state: Float[Tensor, "b 3 h w"], finished: Finished = lambda: None
+    ) -> Float[Tensor, "b 3 h w"]:
         """`state` unchanged."""
         return state
+
+    def passes(self, height: int, width: int) -> int:
+        """None: there is nothing to do."""
+        return 0
 
     def preview(self, state: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         """`state` unchanged."""
@@ -122,21 +137,29 @@ class LatentCodec:
             found = found.mean if drawn is None else found.sample(drawn)
         return standardised(found, self.config).float()
 
-    def decode(self, state: Float[Tensor, "b c sh sw"]) -> Float[Tensor, "b 3 h w"]:
+    def decode(
+        self, state: Float[Tensor, "b c sh sw"], finished: Finished = lambda: None
+    ) -> Float[Tensor, "b 3 h w"]:
         """Pictures of latents, clamped to [-1, 1]. Where half precision gives NaN, it decodes in float32."""
         z = unstandardised(state, self.config)
         with self.borrow() as network:
-            pixels = self._decoded(network, z)
+            pixels = self._decoded(network, z, finished)
         if not bool(torch.isfinite(pixels).all()):
             logger.warning("the autoencoder gave numbers that are not finite: computing in float32")
             with self.borrow(exact=True) as network:
                 pixels = self._decoded(network, z)
         return pixels.clamp(-1, 1)
 
-    def _decoded(self, network: Any, z: Tensor) -> Tensor:
-        if self.tile is None:
-            return network.decode(z)
-        return in_tiles(network.decode, z, max(1, self.tile // self.factor), self.factor)
+    def passes(self, height: int, width: int) -> int:
+        """One, or a tile each."""
+        sides = (height // self.factor, width // self.factor)
+        return tiles.count(*sides, self._tile(*sides))
+
+    def _tile(self, height: int, width: int) -> int:
+        return max(height, width) if self.tile is None else max(1, self.tile // self.factor)
+
+    def _decoded(self, network: Any, z: Tensor, finished: Finished = lambda: None) -> Tensor:
+        return tiles.in_tiles(network.decode, z, self._tile(*z.shape[-2:]), self.factor, finished)
 
     def preview(self, state: Float[Tensor, "b c sh sw"]) -> Float[Tensor, "b 3 ph pw"]:
         """Pictures of latents by a linear map of their channels, fitted once to what the decoder makes of noise."""

@@ -13,19 +13,32 @@ OVERLAP = 4
 """A tile shares a quarter of its side with each neighbour."""
 
 
+def count(height: int, width: int, tile: int) -> int:
+    """Number of tiles of `tile` elements a side that a latent is decoded in."""
+    return len(_starts(height, tile)) * len(_starts(width, tile))
+
+
 def in_tiles(
-    decode: Callable[[Tensor], Tensor], z: Float[Tensor, "b c h w"], tile: int, factor: int
+    decode: Callable[[Tensor], Tensor],
+    z: Float[Tensor, "b c h w"],
+    tile: int,
+    factor: int,
+    finished: Callable[[], object] = lambda: None,
 ) -> Float[Tensor, "b 3 hh ww"]:
     """`decode(z)` in tiles of `tile` latent elements a side, each made `factor` times as large.
 
-    Neighbours are blended linearly over what they share.
+    Neighbours are blended linearly over what they share. `finished` is called after each tile.
     """
     height, width = z.shape[-2:]
     if max(height, width) <= tile:
-        return decode(z)
+        whole = decode(z)
+        finished()
+        return whole
     result = weight = None
     for top in _starts(height, tile):
         for left in _starts(width, tile):
+            if result is not None:
+                finished()
             part = decode(z[..., top : top + tile, left : left + tile])
             if result is None or weight is None:
                 result = part.new_zeros(*part.shape[:2], height * factor, width * factor)
@@ -39,6 +52,7 @@ def in_tiles(
             weight[..., rows, columns] += share
     assert result is not None
     assert weight is not None
+    finished()
     return result / weight
 
 

@@ -10,7 +10,7 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 from tests.parity.latent.conftest import WIDTH, edit, filled, picture, text_config, tokenizer
-from unclip.errors import ModelError, NonFinite, RequestError, Unsupported
+from unclip.errors import Cancelled, ModelError, NonFinite, RequestError, Unsupported
 from unclip.formats.opened import open_model
 from unclip.formats.pull import needed
 from unclip.generate.model import Model
@@ -229,10 +229,52 @@ def test_requests_that_no_latent_model_runs(stable):
 def test_progress_has_a_preview_of_the_latent(stable):
     seen = []
     stable.generate("a red cat", seed=3, steps=4, on_progress=seen.append)
-    assert [one.stage for one in seen] == ["decoder"] * 4
-    (preview,) = seen[-1].previews()
+    steps = [one for one in seen if one.stage == "decoder" and one.step]
+    assert len(steps) == 4
+    (preview,) = steps[-1].previews()
     assert preview.size == (8, 8)
     assert np.asarray(preview).std() > 5
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_progress_names_the_work_of_the_autoencoder(saved, offload):
+    """Each stage says that it begins, before its part is loaded; tiles are steps, and all steps together are the whole."""
+    model = Model.load(saved("unclip h")[1], device="cpu", offload=offload, tile=64)
+    seen = []
+
+    def stages(call, *given, **options) -> list[tuple[str, int, int]]:
+        seen.clear()
+        list(call(*given, on_progress=seen.append, size=(64, 96), **options, **QUICK))
+        shares = [one.fraction for one in seen]
+        assert shares == sorted(shares)
+        assert shares[0] < shares[-1] == 1
+        return [(one.stage, one.step, one.total) for one in seen]
+
+    drawn = [("decoder", step, 2) for step in range(3)]
+    decoded = [("decoding latents", step, 2) for step in range(3)]
+    assert stages(model.generate, "a red cat") == [*drawn, *decoded]
+    assert stages(model.redraw, picture(), "a red cat", strength=1.0)[0] == ("encoding latents", 0, 1)
+    around = stages(model.vary, picture(), n=1, eta=0.5)
+    inverted = [one for one in around if one[0] == "inversion"]
+    assert around[0] == ("encoding latents", 0, 1)
+    assert around[1:] == [*inverted, *(("decoder", step, 2) for step in range(3)), *decoded]
+    seen.clear()
+    model.edit(picture(96), (8, 8, 48, 40), "a cat", on_progress=seen.append, n=2, **QUICK)
+    assert seen[-1].fraction == 1
+    assert [(one.stage, one.first) for one in seen if one.step == 0] == [
+        (stage, first) for first in (0, 1) for stage in ("encoding latents", "decoder", "decoding latents")
+    ]
+
+
+def test_a_call_ends_between_tiles(saved):
+    model = Model.load(saved("sd1")[1], device="cpu", tile=32)
+
+    def stop(event) -> None:
+        if event.stage == "decoding latents" and event.step == 2:
+            raise Cancelled("enough")
+
+    with pytest.raises(Cancelled, match="enough"):
+        model.generate("a red cat", on_progress=stop, **QUICK)
 
 
 def test_offloading_changes_no_bit(stable, saved):

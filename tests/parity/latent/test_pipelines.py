@@ -42,8 +42,8 @@ def pixels(model: Model, monkeypatch: pytest.MonkeyPatch, call: Any) -> np.ndarr
     codec = model.parts.codec
     decode = codec.decode
 
-    def watched(state):
-        seen.append(decode(state))
+    def watched(state, *finished):
+        seen.append(decode(state, *finished))
         return seen[-1]
 
     with monkeypatch.context() as patch:

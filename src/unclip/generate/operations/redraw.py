@@ -38,7 +38,7 @@ class Redraw(Prompted):
     def run(self, session: "Session", sources: "Sequence[Source]") -> "Iterator[Image]":
         """`n` pictures."""
         size = session.size(self.size)
-        steps = len(session.decoder_grid(self.strength)) - 1 + session.cascade_steps(session.route(size))
+        steps = len(session.decoder_grid(self.strength)) - 1 + session.later_steps(size)
         start = sources[0].middle(session.extent(size))[None]
 
         def draw(condition: "Condition", seed: int, index: int) -> "Tensor":
