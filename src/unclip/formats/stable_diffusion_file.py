@@ -1,6 +1,7 @@
-"""Stable Diffusion 1 and 2 in one file, `.ckpt` or `.safetensors`, which `unclip convert` reads.
+"""Stable Diffusion 1 and 2, and Stable unCLIP, in one file, `.ckpt` or `.safetensors`, which `unclip convert` reads.
 
-The file holds weights alone. Whether the U-Net of a version 2 predicts eps or v is not in it, and has to be said.
+The file holds weights alone. Whether the U-Net of a version 2 predicts eps or v is not in it, and has to be said; Stable unCLIP
+predicts v. What Stable unCLIP L standardises embeddings by is in a file of Karlo's, which lies beside it.
 """
 
 from pathlib import Path
@@ -12,7 +13,10 @@ from unclip.checkpoints.io import build
 from unclip.diffusion.conventions import GridConfig
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.errors import ModelError
+from unclip.formats.karlo_original import named_statistics
+from unclip.formats.key_maps import clip as clip_map
 from unclip.formats.key_maps import latent_file as file_map
+from unclip.formats.key_maps import unclip_file as unclip_map
 from unclip.formats.key_maps.latent_scheduler import LatentSchedule
 from unclip.formats.public import FOLDER, PublicModel, PublicPart, Reader
 from unclip.formats.stable_diffusion import defaults
@@ -32,11 +36,9 @@ def open_folder(file: Path, reader: Reader = FOLDER) -> PublicModel:
     text = file_map.text_config(shapes, version, where)
     check_vocabulary(tokenizer, text.vocabulary, file)
     vae, net = file_map.autoencoder_config(shapes, where), file_map.unet_config(shapes, version, where)
-    if net.vector_width is not None:
-        raise ModelError(
-            f"{where} holds Stable unCLIP, whose image encoder is another file: take the model in diffusers' layout"
-        )
-    schedule = _schedule(reader.prediction, version, where)
+    embedding = None if net.vector_width is None else net.vector_width // 2
+    prediction = "v" if embedding is not None and reader.prediction is None else reader.prediction
+    schedule = _schedule(prediction, version, where)
     extra = net.in_channels - vae.latent_channels
     if extra not in (0, vae.latent_channels + 1):
         raise ModelError(
@@ -48,6 +50,8 @@ def open_folder(file: Path, reader: Reader = FOLDER) -> PublicModel:
         size=768 if schedule.process.parametrization == "v" else 512,
         channels=vae.latent_channels,
         context=text.context,
+        embedding=embedding,
+        noise_levels=1000 if embedding is None else _noise_levels(weights, where),
         inpainting=extra > 0,
         process=schedule.process,
         grid=schedule.grid,
@@ -55,10 +59,25 @@ def open_folder(file: Path, reader: Reader = FOLDER) -> PublicModel:
     averaged = reader.averaged and any(
         name.startswith(f"{file_map.AVERAGED}diffusion_model") for name in shapes
     )
-    shell = build(TextDecoder, config).state_dict()
+    shell = {
+        name: one for name, one in build(TextDecoder, config).state_dict().items() if name.startswith("net.")
+    }
     table = file_map.decoder_table(net, shell, linear=file_map.is_linear(shapes, where), averaged=averaged)
     encoder = TextEncoderConfig(text=text, pad=text.end if version == 1 else 0)
-    files = {"": (weights,)}
+    files, own = {"": (weights,)}, {"": (weights,)}
+    parts, space = {}, ""
+    if embedding is not None:
+        apart = unclip_map.needs_statistics(shapes, embedding)
+        if apart:
+            own |= {"stats/": (_statistics(file, reader),)}
+        table = unclip_map.decoder_table(table, shapes, apart=apart)
+        if unclip_map.has_tower(shapes):
+            clip = unclip_map.clip_config(shapes, where)
+            _check_width(clip.embedding, embedding, where)
+            parts["clip"] = PublicPart(
+                kind="clip", config=clip, table=unclip_map.clip_table(clip), files=files
+            )
+            space = clip_map.space_name(clip)
     return PublicModel(
         format="stable diffusion file",
         folder=file,
@@ -70,14 +89,42 @@ def open_folder(file: Path, reader: Reader = FOLDER) -> PublicModel:
                 table=file_map.text_table(version, text.layers),
                 files=files,
             ),
-            "decoder": PublicPart(kind="text_decoder", config=config, table=table, files=files),
+            "decoder": PublicPart(kind="text_decoder", config=config, table=table, files=own),
             "autoencoder": PublicPart(
                 kind="autoencoder", config=vae, table=file_map.autoencoder_table(vae), files=files
             ),
+            **parts,
         },
         tokenizer=lambda: tokenizer,
-        defaults=defaults(schedule, unclip=False),
+        defaults=defaults(schedule, unclip=embedding is not None),
+        space=space,
     )
+
+
+def _noise_levels(weights: Path, where: str) -> int:
+    name = f"{unclip_map.AUGMENTOR}alphas_cumprod"
+    with safe_open(weights, framework="pt") as stored:
+        return unclip_map.noise_levels(stored.get_tensor(name) if name in stored.keys() else None, where)  # noqa: SIM118
+
+
+def _statistics(file: Path, reader: Reader) -> Path:
+    """Mean and standard deviation of the embeddings of a Stable unCLIP L, from the file beside it."""
+    beside = file.with_name(unclip_map.STATISTICS)
+    if not beside.is_file():
+        raise ModelError(
+            f"{file} standardises image embeddings by numbers that are not in it: put {unclip_map.STATISTICS}, one of Karlo's "
+            "files, beside it"
+        )
+    (read,) = reader.safe([beside])
+    return named_statistics(read)
+
+
+def _check_width(given: int, needed: int, where: str) -> None:
+    if given != needed:
+        raise ModelError(
+            f"{where}: its picture tower gives embeddings of {given}, its U-Net reads {needed}: the parts were not made for "
+            "each other"
+        )
 
 
 def _shapes(file: Path) -> dict[str, torch.Tensor]:

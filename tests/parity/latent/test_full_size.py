@@ -6,6 +6,7 @@ the published files.
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,9 +17,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVi
 from unclip.checkpoints.io import build
 from unclip.checkpoints.keymap import Table
 from unclip.diffusion.parametrization import ProcessConfig
-from unclip.formats.key_maps import autoencoder, clip, latent_file, latent_unet
-from unclip.networks.autoencoder import Autoencoder
-from unclip.networks.clip import Clip, ClipConfig
+from unclip.formats.key_maps import autoencoder, clip, latent_file, latent_unet, unclip_file
+from unclip.networks.autoencoder import Autoencoder, AutoencoderConfig
+from unclip.networks.clip import Clip, ClipConfig, TextConfig, VisionConfig
 from unclip.networks.text_decoder import TextDecoder, TextDecoderConfig
 from unclip.networks.text_encoder import TextEncoder, TextEncoderConfig
 
@@ -92,6 +93,77 @@ def test_single_file(name):
     found = latent_file.unet_config(shapes, version, "file")
     assert found.heads[:3] == config.net.heads[:3]
     assert (found.multiples, found.attention_levels, found.blocks) == ((1, 2, 4, 4), (0, 1, 2), 2)
+
+
+MORE_TABLES = ("sqrt_one_minus_alphas_cumprod", "log_one_minus_alphas_cumprod")
+MORE_TABLES += ("sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod")
+LEFT_OF_TEXT = ("positional_embedding", "text_projection", "logit_scale", "token_embedding.weight")
+LEFT_OF_TEXT += ("ln_final.weight", "ln_final.bias", "attn_mask")
+"""What is left of H's text tower, whose transformer was taken out."""
+VISION = {
+    "h": ClipConfig(
+        embedding=1024,
+        normalize=False,
+        towers="image",
+        vision=VisionConfig(size=224, patch=14, width=1280, layers=32, heads=16, activation="gelu"),
+    ),
+    "l": ClipConfig(
+        embedding=768,
+        normalize=False,
+        vision=VisionConfig(size=224, patch=14, width=1024, layers=24, heads=16, activation="quick_gelu"),
+        text=TextConfig(width=768, layers=12, heads=12, activation="quick_gelu"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "keys", "numbers"), [("h", 392, 632_076_800), ("l", 446, 427_616_513)])
+def test_single_file_of_stable_unclip(name, keys, numbers):
+    """Every weight of the file belongs to a part or is known not to be read, and the config of its CLIP is the real one."""
+    theirs = reference(UNet2DConditionModel, **UNETS[f"unclip {name}"][0])
+    config, net = decoder(json.loads(theirs.to_json_string()))
+    ours = build(TextDecoder, config).state_dict()
+    base = latent_file.decoder_table(config.net, net, linear=True, averaged=False)
+    file = base.to_theirs(net)
+    assert len(file) == 690
+    file |= latent_file.autoencoder_table(AutoencoderConfig()).to_theirs(
+        build(Autoencoder, AutoencoderConfig()).state_dict()
+    )
+    tower = TextConfig(width=1024, layers=24, heads=16, activation="gelu")
+    reading = build(TextEncoder, TextEncoderConfig(text=tower)).state_dict()
+    file |= latent_file.text_table(2, 24).to_theirs(reading)
+    real = VISION[name]
+    clip_state = build(Clip, real).state_dict()
+    held = unclip_file.clip_table(real).to_theirs(clip_state)
+    assert (len(held), sum(one.numel() for one in held.values())) == (keys, numbers)
+    tables = ("betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", *MORE_TABLES)
+    file |= held | {f"noise_augmentor.{key}": torch.empty(1000, device="meta") for key in tables}
+    if name == "h":
+        file |= {f"embedder.model.{key}": torch.empty(1, device="meta") for key in LEFT_OF_TEXT}
+    file |= {"betas": torch.empty(1000, device="meta"), "model_ema.decay": torch.empty((), device="meta")}
+    found = unclip_file.clip_config(file, "file")
+    squashed = replace(real.vision, resize="squash", mean=found.vision.mean, std=found.vision.std)
+    assert found.vision.mean[0] == pytest.approx(0.48145466)
+    assert replace(found, text=real.text) == replace(real, vision=squashed)
+    assert latent_file.version_of(file, "file") == 2
+    assert latent_file.unet_config(file, 2, "file") == replace(
+        config.net, heads=(5, 10, 20, 20), upcast_attention=False
+    )
+    apart = unclip_file.needs_statistics(file, real.embedding)
+    assert apart == (name == "l")
+    stats = {"stats/mean": torch.empty(768, device="meta"), "stats/std": torch.empty(768, device="meta")}
+    tables = (
+        (unclip_file.decoder_table(base, file, apart=apart), ours, stats if apart else {}),
+        (unclip_file.clip_table(found), clip_state, {}),
+        (
+            latent_file.autoencoder_table(AutoencoderConfig()),
+            build(Autoencoder, AutoencoderConfig()).state_dict(),
+            {},
+        ),
+        (latent_file.text_table(2, 24), reading, {}),
+    )
+    for table, parts, more in tables:
+        given = file | more
+        assert len(dict(table.to_ours(parts, list(given), lambda key: given[key], "file"))) == len(parts)  # noqa: B023
 
 
 def test_autoencoder():

@@ -1,16 +1,20 @@
 """What can be asked of latent models, and what they refuse by name; offloading, bfloat16, tiles, and numbers that overflow."""
 
+import json
 import logging
 import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import CLIPConfig, CLIPModel
 
 from tests.parity.latent.conftest import WIDTH, edit, filled, picture, text_config, tokenizer
 from unclip.errors import Cancelled, ModelError, NonFinite, RequestError, Unsupported
+from unclip.formats.convert import convert
 from unclip.formats.opened import open_model
 from unclip.formats.pull import needed
 from unclip.generate.model import Model
@@ -435,3 +439,35 @@ def test_half_precision_and_sharded_weights(saved, tmp_path):
     for name in ("decoder", "autoencoder"):
         for one, other in zip(parts[name].load().parameters(), before[name].load().parameters(), strict=True):
             assert torch.equal(one, other)
+
+
+def pickled(folder: Path, *, shards: int) -> None:
+    """The weights of a component as files of `torch.save`, in `shards` with an index, as diffusers of 2022 wrote them."""
+    (file,) = folder.glob("*.safetensors")
+    stem = "diffusion_pytorch_model" if file.stem.startswith("diffusion") else "pytorch_model"
+    weights = load_file(file)
+    file.unlink()
+    if shards == 1:
+        torch.save(weights, folder / f"{stem}.bin")
+        return
+    homes = {key: f"{stem}-{index % shards + 1:05}-of-{shards:05}.bin" for index, key in enumerate(weights)}
+    for home in sorted(set(homes.values())):
+        torch.save({key: one for key, one in weights.items() if homes[key] == home}, folder / home)
+    index = {"metadata": {"total_size": 1}, "weight_map": homes}
+    (folder / f"{stem}.bin.index.json").write_text(json.dumps(index))
+
+
+def test_pickled_folders_whole_and_in_shards_through_convert(saved, stable, tmp_path):
+    copied = shutil.copytree(saved("sd1")[1], tmp_path / "model")
+    for name, shards in (("vae", 1), ("text_encoder", 2), ("unet", 3)):
+        pickled(copied / name, shards=shards)
+    with pytest.raises(
+        ModelError, match=r"is pickled, which can hide programs: `unclip convert .* reads it safely"
+    ):
+        Model.load(copied, device="cpu").generate("a red cat", **QUICK)
+    convert(copied, tmp_path / "out")
+    model = Model.load(tmp_path / "out", device="cpu")
+    assert same(model.generate("a red cat", **QUICK)[0], stable.generate("a red cat", **QUICK)[0])
+    (copied / "unet" / "diffusion_pytorch_model-00002-of-00003.bin").unlink()
+    with pytest.raises(ModelError, match=r"00002-of-00003\.bin is missing, which .*index\.json names"):
+        convert(copied, tmp_path / "other")

@@ -110,6 +110,11 @@ _OPENAI_VISION: list[Row] = [
 ]
 
 
+def openai_vision(ours: str, theirs: str) -> list[Row]:
+    """Rows of the picture tower in OpenAI's names, under prefixes."""
+    return within(ours, theirs, _OPENAI_VISION)
+
+
 def openai_table(prefix: str = "", text: str = "") -> Table:
     """Table of OpenAI's names; newer OpenCLIP models put "text." before those of the text tower."""
     rows = [
@@ -296,7 +301,7 @@ def openai_config(shapes: Mapping[str, Tensor], where: str) -> ClipConfig:
             size=grid * patch,
             patch=patch,
             width=width,
-            layers=_count(shapes, "visual.transformer.resblocks."),
+            layers=count(shapes, "visual.transformer.resblocks."),
             heads=width // 64,
             activation="quick_gelu",
             mean=Preprocessing().mean,
@@ -307,14 +312,15 @@ def openai_config(shapes: Mapping[str, Tensor], where: str) -> ClipConfig:
             context=context,
             end=vocabulary - 1,
             width=text_width,
-            layers=_count(shapes, "transformer.resblocks."),
+            layers=count(shapes, "transformer.resblocks."),
             heads=text_width // 64,
             activation="quick_gelu",
         ),
     )
 
 
-def _count(keys: Collection[str], prefix: str) -> int:
+def count(keys: Collection[str], prefix: str) -> int:
+    """Number of different items behind a prefix, such as the blocks of a tower."""
     return len({key.removeprefix(prefix).split(".")[0] for key in keys if key.startswith(prefix)})
 
 
