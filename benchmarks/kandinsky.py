@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,11 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
 }
 
 
-def networks() -> dict[str, tuple[str, Mapping[str, Any], Mapping[str, Tensor]]]:
+Changes = Mapping[str, Mapping[str, Any]]
+"""Component -> settings that differ from the full size."""
+
+
+def networks(changes: Changes) -> dict[str, tuple[str, Mapping[str, Any], Mapping[str, Tensor]]]:
     """Class, config and weights (without memory) of each component."""
     from diffusers import PriorTransformer, UNet2DConditionModel, VQModel
     from transformers import (
@@ -106,18 +110,20 @@ def networks() -> dict[str, tuple[str, Mapping[str, Any], Mapping[str, Tensor]]]
         CLIPVisionModelWithProjection,
     )
 
-    with torch.device("meta"):
-        made = {
-            "prior_text_encoder": (TEXT, CLIPTextModelWithProjection(CLIPTextConfig(**TEXT))),
-            "prior_image_encoder": (VISION, CLIPVisionModelWithProjection(CLIPVisionConfig(**VISION))),
-            "prior_prior": (PRIOR, PriorTransformer(**PRIOR)),
-            "unet": (UNET, UNet2DConditionModel(**UNET)),
-            "movq": (MOVQ, VQModel(**MOVQ)),
-        }
-    return {
-        name: (type(network).__name__, config, network.state_dict())
-        for name, (config, network) in made.items()
+    makers: dict[str, tuple[dict[str, Any], Callable[[dict[str, Any]], torch.nn.Module]]] = {
+        "prior_text_encoder": (TEXT, lambda one: CLIPTextModelWithProjection(CLIPTextConfig(**one))),
+        "prior_image_encoder": (VISION, lambda one: CLIPVisionModelWithProjection(CLIPVisionConfig(**one))),
+        "prior_prior": (PRIOR, lambda one: PriorTransformer(**one)),
+        "unet": (UNET, lambda one: UNet2DConditionModel(**one)),
+        "movq": (MOVQ, lambda one: VQModel(**one)),
     }
+    found = {}
+    for name, (full, make) in makers.items():
+        config = {**full, **changes.get(name, {})}
+        with torch.device("meta"):
+            network = make(config)
+        found[name] = type(network).__name__, config, network.state_dict()
+    return found
 
 
 def write_weights(file: Path, like: Mapping[str, Tensor]) -> None:
@@ -147,7 +153,7 @@ def _values(name: str, weight: Tensor, numbers: Tensor) -> Tensor:
     return torch.full((weight.numel(),), float(one))
 
 
-def write_folder(folder: Path) -> None:
+def write_folder(folder: Path, changes: Changes = {}) -> None:  # noqa: B006 (only read)
     """Write a folder of `KandinskyV22CombinedPipeline`."""
 
     def write(path: Path, data: Mapping[str, Any]) -> None:
@@ -155,7 +161,7 @@ def write_folder(folder: Path) -> None:
         path.write_text(json.dumps(data), encoding="utf-8")
 
     index: dict[str, Any] = {"_class_name": "KandinskyV22CombinedPipeline"}
-    for name, (kind, config, weights) in networks().items():
+    for name, (kind, config, weights) in networks(changes).items():
         write(folder / name / "config.json", {"_class_name": kind, **config})
         stem = "model" if name.endswith("encoder") else "diffusion_pytorch_model"
         write_weights(folder / name / f"{stem}.safetensors", weights)
@@ -164,6 +170,22 @@ def write_folder(folder: Path) -> None:
         write(folder / name / "scheduler_config.json", config)
         index[name] = ["diffusers", config["_class_name"]]
     write_tokenizer(folder / "prior_tokenizer")
+    side = changes.get("prior_image_encoder", {}).get("image_size", VISION["image_size"])
+    write(
+        folder / "prior_image_processor" / "preprocessor_config.json",
+        {
+            "image_processor_type": "CLIPImageProcessor",
+            "size": {"shortest_edge": side},
+            "crop_size": {"height": side, "width": side},
+            "image_mean": [0.48145466, 0.4578275, 0.40821073],
+            "image_std": [0.26862954, 0.26130258, 0.27577711],
+            "resample": 3,
+        },
+    )
+    index |= {
+        "prior_tokenizer": ["transformers", "CLIPTokenizer"],
+        "prior_image_processor": ["transformers", "CLIPImageProcessor"],
+    }
     write(folder / "model_index.json", index)
 
 

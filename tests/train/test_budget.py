@@ -99,6 +99,38 @@ def test_a_run_that_has_begun_keeps_its_length(small, clock, monkeypatch, tmp_pa
     assert digest(length) == digest(whole)
 
 
+@pytest.mark.parametrize("start", [0, 16])
+def test_an_autoencoders_budget_counts_its_discriminator(
+    clip_run, small, clock, monkeypatch, tmp_path, start
+):
+    """It begins after the same share of a shorter run, and steps with it are those that are measured and counted."""
+    step, begun = Run.step, []
+
+    def slower(self):
+        metrics = step(self)
+        if "discriminator" in metrics:
+            clock.now += STEP
+        if self.config.samples < budget._ENDLESS:
+            begun.append("discriminator" in metrics)
+        return metrics
+
+    monkeypatch.setattr(Run, "step", slower)
+    config = small("autoencoder", "samples=80", f"discriminator_start={start}", "optimizer.decay=0.5")
+    train_within(config, 200.0, device="cpu", clock=clock)
+    length = settled(config)
+    assert 160 <= clock.now <= 200
+    assert begun == [
+        number >= length.discriminator_start for number in range(0, length.samples, config.batch)
+    ]
+    assert abs(sum(begun) / len(begun) - (1 - start / 80)) < 0.1
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "step", step)
+        plain = override(length, [f"out={tmp_path / 'plain'}"])
+        train(plain, device="cpu")
+    found, other = (load_file(next(RunFolder(one).model.glob("*.safetensors"))) for one in (length, plain))
+    torch.testing.assert_close(found, other, rtol=0, atol=1e-5)
+
+
 def test_a_machine_that_slows_down_gets_a_shorter_run(small, clock, monkeypatch, tmp_path):
     step, slow = Run.step, []
 

@@ -83,6 +83,23 @@ def test_one_backward_pass_gives_each_network_the_gradient_of_its_own_loss(small
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-7)
 
 
+def test_squares_of_pictures_are_learned_and_whole_ones_validated(small, begin):
+    run = begin(small("autoencoder", "crop=12"))
+    numbers = np.arange(8)
+    noise = Noise(numbers.tolist())
+    batch = run.batches.batch(numbers, noise)
+    assert batch.pictures.shape[-2:] == (12, 12)
+    corners = noise.fork("crop").integers(16 - 12 + 1, 2)
+    assert len({tuple(corner) for corner in corners.tolist()}) > 3
+    whole = run.batches.train.pictures(run.batches.train.indices(numbers))
+    for square, picture, (down, right) in zip(batch.pictures, whole, corners.tolist()):
+        assert torch.equal(square, picture[:, down : down + 12, right : right + 12])
+    assert run.task.preview(run.batches).size[0] >= 8 * 16
+    for wrong in ("crop=13", "crop=18", "crop=-2"):
+        with pytest.raises(ValueError, match="crop is"):
+            small("autoencoder", wrong)
+
+
 def test_latents_are_standardised_by_what_the_finished_run_stored(autoencoder_run, small, begin):
     folder = autoencoder_run / "model"
     manifest = read_manifest(folder)

@@ -23,7 +23,12 @@ def export_autoencoder(network: Autoencoder, folder: Path) -> Path:
 
 
 def autoencoder_config(config: AutoencoderConfig) -> dict[str, Any]:
-    """diffusers' config of an autoencoder."""
+    """diffusers' config of an autoencoder. Raises ValueError for one that folds pixels, which diffusers' cannot."""
+    if config.patch != 1:
+        raise ValueError(
+            f"this autoencoder folds blocks of {config.patch} x {config.patch} pixels into channels, which diffusers' "
+            "AutoencoderKL cannot: train one with model.patch=1"
+        )
     down, up = (
         [names[level in config.attention_levels] for level in range(len(config.multiples))]
         for names in (

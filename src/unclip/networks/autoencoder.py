@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unclip.nn.map_blocks import MapDecoder, MapEncoder, group_norm
+from unclip.nn.resample import depth_to_space, space_to_depth
 
 LOG_VARIANCE = (-30.0, 20.0)
 """Range that the logarithm of the posterior's variance is clamped to."""
@@ -18,7 +19,8 @@ class AutoencoderConfig:
     """The shape of an `Autoencoder`, and how its latents are scaled for diffusion.
 
     `multiples` has one factor of `channels` for each level, the finest first; the picture is halved between levels.
-    `blocks` counts the residual blocks of a level of the encoder; the decoder has one more. Diffusion runs on
+    `blocks` counts the residual blocks of a level of the encoder; the decoder has one more. `patch` folds blocks of pixels
+    into channels at the entrance and unfolds them at the exit, which spares the costly levels of many pixels. Diffusion runs on
     ``(z - mean) / std * scale``, with a `mean` and a `std` per channel where they are given.
     """
 
@@ -26,6 +28,7 @@ class AutoencoderConfig:
     in_channels: int = 3
     channels: int = 128
     multiples: tuple[int, ...] = (1, 2, 4, 4)
+    patch: int = 1
     blocks: int = 2
     latent_channels: int = 4
     attention_levels: tuple[int, ...] = ()
@@ -39,7 +42,9 @@ class AutoencoderConfig:
     std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError for statistics of another number of channels and for a scale that is not positive."""
+        """Raise ValueError for statistics of another number of channels, and for a scale or a patch that is not positive."""
+        if self.patch < 1:
+            raise ValueError(f"patch is {self.patch}; it must be at least 1")
         for name in ("mean", "std"):
             values = getattr(self, name)
             if values is not None and len(values) != self.latent_channels:
@@ -57,7 +62,7 @@ class AutoencoderConfig:
     @property
     def factor(self) -> int:
         """Pixels per latent element along each side."""
-        return 2 ** (len(self.multiples) - 1)
+        return self.patch * 2 ** (len(self.multiples) - 1)
 
 
 class Posterior(NamedTuple):
@@ -89,10 +94,11 @@ class Autoencoder(nn.Module):
             "middle_attention": config.middle_attention,
             "dropout": config.dropout,
         }
-        self.encoder = MapEncoder(config.in_channels, 2 * latent, config.widths, config.blocks, norm, **shape)
+        pixels = config.in_channels * config.patch**2
+        self.encoder = MapEncoder(pixels, 2 * latent, config.widths, config.blocks, norm, **shape)
         self.quant = nn.Conv2d(2 * latent, 2 * latent, 1) if config.quant else nn.Identity()
         self.post_quant = nn.Conv2d(latent, latent, 1) if config.quant else nn.Identity()
-        self.decoder = MapDecoder(latent, config.in_channels, config.widths, config.blocks + 1, norm, **shape)
+        self.decoder = MapDecoder(latent, pixels, config.widths, config.blocks + 1, norm, **shape)
 
     def encode(self, pixels: Float[Tensor, "b 3 h w"]) -> Posterior:
         """Pictures in [-1, 1] -> posterior of their latents, float32."""
@@ -101,12 +107,13 @@ class Autoencoder(nn.Module):
                 f"a picture of {pixels.shape[-1]}x{pixels.shape[-2]} does not fit: both sides must be multiples of "
                 f"{self.config.factor}"
             )
-        mean, log_variance = self.quant(self.encoder(pixels)).float().chunk(2, dim=1)
+        maps = self.encoder(space_to_depth(pixels, self.config.patch))
+        mean, log_variance = self.quant(maps).float().chunk(2, dim=1)
         return Posterior(mean, log_variance.clamp(*LOG_VARIANCE))
 
     def decode(self, z: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 hh ww"]:
         """Latents as the encoder gives them -> pictures near [-1, 1], float32, not clamped."""
-        return self.decoder(self.post_quant(z)).float()
+        return depth_to_space(self.decoder(self.post_quant(z)), self.config.patch).float()
 
     def forward(
         self, pixels: Float[Tensor, "b 3 h w"], noise: Float[Tensor, "b c hz wz"] | None = None

@@ -44,16 +44,26 @@ def prior() -> PriorTraining:
 
 
 def autoencoder() -> AutoencoderTraining:
-    """Four levels of 32 to 128 channels; the perceptual distance is by the stage's own CLIP, the judge takes no part."""
+    """5.6 M parameters on folded pixels, without levels of 256 and 128 px: a quarter of the cost of four levels of 32 to 128
+    channels. It learns squares of 64 px, the side that the stage's CLIP sees; the judge takes no part."""
     return AutoencoderTraining(
         recipe=NAME,
-        model=AutoencoderConfig(channels=32, multiples=(1, 2, 4, 4), blocks=1, latent_channels=4, groups=16),
+        model=AutoencoderConfig(
+            patch=4,
+            channels=96,
+            multiples=(1, 2),
+            blocks=1,
+            latent_channels=4,
+            middle_attention=False,
+            groups=16,
+        ),
+        crop=64,
         perceptual_weight=0.5,
-        discriminator=DiscriminatorConfig(channels=32, layers=3, groups=8),
+        discriminator=DiscriminatorConfig(channels=32, layers=2, groups=8),
         discriminator_weight=0.25,
         discriminator_start=60_000,
         data=DataConfig(size=SIZE),
-        optimizer=OptimizerConfig(learning_rate=5e-4, weight_decay=0.0),
+        optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.0),
         samples=199_680,
         batch=32,
         ema_decay=0.998,

@@ -43,7 +43,6 @@ PREVIEW_SHARE, MOST_PREVIEWS = 0.03, 5
 RESERVE = 0.04
 # No run is so long: while steps are measured, the schedule stays at its beginning.
 _ENDLESS = 1 << 50
-_LENGTH = ("samples", "validate_every", "preview_every")
 # A length that is right to within this share is left as it is.
 CLOSE_ENOUGH = 0.02
 
@@ -105,6 +104,9 @@ def _within(
     with world.main_first():
         folder = RunFolder(config, spent=spent, loggers=loggers, main=world.is_main)
     run = Run(config, built, world.device, folder, world)
+    # The speed is that of the steps that cost most, as the remaining ones do.
+    if 0 < config.costly_from < constant_until(config):
+        run.go(until=config.costly_from)
     began, first = clock(), run.state.samples
     run.go(until=constant_until(config))
     if run.state.samples > first:
@@ -145,7 +147,9 @@ def begun_with(config: TrainConfig) -> TrainConfig | None:
     begun = json.loads(file.read_text(encoding="utf-8"))
     schedule = {name: begun["optimizer"][name] for name in ("warmup", "decay")}
     return replace(
-        config, **{name: begun[name] for name in _LENGTH}, optimizer=replace(config.optimizer, **schedule)
+        config,
+        **{name: begun[name] for name in config.OF_LENGTH if name in begun},
+        optimizer=replace(config.optimizer, **schedule),
     )
 
 
@@ -162,7 +166,7 @@ def measure(
     world = World(device) if world is None else world
     weights = copy_of(built.task.state_dict())
     with TemporaryDirectory() as folder, stop_requests() as stop:
-        trial = replace(config, out=folder, samples=_ENDLESS, keep="last", loggers=())
+        trial = replace(config.costly(), out=folder, samples=_ENDLESS, keep="last", loggers=())
         run = Run(trial, built, device, RunFolder(trial, main=world.is_main), world)
 
         def taken(part: Callable[[], Any]) -> float:
@@ -200,8 +204,7 @@ def fitted(config: TrainConfig, seconds: float, costs: Costs) -> TrainConfig:
             f"preview take {sum(costs):.1f} s: give a larger budget"
         )
     return replace(
-        config,
-        samples=batches * config.batch,
+        config.lasting(batches * config.batch),
         validate_every=-(-batches // validations) * config.batch,
         preview_every=-(-batches // previews) * config.batch,
     )

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, TypeVar
 
 from unclip.config import ConfigError, from_dict, override, to_dict
@@ -172,6 +172,22 @@ class TrainConfig:
         "data.uncommon": "data.factors.everyday.false",
     }
     """Paths of settings in version 0.1 -> their paths now."""
+
+    OF_LENGTH: ClassVar[tuple[str, ...]] = ("samples", "validate_every", "preview_every")
+    """Settings that follow from the run's length: a begun run keeps those that it has."""
+
+    def lasting(self, samples: int) -> "TrainConfig":
+        """The run with another length."""
+        return replace(self, samples=samples)
+
+    @property
+    def costly_from(self) -> int:
+        """The sample from which on a step costs all that it ever does."""
+        return 0
+
+    def costly(self) -> "TrainConfig":
+        """The run with steps that cost from the start what later ones do, to measure them."""
+        return self
 
     def __post_init__(self) -> None:
         """Raise ValueError for numbers that make no run."""

@@ -84,6 +84,7 @@ class Run:
         self.config, self.device, self.folder = config, device, folder
         self.world = World(device) if world is None else world
         self.task, self.batches = built
+        self.task.follow(config)
         self.world.from_main(self._keep_data)
         if config.init:
             take_weights(self.task.network, config.init, part_of(config.stage))
@@ -132,6 +133,7 @@ class Run:
         """Continue with another length or schedule, and record it in the folder."""
         if config != self.config:
             self.folder.write_config(config)
+            self.task.follow(config)
             self.config = config
 
     def go(self, until: int | None = None) -> None:

@@ -74,6 +74,9 @@ class Task(nn.Module, ABC, Generic[Network]):
         """A picture of what the network does so far; None for a network that draws none."""
         return None
 
+    def follow(self, config: TrainConfig) -> None:
+        """Take over the length of the run from its config, for losses that change on the way."""
+
     def groups(self, config: TrainConfig) -> list[Group]:
         """The trained parameters with their optimiser config: one group of all, unless a task has adversaries."""
         named = [(name, one) for name, one in self.named_parameters() if one.requires_grad]

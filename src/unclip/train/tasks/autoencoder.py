@@ -9,7 +9,7 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -72,6 +72,8 @@ class AutoencoderTraining(ClipDependent):
     """"decoder" leaves the latents as they are, so that decoders of one encoder can be exchanged."""
     flip: bool = False
     """Whether half of the visits show the mirror image."""
+    crop: int | None = None
+    """Side of the square of each picture that is learned, at a random place, in pixels; None: the whole picture."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for weights below 0, and a picture that does not fit the autoencoder."""
@@ -86,10 +88,31 @@ class AutoencoderTraining(ClipDependent):
             )
         if self.trained == "decoder" and not self.init:
             raise ValueError("trained is 'decoder', which needs the autoencoder that it belongs to: set init")
-        if self.data.size % self.model.factor:
+        for name, side in (("data.size", self.data.size), ("crop", self.crop or self.model.factor)):
+            if side % self.model.factor:
+                raise ValueError(
+                    f"{name} is {side}; for this autoencoder it must be a multiple of {self.model.factor}"
+                )
+        if self.crop is not None and not 0 < self.crop <= self.data.size:
             raise ValueError(
-                f"data.size is {self.data.size}; for this autoencoder it must be a multiple of {self.model.factor}"
+                f"crop is {self.crop}; give at most the side of the pictures, {self.data.size}, or null"
             )
+
+    OF_LENGTH: ClassVar[tuple[str, ...]] = (*ClipDependent.OF_LENGTH, "discriminator_start")
+
+    def lasting(self, samples: int) -> "AutoencoderTraining":
+        """A run of so many samples; the discriminator begins after the same share of them."""
+        start = round(self.discriminator_start / self.samples * samples)
+        return replace(self, samples=samples, discriminator_start=start)
+
+    @property
+    def costly_from(self) -> int:
+        """The sample that the discriminator begins with."""
+        return 0 if self.discriminator is None else self.discriminator_start
+
+    def costly(self) -> "AutoencoderTraining":
+        """The run with the discriminator from the start."""
+        return replace(self, discriminator_start=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +120,8 @@ class PictureBatch:
     """Pictures in [-1, 1]."""
 
     pictures: Float[Tensor, "b 3 h w"]
-    adversarial: bool
-    """Whether the discriminator has begun."""
+    first: int
+    """Number of the first sample of the whole batch, of which this may be a part."""
 
 
 class PictureBatches:
@@ -114,13 +137,18 @@ class PictureBatches:
     def batch(self, numbers: Int64[np.ndarray, " b"], noise: Noise) -> PictureBatch:
         """The samples with these numbers."""
         config = self.config
-        pictures = self.train.pictures(self.train.indices(numbers))
+        pictures = self._learned(self.train.indices(numbers), noise)
         if config.flip:
             mirrored = noise.fork("flip").uniform().to(pictures.device) < 0.5
             pictures = torch.where(mirrored[:, None, None, None], pictures.flip(-1), pictures)
-        # All micro-batches of a batch, on all processes, begin together.
-        begun = int(numbers[0]) // config.batch * config.batch >= config.discriminator_start
-        return PictureBatch(pictures, begun and config.discriminator is not None)
+        return PictureBatch(pictures, int(numbers[0]) // config.batch * config.batch)
+
+    def _learned(self, indices: Int64[np.ndarray, " b"], noise: Noise) -> Float[Tensor, "b 3 h w"]:
+        """Training pictures by index, or a square of each."""
+        crop, size = self.config.crop, self.config.data.size
+        if crop is None or crop == size:
+            return self.train.pictures(indices)
+        return self.train.squares(indices, noise.fork("crop").integers(size - crop + 1, 2), crop)
 
     def key(self, number: int) -> str:
         """The key of the sample with a number."""
@@ -148,6 +176,11 @@ class Rebuilt(Task[Any]):
     def rebuild(self, pictures: Tensor, noise: Noise | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Reconstructions, the regulariser's loss, and numbers to write down; without noise, as in sampling."""
 
+    def follow(self, config: TrainConfig) -> None:
+        """Let the discriminator begin where `config` has it."""
+        assert isinstance(config, AutoencoderTraining)
+        self.config = config
+
     def groups(self, config: TrainConfig) -> list[Group]:
         """The autoencoder's parameters, and the discriminator's."""
         named = [(name, one) for name, one in self.named_parameters() if one.requires_grad]
@@ -164,8 +197,8 @@ class Rebuilt(Task[Any]):
         drawn, regulariser, numbers = self.rebuild(x, noise)
         distance, found = self._distance(x, drawn, noise)
         loss = distance + regulariser
-        if batch.adversarial:
-            assert self.discriminator is not None
+        # All micro-batches of a batch, on all processes, begin together.
+        if self.discriminator is not None and batch.first >= config.discriminator_start:
             with frozen(self.discriminator):
                 adversarial = -self.discriminator(drawn).mean()
             weight = adaptive_weight(distance, adversarial, self.network.decoder.exit.weight)
