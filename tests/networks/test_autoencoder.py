@@ -34,5 +34,5 @@ def test_a_picture_that_does_not_fold_is_named():
 
 
 def test_folded_pixels_are_no_public_format():
-    with pytest.raises(ValueError, match="4 x 4 pixels.*AutoencoderKL cannot"):
+    with pytest.raises(ValueError, match=r"4 x 4 pixels.*AutoencoderKL cannot"):
         autoencoder_config(AutoencoderConfig(patch=4, **SHAPE))
