@@ -4,6 +4,7 @@ import json
 import logging
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +16,8 @@ from unclip.generate.parts import decisive_layers
 from unclip.networks.products import products
 from unclip.networks.unet import UnetConfig
 from unclip.networks.upsampler import UpsamplerConfig
-from unclip.nn.precision import Product, speedup
+from unclip.nn.packed import PackedLinear
+from unclip.nn.precision import Product, Speeds, packed_speeds
 from unclip.recipes.tiny import decoder
 
 LAYERS = (Product("convolution", 320, 16), Product("linear", 640, 256))
@@ -32,52 +34,58 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def timed(monkeypatch):
-    """`timed(ratio)` gives every measurement that ratio, and returns the list of those that are made."""
+    """`timed(bfloat16)` gives every measurement that ratio, and returns the list of those that are made."""
     made = []
 
-    def to(ratio):
-        def measure(layers, *, packed):
-            assert packed
+    def to(bfloat16, float32=1.0):
+        def measure(layers):
             made.append(layers)
-            return ratio
+            return Speeds(bfloat16, float32)
 
-        monkeypatch.setattr(number_type, "speedup", measure)
+        monkeypatch.setattr(number_type, "packed_speeds", measure)
         return made
 
     return to
 
 
-@pytest.mark.parametrize(("ratio", "dtype"), [(0.06, "float32"), (1.1, "float32"), (1.3, "bfloat16")])
-def test_auto_takes_the_faster_one_and_measures_once_a_machine(cache, timed, ratio, dtype):
-    made = timed(ratio)
+@pytest.mark.parametrize(
+    ("ratio", "packed", "dtype"),
+    [
+        (0.06, 1.0, "float32"), (1.1, 1.0, "float32"), (1.3, 1.0, "bfloat16"),
+        (1.3, 2.0, "float32"), (4.0, 2.0, "bfloat16"),
+    ],
+)  # fmt: skip
+def test_auto_takes_the_faster_one_and_measures_once_a_machine(cache, timed, ratio, packed, dtype):
+    made = timed(ratio, packed)
     for _ in range(2):
         assert fastest(CPU, LAYERS) == getattr(torch, dtype)
     assert made == [LAYERS]
     assert json.loads(cache.read_text())["machine"] == number_type.this_machine()
     fastest(CPU, LAYERS[:1])
     assert made == [LAYERS, LAYERS[:1]]
-    assert measured(LAYERS) == ratio
+    assert measured(LAYERS) == (ratio, packed)
     assert len(made) == 2, "the second measurement keeps the first"
 
 
 @pytest.mark.parametrize("change", [{"processor": "another"}, {"torch": "1.0"}, {"threads": 999}])
 def test_the_cache_of_another_machine_is_not_believed(cache, timed, change):
     timed(0.1)
-    assert measured(LAYERS) == 0.1
+    assert measured(LAYERS).bfloat16 == 0.1
     held = json.loads(cache.read_text())
     cache.write_text(json.dumps(held | {"machine": held["machine"] | change}))
     timed(2.0)
-    assert measured(LAYERS) == 2.0
+    assert measured(LAYERS).bfloat16 == 2.0
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        "{", "[]", "null", '{"format": 99}', '{"format": 1, "machine": 3}',
-        '{"format": 1, "machine": MACHINE, "bfloat16 speedup": [1]}',
-        '{"format": 1, "machine": MACHINE, "bfloat16 speedup": {KEY: "fast"}}',
-        '{"format": 1, "machine": MACHINE, "bfloat16 speedup": {KEY: -3.0}}',
-        '{"format": 1, "machine": MACHINE, "bfloat16 speedup": {KEY: NaN}}',
+        "{", "[]", "null", '{"format": 99}', '{"format": 2, "machine": 3}',
+        '{"format": 2, "machine": MACHINE, "speeds": [1]}',
+        '{"format": 2, "machine": MACHINE, "speeds": {KEY: "fast"}}',
+        '{"format": 2, "machine": MACHINE, "speeds": {KEY: [1.0]}}',
+        '{"format": 2, "machine": MACHINE, "speeds": {KEY: [-3.0, 1.0]}}',
+        '{"format": 2, "machine": MACHINE, "speeds": {KEY: [NaN, 1.0]}}',
     ],
 )  # fmt: skip
 def test_a_damaged_cache_is_measured_again(cache, timed, content):
@@ -86,10 +94,10 @@ def test_a_damaged_cache_is_measured_again(cache, timed, content):
     machine = json.dumps(number_type.this_machine())
     cache.write_text(content.replace("MACHINE", machine).replace("KEY", key))
     made = timed(2.5)
-    assert measured(LAYERS) == 2.5
+    assert measured(LAYERS).bfloat16 == 2.5
     assert made == [LAYERS]
     timed(9.0)
-    assert measured(LAYERS) == 2.5
+    assert measured(LAYERS).bfloat16 == 2.5
 
 
 @pytest.mark.parametrize(
@@ -145,6 +153,23 @@ def test_the_layers_of_a_network_follow_its_config():
     )
 
 
+@pytest.mark.parametrize(("packed", "kinds"), [(2.0, True), (0.96, True), (0.9, False)])
+def test_float32_layers_are_packed_where_that_is_no_slower_and_auto_chose(cache, timed, packed, kinds):
+    timed(0.5, packed)
+    model = unclip.load("artwork", device="cpu", dtype="auto")
+    assert model.dtype == torch.float32
+    exact = unclip.load("artwork", device="cpu", dtype="float32")
+    for one, expected in ((model, kinds), (exact, False)):
+        for part in ("prior", "decoder", "upsampler", "clip"):
+            with one.parts.lend(part, torch.nn.Module) as network:
+                found = any(isinstance(module, PackedLinear) for module in network.modules())
+            assert found == (expected and part != "clip")
+    small = {"seed": 1, "steps": 2, "prior_steps": 2, "size": 64}
+    a, b = (one.generate("a red apple", **small)[0] for one in (model, exact))
+    apart = np.abs(np.asarray(a.image, int) - np.asarray(b.image, int))
+    assert apart.max() <= (1 if kinds else 0)
+
+
 def test_a_real_measurement_has_a_sign():
-    ratio = speedup(LAYERS[:1], packed=True)
-    assert 0.01 < ratio < 100
+    for speed in packed_speeds(LAYERS):
+        assert 0.01 < speed < 100

@@ -17,6 +17,7 @@ from unclip.generate.model import Model
 from unclip.generate.operations import Generate
 from unclip.generate.parts import Parts
 from unclip.generate.session import picture_seed
+from unclip.nn.precision import Speeds
 from unclip.stages.noise import Seeds
 from unclip.stages.prior import choose, prior_condition, sample_diffusion_prior
 from unclip.stages.sampling import DEFAULTS, DecoderSampling, Sampling, sampling
@@ -317,7 +318,8 @@ def test_bfloat16_draws_nearly_the_same(tiny_folder, tiny_model):
 def test_dtype_auto_is_the_measured_one_and_recorded(tiny_folder, monkeypatch):
     monkeypatch.setattr("unclip.networks.products.LEAST", 0)
     for ratio, dtype in ((4.0, "bfloat16"), (0.2, "float32")):
-        monkeypatch.setattr("unclip.generate.number_type.measured", lambda products, ratio=ratio: ratio)
+        speeds = Speeds(ratio, 1.0)
+        monkeypatch.setattr("unclip.generate.number_type.measured", lambda products, speeds=speeds: speeds)
         (made,) = Model.load(tiny_folder, device="cpu", dtype="auto").generate(PROMPT, seed=2, size=16)
         assert made.provenance["dtype"] == dtype
 

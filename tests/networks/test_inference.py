@@ -71,6 +71,20 @@ def test_a_packed_net_differs_by_rounding(net):
     assert (packed - expected).norm() < 0.02 * scale
 
 
+@pytest.mark.skipif(not can_pack(torch.float32), reason="no kernels")
+@torch.inference_mode()
+def test_float32_layers_are_packed_if_asked_and_differ_by_rounding(net):
+    given = torch.randn(2, 3, 16, 16), torch.tensor([3.0, 700.0]), torch.randn(2, 24)
+    context, mask = torch.randn(2, 5, 8), torch.tensor([[True] * 5, [True, False, False, True, True]])
+    expected = net(*given, context, mask)
+    ends = net.entrance, net.exit
+    prepack(net, float32=True)
+    packed = net(*given, net.read(context), mask)
+    assert {PackedConv2d, PackedLinear, PackedResBlock} < {type(module) for module in net.modules()}
+    assert (net.entrance, net.exit) == ends
+    assert (packed - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
 def test_what_is_float32_is_left_alone(net):
     before = {name: type(module) for name, module in net.named_modules()}
     prepack(net)

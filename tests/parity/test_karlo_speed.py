@@ -32,6 +32,16 @@ def test_offload_draws_the_same_with_one_net_of_the_upsampler_at_a_time(karlo_fo
         assert first._slot is last._slot
 
 
+def test_openvino_draws_the_same_to_rounding(karlo_folder, tmp_path, monkeypatch):
+    """The decoder attends to masked captions, and the upsampler has a net for its last step."""
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("UNCLIP_CACHE", str(tmp_path))
+    expected = pixels(unclip.load(karlo_folder, device="cpu", dtype="float32"))
+    drawn = pixels(unclip.load(karlo_folder, device="cpu", backend="openvino"))
+    assert np.abs(drawn.astype(int) - expected.astype(int)).max() <= 1
+    assert len(list(tmp_path.rglob("*.xml"))) == 3
+
+
 @pytest.mark.skipif(not can_pack(), reason="no bfloat16 kernels")
 @torch.inference_mode()
 def test_nets_in_bfloat16_are_as_exact_as_diffusers(karlo_folder, karlo_parts):

@@ -73,6 +73,7 @@ def add(verbs) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting, such as count=20"
     )
     options.add_device(parser, dtype="float32")
+    options.add_backend(parser)
     parser.set_defaults(dtype="float32")
     options.add_cluster(parser)
     options.add_quiet(parser)

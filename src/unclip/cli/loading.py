@@ -21,6 +21,8 @@ def load(
     tile: int | None = None,
     parts: Mapping[str, str] | None = None,
     adapters: Mapping[str, float] | None = None,
+    backend: str | None = None,
+    backend_precision: str | None = None,
 ) -> "Model":
     """Model on the given or the best device. Raises `UsageError` for a device that does not exist here."""
     from unclip.generate.model import Model
@@ -33,6 +35,8 @@ def load(
         tile=tile,
         parts=parts or {},
         adapters=adapters or {},
+        backend=backend,
+        backend_precision=backend_precision,
     )
 
 
@@ -46,6 +50,8 @@ def load_for(arguments: argparse.Namespace) -> "Model":
         tile=getattr(arguments, "tile", None),
         parts=dict(arguments.part),
         adapters=dict(arguments.adapter),
+        backend=getattr(arguments, "backend", None),
+        backend_precision=getattr(arguments, "backend_precision", None),
     )
 
 

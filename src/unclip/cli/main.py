@@ -12,6 +12,7 @@ from typing import Any
 
 import unclip
 from unclip.cli import (
+    accelerate,
     bundle,
     captions,
     console,
@@ -39,7 +40,7 @@ GROUPS: dict[str, tuple[Any, ...]] = {
     "edit": verbs.EDIT,
     "inspect": (*verbs.INSPECT, captions, probe, show, redo),
     "serve": (serve, worker),
-    "models": (models, convert, doctor),
+    "models": (models, convert, accelerate, doctor),
     "train": (data, embed, latents, train, bundle, evaluate),
 }
 

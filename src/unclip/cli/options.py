@@ -126,6 +126,19 @@ def add_device(
     )
 
 
+def add_backend(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--backend",
+        choices=("torch", "openvino"),
+        help="what computes U-Nets and transformers on patches; openvino, on the CPU, needs unclip[openvino] (default: torch)",
+    )
+    parser.add_argument(
+        "--backend-precision",
+        choices=("float32", "bfloat16", "int8"),
+        help="what the backend openvino computes in; int8 after `unclip accelerate` (default: float32)",
+    )
+
+
 def add_offload(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--offload",
@@ -204,6 +217,7 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     add_force(parser)
     add_model(parser)
     add_device(parser)
+    add_backend(parser)
     add_offload(parser)
     add_tile(parser)
     add_quiet(parser)

@@ -36,6 +36,7 @@ def add(verbs) -> None:
         "--any-weights", action="store_true", help="use the model even if its digest is another one"
     )
     options.add_device(parser, default="the recorded one")
+    options.add_backend(parser)
     options.add_offload(parser)
     options.add_quiet(parser)
     options.add_json(parser)
@@ -61,6 +62,9 @@ def run(arguments: argparse.Namespace) -> None:
             offload=arguments.offload,
             parts={**replay.parts, **dict(arguments.part)},
             adapters=dict(arguments.adapter),
+            backend=arguments.backend or replay.backend,
+            backend_precision=arguments.backend_precision
+            or (None if arguments.backend else replay.backend_precision),
         )
     except FileNotFoundError as error:
         if arguments.model is not None:

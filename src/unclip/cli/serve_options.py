@@ -38,6 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--folder", metavar="FOLDER", help="database and pictures (default: the user's data folder)"
     )
     options.add_device(parser)
+    options.add_backend(parser)
     options.add_offload(parser)
     parser.add_argument(
         "--memory",
@@ -89,6 +90,8 @@ def settings_of(arguments: argparse.Namespace, **more: Any) -> "Settings":
         "store": arguments.store,
         "device": arguments.device,
         "dtype": arguments.dtype,
+        "backend": arguments.backend,
+        "backend_precision": arguments.backend_precision,
         "offload": arguments.offload,
         "memory": arguments.memory,
         "batch": arguments.batch,

@@ -158,8 +158,10 @@ class Times(NamedTuple):
 
 
 def name_of(model: Model, sampling: Sampling, size: int) -> str:
-    """Folder name of pictures: their size, and a hash of the model's digest, its dtype and the sampling settings."""
-    return f"{size}-{_digest([model.digest, to_dict(sampling), str(model.parts.dtype)])}"
+    """Folder name of pictures: their size, and a hash of the model's digest, what computes it and the sampling settings."""
+    backend = model.parts.backend
+    how = [str(model.parts.dtype), *(() if backend is None else backend.record.values())]
+    return f"{size}-{_digest([model.digest, to_dict(sampling), *how])}"
 
 
 def _read(file: Path, request: Generate) -> UInt8[Tensor, "3 s s"] | None:

@@ -401,6 +401,8 @@ def load(
     offload: bool = False,
     adapters: Mapping[Any, float] | None = None,
     tile: int | None = None,
+    backend: str | None = None,
+    backend_precision: str | None = None,
 ) -> Model:
     """A model: bundled (by name), from a folder, or public (a hub id that was pulled).
 
@@ -408,10 +410,17 @@ def load(
     faster one by measurement; None is "auto" for public models and "float32" for others. The sampler's state is float32
     always. `prior` and `clip` name other models to take these parts from, `parts` any part.
     With `offload`, only the network at work is in memory; `tile` bounds the side in pixels of what an autoencoder decodes at
-    once. `adapters` are low-rank adapters (LoRA) by file or folder, and the strength of each. Raises `FileNotFoundError` and
-    `ModelError`.
+    once. `adapters` are low-rank adapters (LoRA) by file or folder, and the strength of each. `backend` "openvino" computes
+    U-Nets and transformers on patches by OpenVINO on the CPU, in `backend_precision`: "float32", "bfloat16" or "int8"
+    (`unclip[openvino]`, docs/speed.md). Raises `FileNotFoundError` and `ModelError`.
     """
     taken = {"prior": prior, "clip": clip} | dict(parts or {})
     given = {name: other for name, other in taken.items() if other is not None}
-    options = {"offload": offload, "tile": tile, "adapters": adapters or {}}
+    options = {
+        "offload": offload,
+        "tile": tile,
+        "adapters": adapters or {},
+        "backend": backend,
+        "backend_precision": backend_precision,
+    }
     return Model.load(model, device=device, dtype=dtype, parts=given, **options)

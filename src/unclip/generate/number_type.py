@@ -10,15 +10,17 @@ import torch
 
 from unclip.cache import read_cached, write_cached
 from unclip.errors import RequestError
-from unclip.nn.precision import WORTHWHILE, Product, by_capability, speedup
+from unclip.nn.precision import WORTHWHILE, Product, Speeds, by_capability, packed_speeds
 
 logger = logging.getLogger(__name__)
 
 SEVERAL = 3.0
 """A number type that makes the layers so many times as slow is warned about."""
+EVEN = 0.95
+"""Packed float32 layers may be so many times as fast as torch's, to be taken."""
 FILE = "speed.json"
 """File of the cache with what was measured; its form is `FORMAT`."""
-FORMAT = 1
+FORMAT = 2
 NAMES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 _warned: set[str] = set()
@@ -29,7 +31,7 @@ def number_type(
 ) -> torch.dtype:
     """The number type of a name. "auto" is the faster one for a model whose layers are `products`, by measurement.
 
-    On a CPU it is bfloat16 where that makes the layers `WORTHWHILE` times as fast, and float32 for tiny models, which
+    On a CPU it is bfloat16 where that makes the layers `WORTHWHILE` times as fast as the faster float32 ones, and float32 for tiny models, which
     have no layer to measure. On CUDA it is bfloat16 where the hardware has it. With `warn`, a given type that is
     `SEVERAL` times as slow as the other one is warned about, once per process. Raises `RequestError` for a type that
     pictures do not survive.
@@ -40,7 +42,7 @@ def number_type(
     if name not in NAMES:
         raise RequestError(f"dtype {dtype} is not one of auto, float32, bfloat16")
     if warn and products and device.type == "cpu" and name not in _warned:
-        ratio = measured(products)
+        ratio = measured(products).bfloat16
         slower, other = (ratio, "bfloat16") if name == "float32" else (1 / ratio, "float32")
         if slower >= SEVERAL:
             _warned.add(name)
@@ -60,38 +62,56 @@ def fastest(device: torch.device, products: Sequence[Product]) -> torch.dtype:
         return torch.bfloat16 if by_capability(str(device)) == "bf16" else torch.float32
     if not products:
         return torch.float32
-    ratio = measured(products)
-    chosen = "bfloat16" if ratio > WORTHWHILE else "float32"
-    logger.info("dtype auto: %s (bfloat16 layers are %.1f times as fast as float32 ones)", chosen, ratio)
+    speeds = measured(products)
+    chosen = "bfloat16" if speeds.bfloat16 > WORTHWHILE * max(1.0, speeds.float32) else "float32"
+    logger.info(
+        "dtype auto: %s (as fast as torch's float32 layers: bfloat16 %.1f times, packed float32 %.1f times)",
+        chosen,
+        *speeds,
+    )
     return NAMES[chosen]
 
 
-def measured(products: Sequence[Product]) -> float:
-    """How many times as fast as in float32 layers are in bfloat16 on this machine, from the cache or by measurement.
+def packs_float32(products: Sequence[Product]) -> bool:
+    """Whether to pack float32 layers as well: not where torch's own are faster.
+
+    Where both take as long, packing pays by what is not measured, the fewer passes of `PackedResBlock`.
+    """
+    return bool(products) and measured(products).float32 > EVEN
+
+
+def measured(products: Sequence[Product]) -> Speeds:
+    """How fast layers are on this machine beside torch's own in float32, from the cache or by measurement.
 
     The cache is for one processor model, version of torch and number of threads; one of another machine, or one that
     cannot be read, is written over.
     """
     machine, key = this_machine(), repr([tuple(product) for product in products])
-    ratios = _remembered(machine)
-    if key not in ratios:
-        ratios = ratios | {key: speedup(products, packed=True)}
-        write_cached(FILE, {"format": FORMAT, "machine": machine, "bfloat16 speedup": ratios})
-    return ratios[key]
+    known = _remembered(machine)
+    if key not in known:
+        known = known | {key: packed_speeds(products)}
+        write_cached(FILE, {"format": FORMAT, "machine": machine, "speeds": known})
+    return known[key]
 
 
-def _remembered(machine: dict[str, Any]) -> dict[str, float]:
+def _remembered(machine: dict[str, Any]) -> dict[str, Speeds]:
     found = read_cached(FILE)
     if not isinstance(found, dict) or found.get("format") != FORMAT or found.get("machine") != machine:
         return {}
-    ratios = found.get("bfloat16 speedup")
-    if not isinstance(ratios, dict):
-        return {}
-    return {
-        str(key): float(ratio)
-        for key, ratio in ratios.items()
-        if isinstance(ratio, float) and 0 < ratio < float("inf")
-    }
+    speeds = found.get("speeds")
+    return (
+        {str(key): Speeds(*pair) for key, pair in speeds.items() if _sane(pair)}
+        if isinstance(speeds, dict)
+        else {}
+    )
+
+
+def _sane(pair: Any) -> bool:
+    return (
+        isinstance(pair, list)
+        and len(pair) == len(Speeds._fields)
+        and all(isinstance(one, float) and 0 < one < float("inf") for one in pair)
+    )
 
 
 def this_machine() -> dict[str, Any]:

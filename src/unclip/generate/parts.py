@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from unclip.checkpoints.registry import role_of
-from unclip.errors import ModelError, Unsupported
+from unclip.errors import ModelError, RequestError, Unsupported
 from unclip.formats.opened import OpenPart, open_model
-from unclip.generate.number_type import number_type
+from unclip.generate.number_type import number_type, packs_float32
 from unclip.generate.offload import load_in_turns, returned_when_freed, without_weights
+from unclip.generate.openvino_nets import Openvino, backend_of
 from unclip.networks.clip import ClipConfig
 from unclip.networks.inference import is_packed, prepack, settle, suits_channels_last
 from unclip.networks.products import products
@@ -73,7 +74,12 @@ class Parts:
         tile: int | None = None,
         mixed: Mapping[str, str] | None = None,
         adapters: Mapping[str, float] | None = None,
+        backend: Openvino | None = None,
+        packs: bool = False,
     ):
+        self._packs = packs
+        self.backend = backend
+        """What computes the insides of the nets, if not torch."""
         self.adapters = dict(adapters or {})
         """Name of each adapter that is added to the weights -> its strength."""
         self.mixed = dict(mixed or {})
@@ -114,24 +120,33 @@ class Parts:
         offload: bool = False,
         tile: int | None = None,
         adapters: Mapping[Any, float] | None = None,
+        backend: str | None = None,
+        backend_precision: str | None = None,
     ) -> "Parts":
         """Parts of a bundled model by its name, of a model folder, or of a public model: a folder, or a pulled hub id.
 
-        `dtype` is "float32", "bfloat16", or "auto", the faster one by a measurement of the model's layers on this machine;
-        None is "auto" for public models, and "float32" for model folders, whose pictures are then the same on every
+        `dtype` is "float32", "bfloat16", or "auto", the faster one by a measurement of the model's layers on this machine,
+        which also decides between torch's kernels and oneDNN's in float32, equal to rounding; None is "auto" for public models, and "float32" for model folders, whose pictures are then the same on every
         processor to rounding. `parts` names other models to take
         parts from, such as {"clip": folder}. `check` compares every file with its SHA-256 first. `tile` bounds the side of
         what an autoencoder decodes at once, in pixels; pictures differ a little at the tiles' borders. `adapters` are low-rank
-        adapters with their strengths, such as {folder: 0.8}. Raises
+        adapters with their strengths, such as {folder: 0.8}. `backend` "openvino" computes U-Nets and transformers on patches
+        by OpenVINO on the CPU, in `backend_precision`: "float32" (the default), "bfloat16" or "int8". Raises
         `FileNotFoundError` where there is no model, `ModelError` where it is damaged or parts do not fit together.
         """
         opened = open_model(model, parts=parts, check=check, adapters=adapters)
         target = best_device() if device is None else torch.device(device)
+        other = backend_of(backend, backend_precision, target)
+        if other is not None:
+            _check_backend(other, dtype, offload)
+            dtype = "float32"
+        name = str(dtype or ("auto" if opened.public else "float32"))
+        layers = decisive_layers(part.config for part in opened.parts.values())
         chosen = number_type(
-            dtype or ("auto" if opened.public else "float32"),
+            name,
             target,
-            decisive_layers(part.config for part in opened.parts.values()),
-            warn=dtype is not None and (opened.public or str(dtype) != "float32"),
+            layers,
+            warn=dtype is not None and other is None and (opened.public or "bfloat16" in str(dtype)),
         )
 
         def part(source: OpenPart) -> Part:
@@ -153,6 +168,8 @@ class Parts:
             tile=tile,
             mixed={name: opened.parts[name].model for name in parts or ()},
             adapters={Path(path).name: strength for path, strength in (adapters or {}).items()},
+            backend=other,
+            packs=name == "auto" and target.type == "cpu" and packs_float32(layers),
         )
         made._again = functools.partial(
             _reopen,
@@ -164,6 +181,8 @@ class Parts:
             offload=offload,
             tile=tile,
             adapters={_absolute(path): strength for path, strength in (adapters or {}).items()},
+            backend=backend,
+            backend_precision=backend_precision,
         )
         return made
 
@@ -356,14 +375,23 @@ class Parts:
                     logger.debug("loading the %s of %s", name, self.name)
                     # Weights made in inference mode could never be trained, nor used with gradients.
                     with torch.inference_mode(False):
-                        self._networks[name] = _prepare(self._parts[name].load())
+                        network = self._prepared(name, self._parts[name].load())
+                        if self.backend is not None:
+                            self.backend.place(self.digest, name, network)
+                        self._networks[name] = network
             yield self._networks[name]
             return
         # One stage at a time, whoever asks.
         with self._lock, returned_when_freed():
             with torch.inference_mode(False):
-                network = load_in_turns(self._parts[name].load, _prepare, only)
+                prepare = functools.partial(self._prepared, name)
+                network = load_in_turns(self._parts[name].load, prepare, only)
             yield network
+
+    def _prepared(self, name: str, network: nn.Module) -> nn.Module:
+        return _prepare(
+            network, packs=self._packs and self._parts[name].role in ("prior", "decoder", "upsampler")
+        )
 
     def _part(self, name: str) -> Part:
         if name not in self._parts:
@@ -410,6 +438,19 @@ def best_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def _check_backend(backend: Openvino, dtype: torch.dtype | str | None, offload: bool) -> None:
+    """Raise `RequestError` for options that a backend has no use for."""
+    name = str(dtype or "auto").removeprefix("torch.")
+    if name not in ("auto", "float32"):
+        raise RequestError(
+            f"dtype {name} is torch's: with the backend openvino, give backend_precision {backend.precision} or another"
+        )
+    if offload:
+        raise RequestError(
+            "offload is torch's: the backend openvino keeps its nets in memory; leave one of them out"
+        )
+
+
 def decisive_layers(configs: Iterable[Any]) -> tuple[Product, ...]:
     """The layers that decide a model's number type: those of its decoder and upsamplers."""
     return tuple(dict.fromkeys(product for config in configs for product in products(config)))
@@ -435,11 +476,11 @@ def _computes_in(config: Any, dtype: torch.dtype) -> bool:
     return dtype == torch.float32 or not (text or (eps and not unet))
 
 
-def _prepare(network: nn.Module) -> nn.Module:
+def _prepare(network: nn.Module, *, packs: bool = False) -> nn.Module:
     """The network in evaluation mode, with weights in the layout of its device's kernels."""
     device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
     if device.type == "cpu":
-        prepack(network)
+        prepack(network, float32=packs)
     elif device.type == "cuda":
         settle(network)
     if suits_channels_last(network, device):

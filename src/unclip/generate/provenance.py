@@ -28,10 +28,12 @@ def provenance_of(
     warnings: Sequence[str] = (),
     parts: Mapping[str, str] | None = None,
     adapters: Mapping[str, float] | None = None,
+    backend: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """JSON-able provenance of one picture of `size` (width, height). `results` are measurements, such as a PSNR.
 
-    `parts` names the models that parts were taken from, where they are mixed, `adapters` the adapters and their strengths.
+    `parts` names the models that parts were taken from, where they are mixed, `adapters` the adapters and their strengths,
+    `backend` what computed the nets, its precision and its version, where that was not torch.
     """
     recorded = compact(request)
     return {
@@ -49,5 +51,6 @@ def provenance_of(
         "unclip": importlib.metadata.version("unclip"),
         "device": device,
         "dtype": dtype,
+        **({"backend": dict(backend)} if backend else {}),
         "torch": torch.__version__,
     }

@@ -25,6 +25,9 @@ class Replay(NamedTuple):
     """Whether the picture is a strip of all pictures of the request."""
     parts: Mapping[str, str] = {}
     """Part -> name of the other model that it was taken from."""
+    backend: str | None = None
+    """What computed the nets, where that was not torch, and its precision."""
+    backend_precision: str | None = None
 
     @property
     def base(self) -> str:
@@ -49,6 +52,7 @@ class _Record:
     unclip: str | None = None
     torch: str | None = None
     parts: dict[str, str] | None = None
+    backend: dict[str, str] | None = None
 
 
 def read_replay(provenance: Mapping[str, Any] | Any) -> Replay:
@@ -79,6 +83,8 @@ def read_replay(provenance: Mapping[str, Any] | Any) -> Replay:
         dtype=record.dtype,
         strip=record.layout == "strip",
         parts=record.parts or {},
+        backend=(record.backend or {}).get("name"),
+        backend_precision=(record.backend or {}).get("precision"),
     )
 
 

@@ -234,6 +234,7 @@ class Session(StageRunner):
             warnings=warnings,
             parts=self.parts.mixed,
             adapters=self.parts.adapters,
+            backend=None if self.parts.backend is None else self.parts.backend.record,
         )
         embedding = None if z_i is None else z_i.float().cpu().clone()
         return Image(image=image, provenance=provenance, embedding=embedding, warnings=tuple(warnings))

@@ -1,6 +1,6 @@
 """Networks made ready to be used and not trained: weights of half the size, in the layout of the device's kernels."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 import torch
 from torch import nn
@@ -17,10 +17,7 @@ def matrices(network: nn.Module) -> frozenset[str]:
 
     The first and last convolutions of U-Nets and autoencoders stay float32: they are small, and what they compute is not averaged out.
     """
-    kept = {
-        layer for module in network.modules() if isinstance(module, _WITH_ENDS) for layer in _ends(module)
-    }
-    kinds = (nn.Linear, nn.Conv2d, nn.Embedding)
+    kept, kinds = _kept(network), (nn.Linear, nn.Conv2d, nn.Embedding)
     return frozenset(
         f"{name}.weight" if name else "weight"
         for name, module in network.named_modules()
@@ -28,13 +25,16 @@ def matrices(network: nn.Module) -> frozenset[str]:
     )
 
 
-def prepack(network: nn.Module) -> None:
+def prepack(network: nn.Module, *, float32: bool = False) -> None:
     """Put packed layers in the place of those whose weights are bfloat16, one at a time.
 
-    Nothing changes where torch or the processor cannot do it. The network cannot be trained nor saved any more.
+    With `float32`, layers of that type are packed as well; the answers differ by rounding. Nothing changes where torch or the
+    processor cannot do it. The network cannot be trained nor saved any more.
     """
     if can_pack():
-        _prepack_within(network)
+        _prepack_within(network, torch.bfloat16, frozenset())
+    if float32 and can_pack(torch.float32):
+        _prepack_within(network, torch.float32, _kept(network))
 
 
 def is_packed(network: nn.Module) -> bool:
@@ -100,22 +100,28 @@ def _cast(module: nn.Module, name: str, dtype: torch.dtype) -> None:
 _WITH_ENDS = (Unet, MapEncoder, MapDecoder)
 
 
+def _kept(network: nn.Module) -> frozenset[nn.Module]:
+    return frozenset(
+        layer for module in network.modules() if isinstance(module, _WITH_ENDS) for layer in _ends(module)
+    )
+
+
 def _ends(network: Unet | MapEncoder | MapDecoder) -> Iterator[nn.Module]:
     yield network.entrance
     yield network.exit
 
 
-def _prepack_within(module: nn.Module) -> None:
+def _prepack_within(module: nn.Module, dtype: torch.dtype, kept: Container[nn.Module]) -> None:
     for name, child in list(module.named_children()):
         packed = None
-        if isinstance(child, ResBlock) and child.conv1.weight.dtype == torch.bfloat16:
-            packed = PackedResBlock(child)
-        elif type(child) is nn.Conv2d and child.weight.dtype == torch.bfloat16:
-            packed = PackedConv2d(child)
-        elif type(child) is nn.Linear and child.weight.dtype == torch.bfloat16:
-            packed = PackedLinear(child)
+        if isinstance(child, ResBlock) and child.conv1.weight.dtype == dtype:
+            packed = PackedResBlock(child, dtype)
+        elif type(child) is nn.Conv2d and child.weight.dtype == dtype and child not in kept:
+            packed = PackedConv2d(child, dtype)
+        elif type(child) is nn.Linear and child.weight.dtype == dtype:
+            packed = PackedLinear(child, dtype)
         if packed is None:
-            _prepack_within(child)
+            _prepack_within(child, dtype, kept)
         else:
             setattr(module, name, packed)
         del child

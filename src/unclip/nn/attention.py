@@ -21,8 +21,11 @@ class KeyMask:
         self.tokens = tokens
         self._made: dict[int, Tensor] = {}
 
-    def beside(self, pixels: int, dtype: torch.dtype) -> Tensor:
-        """The mask (b, 1, 1, m + pixels) of tokens and so many pixels, for scores of `dtype`."""
+    def beside(self, pixels: int | Tensor, dtype: torch.dtype) -> Tensor:
+        """The mask (b, 1, 1, m + pixels) of tokens and so many pixels, for scores of `dtype`.
+
+        While a graph is traced, `pixels` is a tensor.
+        """
         if pixels not in self._made:
             kept = torch.cat([self.tokens, self.tokens.new_ones(len(self.tokens), pixels)], dim=1)
             mask = rearrange(kept, "b m -> b 1 1 m")

@@ -14,12 +14,12 @@ from unclip.nn.resample import double, halve
 from unclip.nn.resblock import ResBlock
 
 
-def can_pack() -> bool:
-    """Whether this build of torch has the kernels, and a processor that multiplies bfloat16."""
+def can_pack(dtype: torch.dtype = torch.bfloat16) -> bool:
+    """Whether this build of torch has the kernels, and, for bfloat16, a processor that multiplies it."""
     return (
         torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_reorder_convolution_weight")
-        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        and (dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
     )
 
 

@@ -74,17 +74,30 @@ def by_capability(device: str) -> Precision:
     return chosen
 
 
-def speedup(products: Sequence[Product] = USUAL, *, packed: bool = False) -> float:
-    """How many times as fast as in float32 this processor computes layers in bfloat16.
+def speedup(products: Sequence[Product] = USUAL) -> float:
+    """How many times as fast as in float32 this processor computes torch's layers in bfloat16, as in training.
 
     Takes about 0.2 s of one core. Processor time is counted, and each layer by its fastest run, so that other load on
-    the machine does not decide. `packed` measures the layers of inference, whose weights are in oneDNN's layout.
+    the machine does not decide.
     """
-    layers = {
-        (dtype, product): _layer(product, dtype, packed)
-        for product in products
-        for dtype in (torch.float32, torch.bfloat16)
-    }
+    return _ratios(products, [(torch.float32, False), (torch.bfloat16, False)])[0]
+
+
+class Speeds(NamedTuple):
+    """How many times as fast as torch's own layers in float32 the packed ones are, in either type."""
+
+    bfloat16: float
+    float32: float
+
+
+def packed_speeds(products: Sequence[Product]) -> Speeds:
+    """Speeds of the layers of inference, whose weights are in oneDNN's layout; measured as `speedup`."""
+    return Speeds(*_ratios(products, [(torch.float32, False), (torch.bfloat16, True), (torch.float32, True)]))
+
+
+def _ratios(products: Sequence[Product], ways: Sequence[tuple[torch.dtype, bool]]) -> list[float]:
+    """How many times as fast as the first way layers are in each of the others."""
+    layers = {(way, product): _layer(product, *way) for product in products for way in ways}
     seconds = dict.fromkeys(layers, math.inf)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -101,15 +114,15 @@ def speedup(products: Sequence[Product] = USUAL, *, packed: bool = False) -> flo
     finally:
         torch.set_num_threads(threads)
     # Each layer counts as one, whatever its size; thread_time may be too coarse for a tiny one.
-    ratios = [
-        max(seconds[torch.float32, product], 1e-9) / max(seconds[torch.bfloat16, product], 1e-9)
-        for product in products
+    shares = [
+        [max(seconds[way, product], 1e-9) / max(seconds[ways[0], product], 1e-9) for product in products]
+        for way in ways[1:]
     ]
-    return len(ratios) / sum(1 / ratio for ratio in ratios)
+    return [len(products) / sum(share) for share in shares]
 
 
 def _layer(product: Product, dtype: torch.dtype, packed: bool) -> Callable[[], Tensor]:
-    packed = packed and dtype != torch.float32 and can_pack()
+    packed = packed and can_pack(dtype)
     channels, size = product.channels, product.size
     if product.kind == "attention":
         q = torch.full((1, max(1, channels // 64), size, min(64, channels)), 0.1, dtype=dtype)

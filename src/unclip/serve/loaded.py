@@ -10,19 +10,11 @@ logger = logging.getLogger(__name__)
 
 
 class Loaded:
-    """Models by name, within a budget of bytes of their files; one thread uses it."""
+    """Models by name, within a budget of bytes of their files; one thread uses it. `options` are those of `Model.load`."""
 
-    def __init__(
-        self,
-        models: Mapping[str, str],
-        *,
-        device: str | None,
-        dtype: str | None,
-        offload: bool,
-        budget: int | None,
-    ):
+    def __init__(self, models: Mapping[str, str], *, budget: int | None, **options: Any):
         self._specs, self._budget = dict(models), budget
-        self._options: dict[str, Any] = {"device": device, "dtype": dtype, "offload": offload}
+        self._options = options
         self._models: OrderedDict[str, tuple[Any, int]] = OrderedDict()
 
     @property

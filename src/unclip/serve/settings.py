@@ -36,6 +36,8 @@ class Settings:
     device: str | None = None
     dtype: str | None = None
     """None: "auto" for public models, "float32" for others."""
+    backend: str | None = None
+    backend_precision: str | None = None
     offload: bool = False
     memory: Annotated[
         int | None, Param("bytes of weights that a worker keeps loaded; no limit if not given", ge=1)

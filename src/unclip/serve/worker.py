@@ -47,6 +47,8 @@ class Worker:
             settings.models,
             device=settings.device,
             dtype=settings.dtype,
+            backend=settings.backend,
+            backend_precision=settings.backend_precision,
             offload=settings.offload,
             budget=settings.memory,
         )

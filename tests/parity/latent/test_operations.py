@@ -164,6 +164,17 @@ def test_unclip_reads_pictures(unclip):
     assert unclip.edit(picture(), (8, 8, 40, 40), "a cat", **QUICK)[0].image.size == (64, 64)
 
 
+def test_openvino_draws_latents_of_any_size(saved, stable, tmp_path, monkeypatch):
+    """Spatial transformers, and sizes that leave odd maps, from one export."""
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("UNCLIP_CACHE", str(tmp_path))
+    model = Model.load(saved("sd1")[1], device="cpu", backend="openvino")
+    for size in (64, 72):
+        made, exact = (one.generate("a red cat", size=size, **QUICK)[0].image for one in (model, stable))
+        assert np.abs(np.asarray(made, int) - np.asarray(exact, int)).max() <= 1
+    assert len(list(tmp_path.rglob("*.xml"))) == 1
+
+
 def test_unclip_with_its_prior(saved):
     model = Model.load(saved("unclip l")[1], device="cpu")
     drawn = model.generate("a red cat", prior_steps=2, **QUICK)[0]
@@ -332,7 +343,7 @@ def test_an_autoencoder_that_overflows_in_half_precision_is_computed_in_float32(
 
     monkeypatch.setattr(network, "decode", overflowing)
     # In bfloat16, layers may be replaced by packed ones: keep them.
-    monkeypatch.setattr("unclip.generate.parts.prepack", lambda network: None)
+    monkeypatch.setattr("unclip.generate.parts.prepack", lambda network, **options: None)
     with caplog.at_level(logging.WARNING):
         made = model.generate("a red cat", **QUICK)[0]
     assert len(exact) == 1
