@@ -143,6 +143,25 @@ def unclip_draws(folder: Path, dtype: str, steps: tuple[int, int, int], **option
     return draw
 
 
+def openvino_draws(
+    folder: Path, precision: str, steps: tuple[int, int, int], settings: dict[str, Any] | None = None
+) -> Draw:
+    """Drawing by this project's nets in OpenVINO; int8 is calibrated here, on two pictures of few steps."""
+    options: dict[str, Any] = {
+        "backend": "openvino",
+        "backend_precision": precision,
+        "settings": settings or {},
+    }
+    if precision == "int8":
+        from unclip.generate import calibration
+
+        # Weights are random: pictures are compared below, and the bounds are for trained ones.
+        calibration.LEAST_PSNR = 0.0
+        quick = {"steps": 5, "prior_steps": 2, "upsampler_steps": 2, "random": "diffusers"}
+        calibration.accelerate(folder, "int8", captions=(PROMPT, "a blue dog"), settings=quick)
+    return unclip_draws(folder, "float32", steps, **options)
+
+
 FAST: dict[str, Any] = {"prior_steps": None, "steps": None, "upsampler_steps": None, "fast": True}
 SLOW: dict[str, Any] = {"steps": 50, "sampler": "dpmpp_2m", "prior_sampler": "dpmpp_2m"}
 ROWS: dict[str, Callable[[Path, tuple[int, int, int]], Draw]] = {
@@ -154,11 +173,17 @@ ROWS: dict[str, Callable[[Path, tuple[int, int, int]], Draw]] = {
     "unclip-bfloat16-fast": lambda folder, steps: unclip_draws(
         folder, "bfloat16", steps, settings=dict(FAST)
     ),
+    "unclip-auto": lambda folder, steps: unclip_draws(folder, "auto", steps),
+    "unclip-auto-fast": lambda folder, steps: unclip_draws(folder, "auto", steps, settings=dict(FAST)),
+    "unclip-openvino-float32": lambda folder, steps: openvino_draws(folder, "float32", steps),
+    "unclip-openvino-bfloat16": lambda folder, steps: openvino_draws(folder, "bfloat16", steps),
+    "unclip-openvino-int8": lambda folder, steps: openvino_draws(folder, "int8", steps),
+    "unclip-openvino-int8-fast": lambda folder, steps: openvino_draws(folder, "int8", steps, dict(FAST)),
     "unclip-bfloat16-50-steps": lambda folder, steps: unclip_draws(
         folder, "bfloat16", steps, settings=dict(SLOW)
     ),
 }
-USUAL = [name for name in ROWS if name != "unclip-bfloat16-50-steps"]
+USUAL = [name for name in ROWS if not {"50", "auto", "openvino"} & set(name.split("-"))]
 
 
 def work(row: str, folder: Path, steps: tuple[int, int, int], repeat: int, pixels: Path) -> dict[str, float]:
