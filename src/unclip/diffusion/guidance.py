@@ -69,14 +69,25 @@ def classifier_free_batched(
     *,
     interval: tuple[float, float] = (0.0, math.inf),
     rescale: float = 0.0,
+    raw_rescale: float = 0.0,
 ) -> Denoiser:
-    """`classifier_free` of one model under two conditions, in one forward pass of twice the batch."""
+    """`classifier_free` of one model under two conditions, in one forward pass of twice the batch.
+
+    `raw_rescale` is the rescaling of `combine` with the deviations of what the network predicts (v, eps) in place of the
+    clean estimates', as diffusers' `guidance_rescale` has it.
+    """
     both = join_conditions(condition, null)
 
     def denoise(x: Tensor, sigma: Tensor) -> Denoised:
         guided = _inside(sigma, interval)
         if not bool(guided.any()):
             return model(x, sigma, condition)
+        if raw_rescale > 0:
+            raw = model.raw(torch.cat([x, x]), torch.cat([sigma, sigma]), both)
+            cond = model.denoised(raw.chunk(2)[0], x, sigma)
+            return _where(
+                guided, model.denoised(_combined_raw(model, raw, scale, raw_rescale), x, sigma), cond
+            )
         answer = model(torch.cat([x, x]), torch.cat([sigma, sigma]), both)
         first, second = answer.x0.chunk(2)
         var_frac = None if answer.var_frac is None else answer.var_frac.chunk(2)[0]
@@ -84,6 +95,17 @@ def classifier_free_batched(
         return _where(guided, combine(cond, Denoised(second), scale, rescale), cond)
 
     return denoise
+
+
+def _combined_raw(
+    model: Preconditioned, raw: Tensor, scale: float | Float[Tensor, " b"], rescale: float
+) -> Tensor:
+    """Guided prediction of a network from both halves of a batch, with the conditional half's learned variance."""
+    (first, *variance), (second, *_) = (
+        half.chunk(2, dim=1) if model.parametrization.learned_variance else (half,) for half in raw.chunk(2)
+    )
+    guided = combine(Denoised(first, None), Denoised(second, None), scale, rescale).x0
+    return torch.cat([guided, *variance], dim=1)
 
 
 def join_conditions(first: Any, second: Any) -> Any:
@@ -135,14 +157,19 @@ def clip(denoise: Denoiser, low: float = -1.0, high: float = 1.0) -> Denoiser:
 
 
 # Imagen (arXiv 2205.11487), section 2.3.
-def dynamic_threshold(denoise: Denoiser, quantile: float = 0.995, limit: float = 1.0) -> Denoiser:
-    """Clamps each estimate to the `quantile` of its absolute values, where that is above `limit`, and scales it back."""
+def dynamic_threshold(
+    denoise: Denoiser, quantile: float = 0.995, limit: float = 1.0, largest: float | None = None
+) -> Denoiser:
+    """Clamps each estimate to the `quantile` of its absolute values, where that is above `limit`, and scales it back.
+
+    The range is `largest` at most, if that is given.
+    """
 
     def thresholded(x: Tensor, sigma: Tensor) -> Denoised:
         answer = denoise(x, sigma)
         # A sample at a time: torch.quantile takes at most 16 million elements.
         size = [torch.quantile(one.abs().flatten().float(), quantile) for one in answer.x0]
-        s = per_sample(torch.stack(size).clamp(min=limit), answer.x0)
+        s = per_sample(torch.stack(size).clamp(limit, largest), answer.x0)
         return Denoised(answer.x0.clamp(-s, s) * (limit / s), answer.var_frac)
 
     return thresholded

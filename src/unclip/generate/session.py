@@ -169,6 +169,7 @@ class Session(StageRunner):
                 condition,
                 guidance=settled(settings.guidance),
                 interval=settings.guidance_interval,
+                rescale=settings.guidance_rescale or 0.0,
                 labelling=visits.labelling,
             )
             given = Fill(denoise, x, z.to(x), visits, state, settled(settings.sampler), noise)

@@ -365,6 +365,7 @@ class StageRunner(Encoders):
                 condition,
                 guidance=settled(settings.guidance),
                 interval=settings.guidance_interval,
+                rescale=settings.guidance_rescale or 0.0,
                 labelling=visits.labelling,
             )
             walk = renderer.sample(denoise, x, visits.sigmas, sampler=sampler, noise=noise, **options)
@@ -420,7 +421,10 @@ class StageRunner(Encoders):
             renderer = self.parts.family.renderer(decoder, self.parts.codec).for_inversion()
             grid = renderer.inversion_grid(settled(settings.steps))
             denoise = renderer.denoiser(
-                condition, guidance=settled(settings.guidance), interval=settings.guidance_interval
+                condition,
+                guidance=settled(settings.guidance),
+                interval=settings.guidance_interval,
+                rescale=settings.guidance_rescale or 0.0,
             )
             walk = paths.invert(denoise, x0, grid, iterations=INVERSION_ITERATIONS)
             top = self._follow(walk, "inversion", len(grid) - 1, first, renderer.codec)

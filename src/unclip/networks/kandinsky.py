@@ -49,6 +49,8 @@ class KandinskyConfig:
     """How the public pipeline spaces its steps; None spaces them evenly over the table."""
     clip: float | None = None
     """Range that clean estimates of the latents are clamped to; None leaves them."""
+    threshold: tuple[float, float] | None = None
+    """Quantile and largest range of dynamic thresholding (arXiv 2205.11487) of the estimates, in place of `clip`."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a net that does not fit the latents and conditions."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unclip.diffusion.conventions import Labelling, label_of
 from unclip.diffusion.denoiser import Denoiser, NoiseSource, Step
-from unclip.diffusion.guidance import classifier_free_batched, clip, switch
+from unclip.diffusion.guidance import classifier_free_batched, clip, dynamic_threshold, switch
 from unclip.diffusion.parametrization import Preconditioned, Process, Spacing
 from unclip.diffusion.paths import start, start_noise
 from unclip.diffusion.samplers import SAMPLERS
@@ -46,7 +46,9 @@ class Renderer:
     watch: Watch = field(default_factory=Watch)
     """Whether the networks' answers were finite."""
     clips: bool = True
-    """Whether clean estimates are clamped to the codec's range."""
+    """Whether clean estimates are clamped to the codec's range, or thresholded."""
+    threshold: tuple[float, float] | None = None
+    """Quantile and largest range of dynamic thresholding to [-1, 1], in place of the codec's range."""
 
     def grid(self, steps: int, spacing: Spacing | None = None) -> Float[Tensor, " levels"]:
         """Noise levels of `steps` sampler steps, descending to 0."""
@@ -62,12 +64,14 @@ class Renderer:
         *,
         guidance: float = 1.0,
         interval: tuple[float, float] | None = None,
+        rescale: float = 0.0,
         grid: Float[Tensor, " levels"] | None = None,
         labelling: Labelling = "log",
     ) -> Denoiser:
         """Guided network under a condition (a `Condition`), its estimates clipped to the codec's range.
 
-        `guidance` is the classifier-free guidance scale (1 is off), within the noise levels of `interval`. `grid` is
+        `guidance` is the classifier-free guidance scale (1 is off), within the noise levels of `interval`;
+        `rescale` brings the deviation of guided predictions back to the conditional ones' (1 all the way). `grid` is
         needed where there is a network for the last step. `labelling` says which time the network is given for a level
         between two of the table.
         """
@@ -77,7 +81,9 @@ class Renderer:
             denoise = self._clipped(model.bind(context))
         else:
             low, high = interval or (0.0, math.inf)
-            guided = classifier_free_batched(model, context, null, guidance, interval=(low, high))
+            guided = classifier_free_batched(
+                model, context, null, guidance, interval=(low, high), raw_rescale=rescale
+            )
             denoise = self._clipped(guided)
         if self.last_network is not None and grid is not None:
             last = self._clipped(
@@ -141,6 +147,8 @@ class Renderer:
         return self.sample(denoise, x, grid, sampler=sampler, noise=noise)
 
     def _clipped(self, denoise: Denoiser) -> Denoiser:
+        if self.clips and self.threshold is not None:
+            return dynamic_threshold(denoise, self.threshold[0], 1.0, self.threshold[1])
         limits = self.codec.clip_range if self.clips else None
         return denoise if limits is None else clip(denoise, *limits)
 

@@ -64,6 +64,15 @@ class DecoderSampling:
             metavar="LOW,HIGH",
         ),
     ] = None
+    guidance_rescale: Annotated[
+        float | None,
+        Param(
+            "how far the deviation of guided predictions is brought back to the unguided ones' (arXiv 2305.08891): 0 leaves it, "
+            "1 all the way; 0 if not given",
+            ge=0,
+            le=1,
+        ),
+    ] = None
     spacing: Annotated[
         SpacingName | None,
         Param("which noise levels the decoder's steps visit; the sampler's own if not given"),
@@ -184,6 +193,7 @@ FLAT_NAMES: dict[str, tuple[str, ...]] = {
     "sampler": ("decoder", "sampler"),
     "guidance": ("decoder", "guidance"),
     "guidance_interval": ("decoder", "guidance_interval"),
+    "guidance_rescale": ("decoder", "guidance_rescale"),
     "spacing": ("decoder", "spacing"),
     "noise_level": ("decoder", "noise_level"),
     "upsampler_steps": ("upsamplers", "0", "steps"),

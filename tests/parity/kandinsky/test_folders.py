@@ -118,7 +118,13 @@ def test_every_option_of_the_schedulers_is_listed(pipelines):
     ("change", "message"),
     [
         ({"_class_name": "PNDMScheduler"}, "'PNDMScheduler' is not one of DDPMScheduler, DDIMScheduler"),
-        ({"thresholding": True}, "thresholding is True"),
+        (
+            {"thresholding": True, "_class_name": "DDIMScheduler", "clip_sample": False},
+            "thresholding is True",
+        ),
+        ({"clip_sample": True, "_class_name": "DDIMScheduler"}, "clip_sample is True"),
+        ({"_class_name": "DDIMScheduler"}, "clip_sample is True"),
+        ({"thresholding": True, "sample_max_value": 0.5}, "sample_max_value 0.5"),
         ({"beta_schedule": "squaredcos_cap_v2"}, "not one of linear, scaled_linear"),
         ({"variance_type": "fixed_large"}, "variance_type is 'fixed_large'"),
         ({"prediction_type": "sample"}, "prediction_type is 'sample'"),

@@ -5,13 +5,15 @@ latents are compared, in units of their standard deviation, and pictures in [-1,
 noise tables are float32; here they are lifted to float64, and what is left is rounding.
 """
 
+import copy
+import shutil
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from diffusers import KandinskyV22Img2ImgPipeline
+from diffusers import DDPMScheduler, KandinskyV22Img2ImgPipeline
 from PIL import Image as Pillow
 from torch import Tensor
 
@@ -142,6 +144,49 @@ def test_text_to_image_of_another_shape(models, pipelines, lifted, version):
     latents, pixels = apart(ours(model, "generate", prompt, seed=5, size=(64, 128)), expected)
     assert latents < LATENTS
     assert pixels < (PIXELS if version == "2.2" else 5e-2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {
+            "variance_type": "learned_range",
+            "thresholding": True,
+            "sample_max_value": 2.0,
+            "clip_sample": False,
+        },
+        {"variance_type": "learned_range", "clip_sample": True, "clip_sample_range": 2.0},
+        {
+            "thresholding": True,
+            "dynamic_thresholding_ratio": 0.9,
+            "sample_max_value": 3.0,
+            "clip_sample": True,
+        },
+        {"variance_type": "fixed_small_log", "clip_sample": True, "timestep_spacing": "trailing"},
+    ],
+    ids=["learned, thresholded", "learned, clamped", "thresholded", "logarithm"],
+)
+def test_options_of_ddpm(folders, pipelines, lifted, tmp_path, monkeypatch, options):
+    """The scheduler of Kandinsky 2.1's own code, with each of its options."""
+    folder = shutil.copytree(folders["2.1", "decoder"], tmp_path / "decoder")
+    other = DDPMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="linear", steps_offset=1, **options
+    )
+    other.save_pretrained(folder / "scheduler")
+    pipeline = pipelines["2.1", "decoder"]
+    monkeypatch.setattr(pipeline, "scheduler", other)
+    # Variances within their range, as trained nets have them: diffusers adds noise in the last step, too, where they are near 0.
+    unet = copy.deepcopy(pipeline.unet)
+    with torch.no_grad():
+        unet.conv_out.weight[4:] *= 0.05
+        unet.conv_out.bias[4:] = -0.3
+    unet.save_pretrained(folder / "unet")
+    monkeypatch.setattr(pipeline, "unet", unet)
+    model = unclip.load(folder, prior=folders["2.1", "prior"], device="cpu")
+    prompt, generator = "a red cat", torch.Generator().manual_seed(5)
+    made = embeddings(pipelines, lifted, "2.1", prompt, generator)
+    expected = theirs(pipelines, lifted, "2.1", "decoder", prompt=prompt, generator=generator, **made)
+    assert apart(ours(model, "generate", prompt, seed=5, size=64), expected)[0] < 2e-4
 
 
 def drawn_by(model: Model, draw, **settings) -> Drawn:

@@ -240,3 +240,20 @@ def test_inpainting_of_another_shape(saved, monkeypatch, name):
     )
     found = pixels(load(folder), monkeypatch, lambda one: one.edit(given, hole, "a red cat", **QUICK))
     close(found, wanted)
+
+
+@pytest.mark.parametrize("rescale", [0.7, 1.0])
+def test_guidance_rescale(saved, monkeypatch, rescale):
+    """Of what the network predicts, v here, and not of the clean estimate."""
+    pipeline, folder = saved("sd2")
+    given = {"prompt": "a red cat", "guidance_scale": 7.5, "num_inference_steps": 5}
+    wanted = run(pipeline, guidance_rescale=rescale, **given)
+    assert np.abs(run(pipeline, **given) - wanted).max() > 0.1
+    model = load(folder)
+    close(
+        pixels(model, monkeypatch, lambda one: one.generate("a red cat", guidance_rescale=rescale, **QUICK)),
+        wanted,
+    )
+    made = model.generate("a red cat", guidance_rescale=rescale, **QUICK)[0]
+    assert made.provenance["request"]["sampling"]["decoder"]["guidance_rescale"] == rescale
+    assert np.array_equal(np.asarray(model.redo(made.provenance).image), np.asarray(made.image))

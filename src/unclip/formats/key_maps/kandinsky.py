@@ -100,6 +100,7 @@ def decoder_config(
             process=schedule.process,
             grid=schedule.grid,
             clip=schedule.clip,
+            threshold=schedule.threshold,
         )
     except ValueError as error:
         raise ModelError(f"{where}: {error}") from error

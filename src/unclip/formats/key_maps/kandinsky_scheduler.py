@@ -11,15 +11,20 @@ from unclip.formats.key_maps.options import Options, Reference, only
 
 _HONOURED = frozenset({"num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type"})
 _HONOURED |= {"clip_sample", "clip_sample_range", "timestep_spacing", "steps_offset"}
-_FIXED = {
-    "trained_betas": only(None),
-    "thresholding": only(False),
-    "rescale_betas_zero_snr": only(False),
-}
-# Settings of thresholding.
-_INERT = frozenset({"dynamic_thresholding_ratio", "sample_max_value"})
-DDPM = Reference(name="DDPMScheduler", honoured=_HONOURED | {"variance_type"}, fixed=_FIXED, inert=_INERT)
-DDIM = Reference(name="DDIMScheduler", honoured=_HONOURED | {"set_alpha_to_one"}, fixed=_FIXED, inert=_INERT)
+_FIXED = {"trained_betas": only(None), "rescale_betas_zero_snr": only(False)}
+_THRESHOLD = frozenset({"dynamic_thresholding_ratio", "sample_max_value"})
+DDPM = Reference(
+    name="DDPMScheduler",
+    honoured=_HONOURED | _THRESHOLD | {"variance_type", "thresholding"},
+    fixed=_FIXED,
+)
+# diffusers' DDIM changes the estimate alone there and keeps the noise that it implied before, which samplers here do not.
+DDIM = Reference(
+    name="DDIMScheduler",
+    honoured=(_HONOURED | {"set_alpha_to_one"}) - {"clip_sample"},
+    fixed=_FIXED | {"thresholding": only(False), "clip_sample": only(False, default=True)},
+    inert=_THRESHOLD,
+)
 _KNOWN = {"DDPMScheduler": DDPM, "DDIMScheduler": DDIM}
 
 
@@ -31,6 +36,8 @@ class Schedule:
     grid: GridConfig
     clip: float | None
     """Range that clean estimates of the latents are clamped to; None leaves them."""
+    threshold: tuple[float, float] | None = None
+    """Quantile and largest range of dynamic thresholding, in place of `clip`."""
     sampler: Literal["ddpm", "ddim"]
 
 
@@ -71,6 +78,10 @@ def read_schedule(data: Mapping[str, Any], where: str) -> Schedule:
         betas=betas,
         learned_variance=variance == "learned_range",
     )
+    clip = options.take("clip_sample_range", float, 1.0) if options.take("clip_sample", bool, True) else None
+    threshold = None
+    if options.take("thresholding", bool, False):
+        clip, threshold = None, _threshold(options)
     return Schedule(
         process=process,
         grid=GridConfig(
@@ -78,11 +89,21 @@ def read_schedule(data: Mapping[str, Any], where: str) -> Schedule:
             offset=options.take("steps_offset", int, 0),
             to_zero=options.take("set_alpha_to_one", bool, True),
         ),
-        clip=options.take("clip_sample_range", float, 1.0)
-        if options.take("clip_sample", bool, True)
-        else None,
+        clip=clip,
+        threshold=threshold,
         sampler="ddpm" if kind == "DDPMScheduler" else "ddim",
     )
+
+
+def _threshold(options: Options) -> tuple[float, float]:
+    quantile = options.take("dynamic_thresholding_ratio", float, 0.995)
+    largest = options.take("sample_max_value", float, 1.0)
+    if not 0 < quantile <= 1 or largest < 1:
+        raise ModelError(
+            f"{options.where}: dynamic_thresholding_ratio is {quantile} and sample_max_value {largest}; give a share of 1 and "
+            "at least 1"
+        )
+    return quantile, largest
 
 
 def _one_of(options: Options, name: str, default: str, known: Mapping[str, Any]) -> Any:

@@ -122,6 +122,11 @@ def read_schedule(data: Mapping[str, Any], where: str, *, patched: bool = False)
     if data.get("timestep_spacing") is not None:
         spacing = options.one_of("timestep_spacing", spacings, "leading")
     clip = None
+    if not patched and name == "DDIMScheduler" and options.take("clip_sample", bool, True):
+        # It clamps the estimate alone there and keeps the noise that it implied before, which samplers here do not.
+        raise ModelError(
+            f"{where}: clip_sample is True with DDIMScheduler, which is not supported: only False is"
+        )
     if not patched and options.take("clip_sample", bool, _CLIPS.get(name, False)):
         clip = options.take("clip_sample_range", float, 1.0)
     algorithms = {"dpmsolver++": "dpmpp_2m", "sde-dpmsolver++": "dpmpp_2m_sde"}

@@ -71,6 +71,7 @@ class KandinskyFamily(Family):
             process=self.config.process.build(),
             codec=codec,
             conditioner=KandinskyConditioner(network),
+            threshold=self.config.threshold,
         )
 
     def hint(
