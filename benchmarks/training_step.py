@@ -62,7 +62,11 @@ def elsewhere(tree: Path, stage: str, steps: int) -> float:
     """`measure` in a process that imports the package from `tree`."""
     with tempfile.TemporaryDirectory() as folder:
         words = [sys.executable, __file__, "--one", stage, "--steps", str(steps), "--folder", folder]
-        environment = {**os.environ, "PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1"}
+        # The tokenizer's threads count too, and wait for each other busily. Memory is kept: how much of it malloc gives back
+        # after each step depends on the heap's layout, and costs up to a tenth of a small step.
+        settings = {"OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
+        settings |= {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_": str(1 << 30)}
+        environment = {**os.environ, "PYTHONPATH": str(tree / "src"), **settings}
         done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -73,6 +77,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--against", metavar="COMMIT", help="the commit to compare with")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, metavar="STAGE")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--one", choices=STAGES, help=argparse.SUPPRESS)
@@ -91,7 +96,7 @@ def main() -> None:
             trees[arguments.against].mkdir()
             archive = subprocess.run(words, capture_output=True, check=True).stdout
             subprocess.run(["tar", "-x", "-C", str(trees[arguments.against])], input=archive, check=True)
-        for stage in STAGES:
+        for stage in arguments.stages:
             found: dict[str, list[float]] = {name: [] for name in trees}
             for _ in range(arguments.rounds):
                 for name, tree in trees.items():
