@@ -1,5 +1,7 @@
 """The fast setting: fewer steps where none are given, nothing else."""
 
+import pytest
+
 from unclip.stages.sampling import DEFAULTS, sampling
 
 
@@ -15,6 +17,12 @@ def test_it_only_takes_away():
     assert counts(few.faster()) == (1, 2, 1)
     interval = sampling(guidance_interval=(1.0, 2.0)).over(DEFAULTS)
     assert interval.faster().decoder.guidance_interval == (1.0, 2.0)
+
+
+@pytest.mark.parametrize(("own", "steps"), [(100, 10), (50, 10), (49, 6), (25, 6), (3, 3)])
+def test_models_of_many_steps_keep_more(own, steps):
+    fast = sampling(steps=own, sampler="plms").over(DEFAULTS).faster()
+    assert (fast.decoder.steps, fast.decoder.sampler) == (steps, "dpmpp_2m")
 
 
 def test_what_is_given_counts():

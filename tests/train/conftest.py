@@ -47,6 +47,14 @@ NETS = {
         "model.net.groups=4",
         "model.caption.width=8",
     ),
+    "kandinsky_decoder": (
+        "model.embedding=8",
+        "model.net.channels=8",
+        "model.net.vector_width=32",
+        "model.net.head_channels=8",
+        "model.net.context_width=8",
+        "model.net.groups=4",
+    ),
     "text_decoder": ("model.net.channels=8", "model.net.groups=4", "model.net.context_width=16"),
     "upsampler": ("model.net.channels=8", "model.net.groups=4"),
     "upsampler_1024": ("model.net.channels=8", "model.net.groups=4"),
@@ -81,9 +89,10 @@ def small(tmp_path: Path, decoded: Path, request: pytest.FixtureRequest) -> Call
     """`small("clip", "seed=1")`: a config of 48 samples in batches of 8, its run in `tmp_path/clip`."""
 
     def make(stage: str, *further: str) -> TrainConfig:
-        if stage in ("prior", "decoder", "autoencoder", "latent_decoder", "text_decoder"):
+        latent = ("latent_decoder", "text_decoder", "kandinsky_decoder")
+        if stage in ("prior", "decoder", "autoencoder", *latent):
             further = (f"clip={request.getfixturevalue('clip_run')}", *further)
-        if stage in ("latent_decoder", "text_decoder"):
+        if stage in latent:
             further = (f"autoencoder={request.getfixturevalue('autoencoder_run')}", *further)
         return override(recipes.get("tiny", stage), changes(stage, tmp_path / stage, decoded, *further))
 

@@ -47,6 +47,7 @@ def test_kills_do_not_show_in_the_weights(small, tmp_path, stage, changes):
         ("autoencoder", signal.SIGTERM),
         ("latent_decoder", signal.SIGTERM),
         ("text_decoder", signal.SIGTERM),
+        ("kandinsky_decoder", signal.SIGTERM),
     ],
 )
 def test_a_request_to_stop_saves_and_the_same_command_goes_on(small, tmp_path, monkeypatch, stage, number):

@@ -13,6 +13,7 @@ from unclip.networks.autoencoder import AutoencoderConfig
 from unclip.networks.clip import ClipConfig, TextConfig, VisionConfig
 from unclip.networks.decoder import CaptionConfig, DecoderConfig
 from unclip.networks.discriminator import DiscriminatorConfig
+from unclip.networks.kandinsky import KandinskyConfig
 from unclip.networks.latent_unet import LatentUnetConfig
 from unclip.networks.prior_autoregressive import AutoregressivePriorConfig
 from unclip.networks.prior_diffusion import DiffusionPriorConfig
@@ -26,7 +27,7 @@ from unclip.train.tasks.clip import ClipTraining
 from unclip.train.tasks.decoder import DecoderTraining, LatentDecoderTraining
 from unclip.train.tasks.prior import PriorTraining
 from unclip.train.tasks.prior_autoregressive import AutoregressivePriorTraining
-from unclip.train.tasks.text_decoder import TextDecoderTraining
+from unclip.train.tasks.text_decoder import KandinskyDecoderTraining, TextDecoderTraining
 from unclip.train.tasks.upsampler import UpsamplerTraining
 
 _DATA = DataConfig(path="shapes", size=16)
@@ -231,6 +232,40 @@ def text_decoder() -> TextDecoderTraining:
             ),
             context=16,
             process=_EPS,
+        ),
+        data=_DATA,
+        loss=_SIMPLE,
+        optimizer=OptimizerConfig(learning_rate=2e-3),
+        samples=10_240,
+        batch=32,
+        ema_decay=0.99,
+        precision="fp32",
+    )
+
+
+def kandinsky_decoder() -> KandinskyDecoderTraining:
+    """Kandinsky 2.2's U-Net and schedule, with a learned variance."""
+    return KandinskyDecoderTraining(
+        recipe="tiny",
+        model=KandinskyConfig(
+            embedding=32,
+            image_tokens=4,
+            size=16,
+            net=UnetConfig(
+                in_channels=4,
+                out_channels=8,
+                channels=32,
+                multiples=(1, 1),
+                blocks=1,
+                attention_levels=(1,),
+                head_channels=16,
+                context_width=32,
+                vector_width=128,
+                groups=8,
+            ),
+            process=ProcessConfig(
+                parametrization="eps", schedule="linear", betas=(0.00085, 0.012), learned_variance=True
+            ),
         ),
         data=_DATA,
         loss=_SIMPLE,

@@ -147,15 +147,16 @@ class Sampling:
         """Copy with few DPM-Solver++ steps, guided only at the noise levels that decide what the picture shows.
 
         DPM-Solver++ (arXiv 2211.01095) and the guidance interval (arXiv 2404.07724); docs/speed.md has the cost in
-        likeness.
+        likeness. Models that take 50 steps or more, as latent ones and GLIDE do, get 10, others 6.
         """
         first, *further = self.upsamplers
+        steps = settled(self.decoder.steps)
         return replace(
             self,
             prior=replace(self.prior, steps=min(settled(self.prior.steps), 10), sampler="dpmpp_2m"),
             decoder=replace(
                 self.decoder,
-                steps=min(settled(self.decoder.steps), 6),
+                steps=10 if steps >= 50 else min(steps, 6),
                 sampler="dpmpp_2m",
                 guidance_interval=self.decoder.guidance_interval or (1.0, 20.0),
             ),
