@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from unclip.data.dataset import open_dataset
-from unclip.evaluate.attributes import alternatives
+from unclip.datasets.artwork.alternatives import alternatives
 from unclip.evaluate.captions_followed import Followed, captions_followed
 from unclip.evaluate.distances import frechet, median_distance, mmd
 from unclip.evaluate.evaluation import Drawn, Evaluation

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from unclip.data.sample import Sample
+from unclip.datasets.artwork.alternatives import style_ending
 from unclip.datasets.artwork.captions import article, strip_colour
 from unclip.datasets.artwork.everyday import is_everyday
-from unclip.evaluate.attributes import style_ending
 from unclip.evaluate.evaluation import Drawn, Evaluation
 
 KIN = 5

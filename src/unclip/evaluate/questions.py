@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 
 from unclip.data.sample import Sample
-from unclip.evaluate.attributes import style_ending
+from unclip.datasets.artwork.alternatives import style_ending
 from unclip.rng import Noise, derive
 
 

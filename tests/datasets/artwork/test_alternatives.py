@@ -1,9 +1,9 @@
 """Captions that differ in one respect."""
 
 from unclip.data.sample import Sample
+from unclip.datasets.artwork.alternatives import alternatives as alternatives_of
 from unclip.datasets.artwork.captions import STYLE_PHRASES
 from unclip.datasets.artwork.colours import PALETTE
-from unclip.evaluate.attributes import alternatives as alternatives_of
 
 
 def sample(caption: str, **meta: object) -> Sample:
