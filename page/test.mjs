@@ -22,6 +22,6 @@ await build({
   jsxImportSource: "preact",
   logLevel: "warning",
 });
-const { status } = spawnSync(process.execPath, ["--test", folder], { stdio: "inherit" });
+const { status } = spawnSync(process.execPath, ["--test", folder], { stdio: "inherit", env: { ...process.env, PAGE_SOURCE: join(here, "src") } });
 rmSync(folder, { recursive: true });
 process.exit(status ?? 1);

@@ -2,7 +2,7 @@
 import { signal } from "@preact/signals";
 import { text } from "./text.ts";
 import type {
-  Canvas, Collection, Config, Job, Page, Picture, QueueState, RequestBody, SystemState, Upload,
+  Canvas, Collection, Config, Job, Match, Page, Picture, QueueState, RequestBody, SystemState, Upload,
 } from "./types.ts";
 
 /** Whether the server wants a key that this browser has not given. */
@@ -113,7 +113,15 @@ export const api = {
   canvases: () => read<Canvas[] | Page<Canvas>>("canvases").then((found) =>
     Array.isArray(found) ? found : found.items),
   canvas: (id: string) => read<Canvas>(`canvases/${id}`),
-  saveCanvas: (id: string, canvas: Omit<Canvas, "id">) => read<Canvas>(`canvases/${id}`, "PUT", canvas),
+  compose: async (pieces: readonly { id: string; x: number; y: number }[], frame?: readonly number[]) =>
+    (await call("compose", "POST", { pieces, ...(frame ? { frame } : {}) })).blob(),
+  captions: (id: string, captions: readonly string[], model?: string) =>
+    read<{ items: { captions: Match[] }[] }>("pictures/captions", "POST", {
+      ids: [id], ...(captions.length ? { captions } : {}), ...(model ? { model } : {}),
+    }).then((found) => found.items[0]?.captions ?? []),
+  verify: (name: string) =>
+    read<{ ok: boolean | null; message: string }>(`models/${name.split("/").map(encodeURIComponent).join("/")}/verify`, "POST"),
+  saveCanvas: (id: string, canvas: Omit<Canvas, "id"> & { seen?: string }) => read<Canvas>(`canvases/${id}`, "PUT", canvas),
   removeCanvas: (id: string) => read<unknown>(`canvases/${id}`, "DELETE"),
 };
 

@@ -12,3 +12,9 @@ export function brief(words: string, most = MOST): string {
   const found = first(line, most - 1);
   return line.length <= most ? line : `${found.trimEnd()}…`;
 }
+
+/** The lines of a list, without empty ones, comments, marks of lists and quotes around a whole line. */
+export const listOf = (words: string): string[] =>
+  words.replace(/^\uFEFF/, "").split(/\r\n|\r|\n/)
+    .map((line) => line.trim().replace(/^(?:[-*•]|\d{1,4}[.)])\s+/, "").replace(/^"(.*)",?$/, "$1").replaceAll('""', '"').trim())
+    .filter((line) => line && !line.startsWith("#"));

@@ -25,9 +25,8 @@ export const text = {
   },
 
   common: {
-    cancel: "Cancel", close: "Close", save: "Save", copy: "Copy", copied: "Copied", undo: "Undo", retry: "Try again",
-    remove: "Delete", rename: "Rename", more: "Show more", loading: "Loading …", done: "Done", dismiss: "Dismiss",
-    back: "Back", optional: "optional", auto: "automatic", off: "off", on: "on", all: "All",
+    back: "Back", auto: "automatic", close: "Close", save: "Save", copy: "Copy", copied: "Copied", undo: "Undo",
+    remove: "Delete", more: "Show more", loading: "Loading …", done: "Done", dismiss: "Dismiss",
   },
 
   errors: {
@@ -60,7 +59,6 @@ export const text = {
     examplesHeading: "Try one of these",
     recent: "Recent",
     add: "Add a picture",
-    addHint: "or drop one anywhere on this page",
     start: "Starting from",
     startHintVary: "Without words you get variations of it. With words it is redrawn.",
     removeStart: "Remove the picture",
@@ -68,7 +66,6 @@ export const text = {
     strengthHint: (percent: number) => `${percent} % of it is redrawn`,
     unsupported: (reason: string) => `This model cannot do that: ${reason}`,
     emptyPrompt: "Say what to draw first.",
-    waiting: "Waiting for the server …",
   },
 
   options: {
@@ -127,7 +124,6 @@ export const text = {
     cancelJob: (title: string) => `Cancel: ${title}`,
     retry: "Try again",
     forget: "Remove from the list",
-    reuse: "Use these words again",
     announceStart: (title: string) => `Drawing: ${title}`,
     announce: (done: number, n: number) => `${done} of ${n} pictures are finished`,
     announceEnd: (state: string, title: string) => `${state}: ${title}`,
@@ -173,13 +169,12 @@ export const text = {
     badge: "AI-generated; the file says so",
     fields: {
       kind: "Operation", prompt: "Words", negative: "Without", model: "Model", seed: "Seed", size: "Size",
-      created: "Made", job: "Job", steps: "Steps", guidance: "Guidance", sampler: "Sampler",
+      created: "Made", job: "Job",
     },
     stages: { prior: "Prior", decoder: "Decoder", upsamplers: "Upsampler", random: "Noise" } as Record<string, string>,
     fieldOf: (name: string) => name.replaceAll("_", " "),
     enlarged: "Full size", fit: "Fit",
     open: (name: string) => `Open ${name}`,
-    renamed: "Title", titleHint: "Give it a title",
   },
 
   path: {
@@ -200,6 +195,31 @@ export const text = {
     waiting: "The slider works as soon as the first picture is finished.",
   },
 
+  captions: {
+    heading: "Captions",
+    given: "Words to compare, one caption a line",
+    hint: "Empty compares the prompts of the library.",
+    compare: "Compare",
+    best: (caption: string) => `The nearest caption: ${caption}`,
+    share: (probability: number) => `${(100 * probability).toFixed(probability < 0.1 ? 1 : 0)} %`,
+  },
+
+  batch: {
+    heading: "List of prompts",
+    open: "List of prompts",
+    label: "One prompt a line",
+    hint: "Paste them, or read a text file. Empty lines and lines that begin with # are left out.",
+    fromFile: "Read a file",
+    run: "Draw all",
+    none: "Give at least one prompt.",
+    tooMany: (most: number) => `Give at most ${most} prompts at a time.`,
+    tooLarge: "The file is larger than 1 MB. Give a shorter list.",
+    amount: (prompts: number, n: number) =>
+      `${count(prompts, "prompt", "prompts")}, ${text.count.pictures(n)} each: ${text.count.pictures(prompts * n)}`,
+    queued: (number: number) => `${count(number, "prompt is", "prompts are")} in the queue.`,
+    queuedOf: (done: number, number: number) => `${done} of ${number} prompts are in the queue; the others are still in the list.`,
+  },
+
   picker: { title: "Choose a picture", fromLibrary: "From the library", upload: "From this device", none: "The library is empty." },
 
   editor: {
@@ -208,9 +228,21 @@ export const text = {
     open: "Open a picture",
     recent: "Saved canvases",
     saved: "Saved", saving: "Saving …", unsaved: "Not saved yet",
-    mode: "Mode", repaint: "Repaint", extend: "Extend",
+    mode: "Mode", repaint: "Repaint", extend: "Extend", frames: "Free canvas",
     tools: "Tools",
-    brush: "Brush", eraser: "Eraser", box: "Box", pan: "Move the view",
+    brush: "Brush", eraser: "Eraser", lasso: "Lasso", box: "Box", pan: "Move the view",
+    margin: "Margin around the marks", marginHint: "Pixels that are drawn beyond them, and blended into what is there.",
+    width: "Width", height: "Height",
+    framesHeading: "Frame",
+    framesHint: "Move the frame partly over the picture, in any direction. What is empty inside of it is drawn; use a result, and go on from there.",
+    frameFull: "The frame holds nothing empty. Move it past an edge of the picture first.",
+    frameEmpty: "The frame holds nothing of the picture. Move it over a part of it, to go on from there.",
+    wholeSize: (width: number, height: number) => `The canvas is ${width} × ${height} pixels.`,
+    downloadWhole: "Download the canvas", join: "Join to one picture",
+    elsewhere: "This canvas was changed in another tab.",
+    loadOther: "Load that one", keepMine: "Keep both",
+    copyOf: (name: string) => `${name} (copy)`,
+    notSaved: (reason: string) => `The canvas is not saved: ${reason}`,
     brushSize: "Brush size",
     undo: "Undo", redo: "Redo", clear: "Clear",
     zoomIn: "Zoom in", zoomOut: "Zoom out", zoomFit: "Fit",
@@ -231,12 +263,10 @@ export const text = {
     accept: "Use this one", acceptOf: (index: number) => `Use result ${index}`,
     accepted: "The picture is used. Undo brings the one before back.",
     discard: "Discard",
-    showMask: "Hold to see the picture without marks",
+    hideMarks: "Hide the marks",
     name: "Name",
     untitled: "Untitled",
     close: "Close the canvas",
-    openResult: "Open as picture",
-    restored: "Your canvas is as you left it.",
     emptyPrompt: "Say what the whole picture should show.",
     canvasOf: (name: string, width: number, height: number) => `${name}, ${width} × ${height}`,
   },
@@ -251,7 +281,7 @@ export const text = {
     empty: "No pictures yet. What you draw is kept here.",
     nothing: "No picture fits. Remove a filter to see more.",
     binEmpty: "Nothing is deleted.",
-    select: "Select", selectAll: "Select all", selectOf: (name: string) => `Select ${name}`,
+    select: "Select", selectOf: (name: string) => `Select ${name}`,
     selected: (number: number) => `${number} selected`,
     clear: "Clear the selection",
     zip: "Download as ZIP",
@@ -264,7 +294,6 @@ export const text = {
     removeCollection: "Delete the collection. Its pictures stay.",
     drop: "Restore from a file",
     dropTitle: "Restore from a picture",
-    dropLead: "A picture file made here carries what it was made with.",
     dropNone: "This file carries no request that can be restored.",
     dropFrom: (source: string) => `Read from a file of ${source}`,
     useRequest: "Use its request", usePicture: "Start from it", useEditor: "Edit it",
@@ -278,7 +307,7 @@ export const text = {
     running: "Now", waiting: "Waiting", ended: "Ended",
     nothing: "Nothing is being drawn.",
     pauseAll: "Pause the queue", resumeAll: "Resume the queue", pausedNote: "The queue is paused. What is being drawn is finished.",
-    pause: "Pause", resume: "Resume", up: "Earlier", down: "Later", first: "Next",
+    pause: "Pause", resume: "Resume", up: "Earlier", down: "Later",
     upOf: (title: string) => `Draw earlier: ${title}`, downOf: (title: string) => `Draw later: ${title}`,
     models: "Models", modelStates: { loaded: "in memory", loading: "loading", absent: "on disk" } as Record<string, string>,
     system: "System", memory: "Memory", device: "Device", store: "Pictures", database: "Database", uptime: "Running for",
@@ -287,7 +316,8 @@ export const text = {
       seconds < 120 ? `${Math.round(seconds)} s`
         : seconds < 7200 ? `${Math.round(seconds / 60)} min`
           : seconds < 172800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86400)} days`,
-    operations: "Operations", cannot: "Cannot",
+    verify: "Verify", verifyOf: (name: string) => `Verify ${name}`, verifying: "Reading the files …",
+    verified: (ok: boolean | null, message: string) => `${ok ? "Good" : ok === null ? "Unknown" : "Damaged"}: ${message}`,
     bytes: (bytes: number) =>
       bytes >= 1 << 30 ? `${(bytes / (1 << 30)).toFixed(1)} GB` : `${Math.max(0.1, bytes / (1 << 20)).toFixed(bytes < 10 << 20 ? 1 : 0)} MB`,
   },
@@ -314,11 +344,12 @@ export const text = {
       surprise: "Surprise me",
       variations: "Variations", edit: "Edit", star: "Star", download: "Download", remove: "Delete", neighbours: "Previous, next",
       reuse: "Reuse everything",
-      brush: "Brush", eraser: "Eraser", box: "Box", pan: "Move the view", size: "Smaller, larger brush", undo: "Undo", redo: "Redo",
+      brush: "Brush", eraser: "Eraser", lasso: "Lasso", box: "Box", pan: "Move the view", marks: "Hide the marks", modes: "Repaint, extend, free canvas",
+      frame: "Move the frame (Shift: far)", captions: "Captions", batch: "List of prompts", size: "Smaller, larger brush", undo: "Undo", redo: "Redo",
       zoom: "Zoom in, out, fit", draw: "Draw",
       move: "From picture to picture", open: "Open", select: "Select", all: "Select all",
     },
-    keys: { ctrl: "Ctrl", shift: "Shift", enter: "Enter", escape: "Esc", del: "Del", arrows: "Arrows", then: "then", or: "or" },
+    keys: { ctrl: "Ctrl", shift: "Shift", enter: "Enter", escape: "Esc", del: "Del", arrows: "Arrows", then: "then" },
   },
 };
 

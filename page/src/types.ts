@@ -118,6 +118,13 @@ export interface SystemState {
   version: string;
 }
 
+/** A caption's fit to a picture. */
+export interface Match {
+  caption: string;
+  cosine: number;
+  probability: number;
+}
+
 export interface Canvas {
   id: string;
   name: string;

@@ -78,7 +78,7 @@ def run_server() -> Callable[..., Any]:
 
     @contextlib.contextmanager
     def run(app: Any, **options: Any) -> Iterator[str]:
-        config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="on", **options)
+        config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="on", **options)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()

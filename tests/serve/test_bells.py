@@ -113,7 +113,7 @@ def test_previews_are_made_only_while_somebody_watches(client: TestClient, finis
     assert "event: preview" in text
     # The second picture was watched from its beginning.
     assert any(stage == "decoder" and step <= 2 for stage, step in made)
-    with client.app.state.service.database.read() as connection:  # pyright: ignore[reportAttributeAccessIssue]
+    with client.app.state.service.database.read() as connection:
         assert connection.execute(select(followed.c.job)).all() == []
 
 

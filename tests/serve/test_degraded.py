@@ -111,6 +111,62 @@ def test_full_disk_refuses_a_given_picture_and_keeps_no_half(client: TestClient,
     assert client.post("/api/uploads", content=data).status_code == 201
 
 
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """No file may grow beyond a kilobyte, as on a disk without room."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_full_disk_is_noticed_before_a_picture_is_drawn(client: TestClient):
+    until(lambda: client.get("/readyz").status_code == 200)
+    with full_disk():
+        answer = client.get("/readyz")
+    assert answer.status_code == 503
+    checks = answer.json()["checks"]
+    assert checks["store"] == "the disk of the pictures is full"
+    assert checks["database"] == "the database cannot be used now"
+    until(lambda: client.get("/readyz").status_code == 200)
+
+
+def test_database_that_cannot_be_written_is_noticed(client: TestClient, settings: Settings):
+    until(lambda: client.get("/readyz").status_code == 200)
+    with locked(settings):
+        started = time.monotonic()
+        answer = client.get("/readyz")
+        assert answer.status_code == 503
+        assert answer.json()["checks"]["database"] == "the database cannot be used now"
+        assert time.monotonic() - started < 8
+    until(lambda: client.get("/readyz").status_code == 200)
+
+
+def test_store_that_cannot_be_written_is_noticed(client: TestClient, settings: Settings):
+    until(lambda: client.get("/readyz").status_code == 200)
+    folder = Path(settings.folder, "pictures")
+    folder.rename(folder.with_name("away"))
+    folder.write_bytes(b"in the way")
+    checks = client.get("/readyz").json()["checks"]
+    assert (checks["database"], checks["store"][:38]) == ("ok", "the folder of the pictures cannot be w")
+    folder.unlink()
+    folder.with_name("away").rename(folder)
+    assert client.get("/readyz").status_code == 200
+
+
+def test_job_of_a_client_that_left_while_the_disk_was_full_is_cancelled_later(client: TestClient):
+    client.post("/api/queue/pause")
+    id = submit(client)
+    service: Any = client.app.state.service
+    with full_disk():
+        service.cancel(id)
+        assert client.get(f"/api/jobs/{id}").json()["state"] == "waiting"
+    until(lambda: client.get(f"/api/jobs/{id}").json()["state"] == "cancelled")
+    service.cancel("00000000-0000-0000-0000-000000000000")
+
+
 def test_clock_that_jumps_takes_no_work_away(client: TestClient, finished, monkeypatch: pytest.MonkeyPatch):
     real, jumps = time.time, random.Random(1)
     monkeypatch.setattr(time, "time", lambda: real() + jumps.choice((-86_400.0, 0.0, 86_400.0)))

@@ -1,5 +1,6 @@
 """Library by HTTP: files, search, ancestry, collections, deletes with undo, canvases, and provenance of dropped files."""
 
+import dataclasses
 import json
 import shlex
 import zipfile
@@ -203,6 +204,42 @@ def test_commands_of_text_that_looks_like_an_option(text: str):
             sum(str(value) in ("PICTURE.png", "[PosixPath('PICTURE.png')]") for value in arguments.values())
             == sources
         )
+
+
+def test_old_jobs_are_forgotten_and_their_pictures_kept(client: TestClient, finished):
+    (picture,) = draw(client, finished, {"kind": "generate", "prompt": "a red apple"})
+    (variation,) = draw(client, finished, {"kind": "vary", "n": 1}, sources={"picture": picture["id"]})
+    client.post("/api/queue/pause")
+    waiting = client.post("/api/jobs", json={"request": {"kind": "generate", "prompt": "x"}}).json()["id"]
+    service: Any = client.app.state.service
+    service.library.clean()
+    assert client.get(f"/api/jobs/{picture['job']}").status_code == 200
+    service.library.settings = dataclasses.replace(service.settings, keep_days=0.0)
+    service.library.clean()
+    assert client.get(f"/api/jobs/{picture['job']}").status_code == 404
+    assert [job["id"] for job in client.get("/api/jobs").json()["items"]] == [waiting]
+    with service.database.read() as connection:
+        assert connection.exec_driver_sql("SELECT DISTINCT job FROM tasks").scalars().all() == [waiting]
+    kept = client.get("/api/pictures").json()
+    assert {one["id"] for one in kept["items"]} == {picture["id"], variation["id"]}
+    for one in (picture, variation):
+        assert client.get(one["url"]).status_code == 200
+        assert client.get(f"/api/pictures/{one['id']}/commands").status_code == 200
+    (parent,) = client.get(f"/api/pictures/{variation['id']}/lineage").json()["ancestors"]
+    assert parent["id"] == picture["id"]
+
+
+def test_canvas_that_was_saved_elsewhere_is_not_lost(client: TestClient):
+    url = "/api/canvases/00000000-0000-4000-8000-000000000001"
+    body = {"width": 8, "height": 8, "state": 1}
+    first = client.put(url, json=body).json()
+    second = client.put(url, json={**body, "state": 2, "seen": first["updated"]}).json()
+    assert second["updated"] > first["updated"]
+    answer = client.put(url, json={**body, "state": 3, "seen": first["updated"]})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "canvas_changed")
+    assert client.get(url).json()["state"] == 2
+    # Who does not say what was seen replaces it, as programs did before.
+    assert client.put(url, json={**body, "state": 4}).json()["state"] == 4
 
 
 def test_captions_are_ranked(client: TestClient, finished):

@@ -1,11 +1,14 @@
 """The OpenAPI document: every route is in it, and real answers have its shapes."""
 
+import os
 from typing import Any
 
+import httpx2 as httpx
 import pytest
 from pydantic import TypeAdapter
 from starlette.testclient import TestClient
 
+from tests.serve.exploring import explore
 from unclip.serve import shapes
 from unclip.serve.openapi import OPERATIONS, document
 
@@ -59,3 +62,32 @@ def test_answers_have_their_shapes(client: TestClient, finished, path: str, shap
     id = client.post("/api/jobs", json={"request": {"kind": "generate", "prompt": "x"}}).json()["id"]
     finished(id)
     TypeAdapter(shape).validate_python(client.get(path).json(), strict=True)
+
+
+STREAMS = ("/api/events", "/api/jobs/{id}/events")
+"""Events have a test of their own: the first of these streams never ends."""
+
+
+def explore_own(serve, examples: int) -> None:
+    pytest.importorskip("schemathesis")
+    with serve() as server:
+        headers = {"Authorization": f"Bearer {server.key}"}
+        # Ids that lead somewhere: jobs, pictures, collections and canvases are there to be found by lists.
+        for path, body in (
+            ("/api/jobs", {"request": {"kind": "generate", "prompt": "a red apple"}}),
+            ("/api/collections", {"name": "one"}),
+            ("/api/canvases", {"width": 8, "height": 8}),
+        ):
+            assert httpx.post(f"{server.url}{path}", json=body, headers=headers).status_code == 201
+        explore(server.url, server.key, "/api/openapi.json", examples, leave_out=STREAMS)
+
+
+@pytest.mark.filterwarnings("ignore:Do not use the .random. module inside strategies")
+def test_schemathesis_finds_nothing_in_the_own_api(serve):
+    explore_own(serve, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Do not use the .random. module inside strategies")
+def test_schemathesis_finds_nothing_in_many_examples_of_the_own_api(serve):
+    explore_own(serve, int(os.environ.get("UNCLIP_EXAMPLES", "100")))

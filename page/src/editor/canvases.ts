@@ -31,9 +31,15 @@ export async function newCanvas({ picture, upload, width, height, name, prompt }
   return id;
 }
 
-export async function saveCanvas(id: string, name: string, state: Saved): Promise<void> {
+/**
+ * Saves a canvas, unless it was saved by another tab since `seen`. Returns the time of this state, for the next save.
+ *
+ * Throws an `ApiError` of status 409 where another tab was first.
+ */
+export async function saveCanvas(id: string, name: string, state: Saved, seen?: string): Promise<string | undefined> {
   const { width, height, base } = state.now;
-  await api.saveCanvas(id, { name, width, height, base: base.of === "picture" ? base.id : null, state: fitted(state) });
+  const made = { name, width, height, base: base.of === "picture" ? base.id : null, state: fitted(state) };
+  return (await api.saveCanvas(id, seen === undefined ? made : { ...made, seen })).updated;
 }
 
 export function readState(canvas: Canvas): Saved | null {

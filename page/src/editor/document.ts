@@ -14,12 +14,23 @@ export interface Frame {
   height: number;
 }
 
+/** A picture that a frame of the free canvas was filled with. */
+export interface Patch extends Frame {
+  id: string;
+}
+
+export type Mode = "repaint" | "extend" | "frames";
+
 /** What undo brings back. */
 export interface Doc {
   base: Base;
   width: number;
   height: number;
   marks: readonly Mark[];
+  /** Pixels that the marks reach beyond what was painted. */
+  margin?: number;
+  /** Pictures beside and above the base, the latest uppermost. */
+  patches?: readonly Patch[];
   frame: Frame;
 }
 
@@ -78,11 +89,43 @@ export function moved({ frame, width, height }: Doc, dx: number, dy: number): Fr
   return { ...frame, x: within(frame.x + dx, -frame.width, width), y: within(frame.y + dy, -frame.height, height) };
 }
 
+/** What base and patches cover together. */
+export function coverOf({ width, height, patches = [] }: Pick<Doc, "width" | "height" | "patches">): Frame {
+  const right = Math.max(width, ...patches.map((one) => one.x + one.width));
+  const bottom = Math.max(height, ...patches.map((one) => one.y + one.height));
+  const x = Math.min(0, ...patches.map((one) => one.x));
+  const y = Math.min(0, ...patches.map((one) => one.y));
+  return { x, y, width: right - x, height: bottom - y };
+}
+
+/** The frame of the free canvas moved: a quarter of it stays over what is there, which it goes on from. */
+export function slid(doc: Doc, dx: number, dy: number): Frame {
+  const { frame } = doc;
+  const cover = coverOf(doc);
+  const within = (value: number, low: number, size: number, own: number) =>
+    Math.round(Math.min(Math.max(value, low - own * 0.75), low + size - own * 0.25));
+  return {
+    ...frame,
+    x: within(frame.x + dx, cover.x, cover.width, frame.width),
+    y: within(frame.y + dy, cover.y, cover.height, frame.height),
+  };
+}
+
+/** Base and patches as the server puts them together. */
+export const piecesOf = ({ base, patches = [] }: Pick<Doc, "base" | "patches">): { id: string; x: number; y: number }[] =>
+  [{ id: base.id, x: 0, y: 0 }, ...patches.map(({ id, x, y }) => ({ id, x, y }))];
+
+/** The document with the result of a frame on it. */
+export const patched = (doc: Doc, picture: { id: string; width: number; height: number }, at: Frame): Doc =>
+  ({ ...doc, patches: [...(doc.patches ?? []), { id: picture.id, x: at.x, y: at.y, width: picture.width, height: picture.height }] });
+
 export interface Saved {
   format: 1;
-  mode: "repaint" | "extend";
+  mode: Mode;
   prompt: string;
   job: string | null;
+  /** Frame of the free canvas that the job fills. */
+  at?: Frame | null;
   past: readonly Doc[];
   now: Doc;
   future: readonly Doc[];

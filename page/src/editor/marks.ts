@@ -15,7 +15,13 @@ export interface BoxMark {
   box: Rectangle;
 }
 
-export type Mark = Stroke | BoxMark;
+/** An outline that is filled. */
+export interface LassoMark {
+  tool: "lasso";
+  points: readonly number[];
+}
+
+export type Mark = Stroke | BoxMark | LassoMark;
 
 const bounded = (value: number, low: number, high: number): number => Math.min(Math.max(value, low), high);
 
@@ -43,45 +49,57 @@ export function onlyBox(marks: readonly Mark[]): Rectangle | null {
 
 type Context = CanvasRenderingContext2D | OffscreenCanvasRenderingContext2D;
 
-export function paint(context: Context, marks: readonly Mark[], colour: string): void {
+function outline(context: Context, points: readonly number[]): void {
+  const [x = 0, y = 0, ...rest] = points;
+  context.beginPath();
+  context.moveTo(x, y);
+  context.lineTo(x, y);
+  for (let index = 0; index + 1 < rest.length; index += 2) context.lineTo(rest[index]!, rest[index + 1]!);
+}
+
+/** Paints marks in one colour, each larger by `margin` pixels on all sides. */
+export function paint(context: Context, marks: readonly Mark[], colour: string, margin = 0): void {
   context.fillStyle = context.strokeStyle = colour;
   context.lineCap = context.lineJoin = "round";
   for (const mark of marks) {
     context.globalCompositeOperation = mark.tool === "eraser" ? "destination-out" : "source-over";
     if (mark.tool === "box") {
       const [left, top, right, bottom] = mark.box;
-      context.fillRect(left, top, right - left, bottom - top);
+      context.fillRect(left - margin, top - margin, right - left + 2 * margin, bottom - top + 2 * margin);
       continue;
     }
-    const [x = 0, y = 0, ...rest] = mark.points;
-    context.lineWidth = mark.size;
-    context.beginPath();
-    context.moveTo(x, y);
-    context.lineTo(x, y);
-    for (let index = 0; index + 1 < rest.length; index += 2) context.lineTo(rest[index]!, rest[index + 1]!);
+    outline(context, mark.points);
+    if (mark.tool === "lasso") {
+      context.closePath();
+      context.fill();
+      context.lineWidth = 2 * margin;
+      if (margin) context.stroke();
+      continue;
+    }
+    context.lineWidth = mark.size + (mark.tool === "brush" ? 2 * margin : 0);
     context.stroke();
   }
   context.globalCompositeOperation = "source-over";
 }
 
 /** Share of the picture that is marked, 0 to 1.. */
-export function markedShare(marks: readonly Mark[], width: number, height: number): number {
+export function markedShare(marks: readonly Mark[], width: number, height: number, margin = 0): number {
   if (!marks.length) return 0;
-  const { data } = painted(marks, width, height).getImageData(0, 0, width, height);
+  const { data } = painted(marks, width, height, margin).getImageData(0, 0, width, height);
   let found = 0;
   for (let index = 3; index < data.length; index += 4) if (data[index]! >= 128) found += 1;
   return found / (width * height);
 }
 
-function painted(marks: readonly Mark[], width: number, height: number): OffscreenCanvasRenderingContext2D {
+function painted(marks: readonly Mark[], width: number, height: number, margin: number): OffscreenCanvasRenderingContext2D {
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true })!;
-  paint(context, marks, "#000");
+  paint(context, marks, "#000", margin);
   return context;
 }
 
 /** A PNG of the picture's size: opaque where it is kept, transparent where it is drawn. */
-export async function maskFile(marks: readonly Mark[], width: number, height: number): Promise<Blob> {
-  const context = painted(marks, width, height);
+export async function maskFile(marks: readonly Mark[], width: number, height: number, margin = 0): Promise<Blob> {
+  const context = painted(marks, width, height, margin);
   const pixels = context.getImageData(0, 0, width, height);
   // Edges of strokes are soft; the server reads fully transparent pixels alone, so each pixel is one or the other.
   for (let index = 0; index < pixels.data.length; index += 4) {
@@ -91,4 +109,16 @@ export async function maskFile(marks: readonly Mark[], width: number, height: nu
   }
   context.putImageData(pixels, 0, 0);
   return (context.canvas as OffscreenCanvas).convertToBlob({ type: "image/png" });
+}
+
+/** Share of a picture file that is fully transparent, 0 to 1. */
+export async function emptyShare(file: Blob): Promise<number> {
+  const image = await createImageBitmap(file);
+  const { width, height } = image;
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true })!;
+  context.drawImage(image, 0, 0);
+  const { data } = context.getImageData(0, 0, width, height);
+  let found = 0;
+  for (let index = 3; index < data.length; index += 4) if (data[index] === 0) found += 1;
+  return found / (width * height);
 }

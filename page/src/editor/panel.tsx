@@ -7,20 +7,23 @@ import { altOf, JobTile } from "../parts/tile.tsx";
 import { isActive } from "../store.ts";
 import { text } from "../text.ts";
 import type { Job, Picture } from "../types.ts";
-import { type Doc, type Frame, SIDES, sidesOf, withSide } from "./document.ts";
+import { coverOf, type Doc, type Frame, type Mode, SIDES, sidesOf, slid, withSide } from "./document.ts";
 import { type Mark, markedShare, rectangle } from "./marks.ts";
 
 const words = text.editor;
 
 interface PanelProps {
   doc: Doc;
-  mode: "repaint" | "extend";
+  mode: Mode;
   prompt: string;
   job: Job | undefined;
   problem: string | null;
   onPrompt: (prompt: string) => void;
   onMark: (mark: Mark) => void;
   onFrame: (frame: Frame) => void;
+  onMargin: (margin: number) => void;
+  onJoin: () => unknown;
+  onDownload: () => unknown;
   onDraw: () => unknown;
   onAccept: (picture: Picture) => void;
   onDiscard: () => void;
@@ -70,6 +73,35 @@ function FrameInNumbers({ doc, onFrame }: Pick<PanelProps, "doc" | "onFrame">) {
   );
 }
 
+/** The frame of the free canvas in numbers, and what can be done with the whole. */
+function FreeCanvas({ doc, onFrame, onJoin, onDownload }: Pick<PanelProps, "doc" | "onFrame" | "onJoin" | "onDownload">) {
+  const { frame } = doc;
+  const cover = coverOf(doc);
+  const patches = doc.patches?.length ?? 0;
+  const put = (change: Partial<Frame>) => onFrame(slid({ ...doc, frame: { ...frame, ...change } }, 0, 0));
+  return (
+    <>
+      <fieldset class="numbers">
+        <legend>{words.framesHeading}</legend>
+        <p class="muted">{words.framesHint}</p>
+        <div class="four">
+          <NumberField label={words.left} value={frame.x} min={-65536} max={65536} onChange={(x) => x !== null && put({ x })} />
+          <NumberField label={words.top} value={frame.y} min={-65536} max={65536} onChange={(y) => y !== null && put({ y })} />
+          <NumberField label={words.width} value={frame.width} min={8} max={4096} onChange={(width) => width && put({ width })} />
+          <NumberField label={words.height} value={frame.height} min={8} max={4096} onChange={(height) => height && put({ height })} />
+        </div>
+      </fieldset>
+      {patches > 0 && (
+        <div class="whole">
+          <p class="muted">{words.wholeSize(cover.width, cover.height)}</p>
+          <Button icon="download" onClick={onDownload}>{words.downloadWhole}</Button>
+          <Button icon="frame" onClick={onJoin}>{words.join}</Button>
+        </div>
+      )}
+    </>
+  );
+}
+
 function Results({ job, onAccept, onDiscard }: { job: Job; onAccept: (picture: Picture) => void; onDiscard: () => void }) {
   const { error } = job;
   return (
@@ -101,7 +133,7 @@ function Results({ job, onAccept, onDiscard }: { job: Job; onAccept: (picture: P
 
 export function Panel(props: PanelProps) {
   const { doc, mode, prompt, job, problem } = props;
-  const share = useMemo(() => markedShare(doc.marks, doc.width, doc.height), [doc.marks]);
+  const share = useMemo(() => markedShare(doc.marks, doc.width, doc.height, doc.margin), [doc.marks, doc.margin]);
   const busy = job !== undefined && isActive(job);
   return (
     <aside class="panel">
@@ -111,7 +143,7 @@ export function Panel(props: PanelProps) {
           props.onDraw();
         }}
       >
-        <Field label={mode === "repaint" ? words.prompt : words.promptOptional} wide>
+        <Field label={mode === "extend" ? words.promptOptional : words.prompt} wide>
           {(id) => (
             <textarea
               id={id} data-words rows={2} value={prompt} maxLength={10_000}
@@ -130,7 +162,17 @@ export function Panel(props: PanelProps) {
           {problem ?? (mode === "repaint" ? words.marked(Math.round(share * 100)) : "")}
         </p>
       </form>
-      {mode === "repaint" ? <BoxInNumbers doc={doc} onMark={props.onMark} /> : <FrameInNumbers doc={doc} onFrame={props.onFrame} />}
+      {mode === "repaint" && (
+        <>
+          <NumberField
+            label={words.margin} hint={words.marginHint} value={doc.margin ?? 0} min={0} max={256}
+            onChange={(margin) => props.onMargin(margin ?? 0)}
+          />
+          <BoxInNumbers doc={doc} onMark={props.onMark} />
+        </>
+      )}
+      {mode === "extend" && <FrameInNumbers doc={doc} onFrame={props.onFrame} />}
+      {mode === "frames" && <FreeCanvas doc={doc} onFrame={props.onFrame} onJoin={props.onJoin} onDownload={props.onDownload} />}
       {job && <Results job={job} onAccept={props.onAccept} onDiscard={props.onDiscard} />}
     </aside>
   );

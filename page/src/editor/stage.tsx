@@ -2,16 +2,17 @@
 import type { TargetedPointerEvent } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { text } from "../text.ts";
-import { type Doc, type Frame, moved, sidesOf, withSide } from "./document.ts";
-import { extended, type Mark, paint, rectangle, type Stroke } from "./marks.ts";
+import { fileOf } from "../api.ts";
+import { coverOf, type Doc, type Frame, type Mode, moved, sidesOf, slid, withSide } from "./document.ts";
+import { extended, type LassoMark, type Mark, paint, rectangle, type Stroke } from "./marks.ts";
 import { useView, zoomed } from "./view.ts";
 
-export type Tool = "brush" | "eraser" | "box" | "pan";
+export type Tool = "brush" | "eraser" | "lasso" | "box" | "pan";
 type Pointer = TargetedPointerEvent<HTMLElement>;
 
 interface StageProps {
   doc: Doc;
-  mode: "repaint" | "extend";
+  mode: Mode;
   tool: Tool;
   size: number;
   source: string;
@@ -22,12 +23,14 @@ interface StageProps {
   viewRef: (view: { zoom: (factor: number) => void; reset: () => void }) => void;
 }
 
+/** Distance between points of an outline: about that of a brush of ten pixels. */
+const LASSO = 10;
 const HANDLES = [
   ["left", "top"], ["top"], ["right", "top"], ["left"], ["right"], ["left", "bottom"], ["bottom"], ["right", "bottom"],
 ] as const;
 
 type Drag =
-  | { what: "stroke"; mark: Stroke }
+  | { what: "stroke"; mark: Stroke | LassoMark }
   | { what: "box"; x: number; y: number; toX: number; toY: number }
   | { what: "pan" }
   | { what: "frame"; start: Doc; x: number; y: number }
@@ -37,10 +40,12 @@ type Drag =
 export function Stage(props: StageProps) {
   const { doc, mode, tool, size } = props;
   const added = sidesOf(doc);
-  const bounds = mode === "extend"
-    ? [Math.min(0, doc.frame.x), Math.min(0, doc.frame.y),
-      Math.max(doc.width, doc.frame.x + doc.frame.width), Math.max(doc.height, doc.frame.y + doc.frame.height)] as const
-    : [0, 0, doc.width, doc.height] as const;
+  const cover = coverOf(doc);
+  const bounds = mode === "repaint"
+    ? [0, 0, doc.width, doc.height] as const
+    : [Math.min(cover.x, doc.frame.x), Math.min(cover.y, doc.frame.y),
+      Math.max(cover.x + cover.width, doc.frame.x + doc.frame.width),
+      Math.max(cover.y + cover.height, doc.frame.y + doc.frame.height)] as const;
   const [drag, setDrag] = useState<Drag | null>(null);
   const [frame, setFrame] = useState<Frame | null>(null);
   const [cursor, setCursor] = useState<{ x: number; y: number } | null>(null);
@@ -70,7 +75,7 @@ export function Stage(props: StageProps) {
       const box = rectangle(drag.x, drag.y, drag.toX, drag.toY, doc.width, doc.height);
       if (box) marks.push({ tool: "box", box });
     }
-    paint(context, marks, getComputedStyle(canvas.current!).color);
+    paint(context, marks, getComputedStyle(canvas.current!).color, doc.margin);
   }, [doc, drag, mode]);
 
   useEffect(() => {
@@ -107,8 +112,9 @@ export function Stage(props: StageProps) {
     element.current!.setPointerCapture(event.pointerId);
     if (pointers.current.size > 1) return setDrag({ what: "pinch" });
     if (begin) return setDrag(begin);
-    if (event.button === 1 || space || tool === "pan" || mode === "extend") return setDrag({ what: "pan" });
+    if (event.button === 1 || space || tool === "pan" || mode !== "repaint") return setDrag({ what: "pan" });
     if (tool === "box") setDrag({ what: "box", x: px, y: py, toX: px, toY: py });
+    else if (tool === "lasso") setDrag({ what: "stroke", mark: { tool, points: extended([], px, py, LASSO) } });
     else setDrag({ what: "stroke", mark: { tool, size, points: extended([], px, py, size) } });
   };
 
@@ -134,7 +140,7 @@ export function Stage(props: StageProps) {
     pointers.current.set(event.pointerId, { x: event.clientX, y: event.clientY });
     if (drag.what === "pan") move((v) => ({ ...v, x: v.x + event.clientX - last.x, y: v.y + event.clientY - last.y }));
     else if (drag.what === "box") setDrag({ ...drag, toX: px, toY: py });
-    else if (drag.what === "frame") setFrame(moved(drag.start, px - drag.x, py - drag.y));
+    else if (drag.what === "frame") setFrame((mode === "frames" ? slid : moved)(drag.start, px - drag.x, py - drag.y));
     else if (drag.what === "handle") {
       let next = drag.start;
       for (const side of drag.sides) {
@@ -146,7 +152,7 @@ export function Stage(props: StageProps) {
       let { points } = drag.mark;
       for (const one of event.getCoalescedEvents?.() ?? [event]) {
         const at = here(one);
-        points = extended(points, at.px, at.py, size);
+        points = extended(points, at.px, at.py, drag.mark.tool === "lasso" ? LASSO : size);
       }
       if (points !== drag.mark.points) setDrag({ what: "stroke", mark: { ...drag.mark, points } });
     }
@@ -156,7 +162,8 @@ export function Stage(props: StageProps) {
     pointers.current.delete(event.pointerId);
     if (!drag) return;
     if (event.type === "pointerup") {
-      if (drag.what === "stroke") props.onMark(drag.mark);
+      // An outline of less than three points has no inside.
+      if (drag.what === "stroke" && (drag.mark.tool !== "lasso" || drag.mark.points.length >= 6)) props.onMark(drag.mark);
       if (drag.what === "box") {
         const box = rectangle(drag.x, drag.y, drag.toX, drag.toY, doc.width, doc.height);
         if (box) props.onMark({ tool: "box", box });
@@ -175,7 +182,7 @@ export function Stage(props: StageProps) {
     if (!by) return;
     event.preventDefault();
     event.stopPropagation();
-    props.onFrame(moved(doc, by[0]!, by[1]!));
+    props.onFrame((mode === "frames" ? slid : moved)(doc, by[0]!, by[1]!));
   };
   const grown = Object.values(frame ? sidesOf({ ...doc, frame }) : added).some(Boolean);
   return (
@@ -185,6 +192,12 @@ export function Stage(props: StageProps) {
     >
       <div class="stage-inner" style={{ transform: `translate(${view.x}px, ${view.y}px) scale(${view.scale})`, width: `${doc.width}px`, height: `${doc.height}px` }}>
         <img src={props.source} alt={props.alt} width={doc.width} height={doc.height} draggable={false} />
+        {(doc.patches ?? []).map((one, index) => (
+          <img
+            key={`${one.id} ${index}`} class="patch" src={fileOf(one.id)} alt="" width={one.width} height={one.height} draggable={false}
+            style={{ left: `${one.x}px`, top: `${one.y}px`, width: `${one.width}px`, height: `${one.height}px` }}
+          />
+        ))}
         {mode === "repaint" && (
           <canvas ref={canvas} width={doc.width} height={doc.height} class={props.hideMarks ? "gone" : ""} role="img" aria-label={text.editor.canvas} />
         )}
@@ -195,9 +208,9 @@ export function Stage(props: StageProps) {
           />
         )}
       </div>
-      {mode === "extend" && (
+      {mode !== "repaint" && (
         <div
-          class={`frame ${grown ? "grown" : ""}`} tabIndex={0} role="group" aria-label={text.editor.frame} onKeyDown={nudge}
+          class={`frame ${grown || mode === "frames" ? "grown" : ""}`} tabIndex={0} role="group" aria-label={text.editor.frame} onKeyDown={nudge}
           onPointerDown={(event) => {
             const { px, py } = here(event);
             down(event, { what: "frame", start: doc, x: px, y: py });
@@ -207,7 +220,7 @@ export function Stage(props: StageProps) {
             width: `${shown.width * view.scale}px`, height: `${shown.height * view.scale}px`,
           }}
         >
-          {HANDLES.map((sides) => (
+          {mode === "extend" && HANDLES.map((sides) => (
             <span key={sides.join()} class={`handle ${sides.join(" ")}`} onPointerDown={(event) => down(event, { what: "handle", start: doc, sides })} />
           ))}
         </div>

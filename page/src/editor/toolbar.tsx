@@ -1,18 +1,19 @@
 import { Button, Choice } from "../parts/controls.tsx";
 import { text } from "../text.ts";
+import type { Mode } from "./document.ts";
 import type { Tool } from "./stage.tsx";
 
 const words = text.editor;
 
 interface ToolbarProps {
-  mode: "repaint" | "extend";
+  mode: Mode;
   tool: Tool;
   size: number;
   most: number;
   canUndo: boolean;
   canRedo: boolean;
   canClear: boolean;
-  onMode: (mode: "repaint" | "extend") => void;
+  onMode: (mode: Mode) => void;
   onTool: (tool: Tool) => void;
   onSize: (size: number) => void;
   onUndo: () => void;
@@ -20,17 +21,18 @@ interface ToolbarProps {
   onClear: () => void;
   onZoom: (factor: number) => void;
   onFit: () => void;
+  hidden: boolean;
   onHide: (hide: boolean) => void;
 }
 
-const tools = [["brush", "brush", "b"], ["eraser", "eraser", "e"], ["box", "box", "x"], ["pan", "hand", "h"]] as const;
+const tools = [["brush", "brush", "b"], ["eraser", "eraser", "e"], ["lasso", "lasso", "a"], ["box", "box", "x"], ["pan", "hand", "h"]] as const;
 
 export function Toolbar(props: ToolbarProps) {
   const { mode, tool } = props;
   return (
     <div class="toolbar" role="toolbar" aria-label={words.tools}>
       <Choice
-        label={words.mode} value={mode} onChange={props.onMode} choices={[["repaint", words.repaint], ["extend", words.extend]]}
+        label={words.mode} value={mode} onChange={props.onMode} choices={[["repaint", words.repaint], ["extend", words.extend], ["frames", words.frames]]}
       />
       {mode === "repaint" && (
         <>
@@ -56,6 +58,12 @@ export function Toolbar(props: ToolbarProps) {
         <Button look="quiet" icon="redo" label={words.redo} shortcut="Control+Shift+z" disabled={!props.canRedo} onClick={props.onRedo} />
         {mode === "repaint" && (
           <Button look="quiet" icon="trash" label={words.clear} disabled={!props.canClear} onClick={props.onClear} />
+        )}
+        {mode === "repaint" && (
+          <Button
+            look="quiet" icon="image" label={words.hideMarks} shortcut="m" pressed={props.hidden} disabled={!props.canClear}
+            onClick={() => props.onHide(!props.hidden)}
+          />
         )}
       </div>
       <div class="group">

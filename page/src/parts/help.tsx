@@ -14,16 +14,16 @@ const groups: [string, [string, string[]][]][] = [
     [rows.escape, [keys.escape]],
   ]],
   [text.help.create, [
-    [rows.generate, [keys.enter]], [rows.newline, [keys.shift, keys.enter]], [rows.surprise, ["r"]],
+    [rows.generate, [keys.enter]], [rows.newline, [keys.shift, keys.enter]], [rows.surprise, ["r"]], [rows.batch, ["b"]],
   ]],
   [text.help.image, [
-    [rows.variations, ["v"]], [rows.edit, ["e"]], [rows.reuse, ["u"]], [rows.star, ["s"]], [rows.download, ["d"]],
+    [rows.variations, ["v"]], [rows.edit, ["e"]], [rows.reuse, ["u"]], [rows.captions, ["t"]], [rows.star, ["s"]], [rows.download, ["d"]],
     [rows.remove, [keys.del]], [rows.neighbours, ["←", "→"]],
   ]],
   [text.help.editor, [
-    [rows.brush, ["b"]], [rows.eraser, ["e"]], [rows.box, ["x"]], [rows.pan, ["h"]], [rows.size, ["[", "]"]],
+    [rows.brush, ["b"]], [rows.eraser, ["e"]], [rows.lasso, ["a"]], [rows.box, ["x"]], [rows.pan, ["h"]], [rows.size, ["[", "]"]],
     [rows.undo, [keys.ctrl, "z"]], [rows.redo, [keys.ctrl, keys.shift, "z"]], [rows.zoom, ["+", "−", "0"]],
-    [rows.draw, [keys.ctrl, keys.enter]],
+    [rows.draw, [keys.ctrl, keys.enter]], [rows.marks, ["m"]], [rows.modes, ["1", "2", "3"]], [rows.frame, [keys.arrows]],
   ]],
   [text.help.library, [
     [rows.move, [keys.arrows]], [rows.open, [keys.enter]], [rows.select, ["x"]], [rows.all, [keys.ctrl, "a"]],

@@ -126,7 +126,7 @@ export function Options() {
             placeholder={fromModel("prior", "guidance")} onChange={(priorGuidance) => write({ priorGuidance })}
           />
           <NumberField
-            label={words.candidates} value={now.candidates} min={1} max={256} placeholder={fromModel("prior", "candidates")}
+            label={words.candidates} hint={words.candidatesHint} value={now.candidates} min={1} max={256} placeholder={fromModel("prior", "candidates")}
             onChange={(candidates) => write({ candidates })}
           />
         </>

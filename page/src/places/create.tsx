@@ -3,6 +3,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { api, thumbnailOf } from "../api.ts";
 import { brief } from "../brief.ts";
 import { useKeys } from "../keys.ts";
+import { Batch } from "../parts/batch.tsx";
 import { Button } from "../parts/controls.tsx";
 import { ChooseFile, offer, uploaded } from "../parts/drop.tsx";
 import { JobCard } from "../parts/jobcard.tsx";
@@ -77,6 +78,7 @@ function Composer() {
   const box = useRef<HTMLTextAreaElement>(null);
   const [sending, setSending] = useState(false);
   const [open, setOpen] = useState(false);
+  const [batch, setBatch] = useState(false);
   const now = draft.value;
   const fit = () => {
     const element = box.current;
@@ -95,9 +97,10 @@ function Composer() {
     write({ prompt: surprise() });
     box.current?.focus();
   };
-  useKeys({ "ctrl+enter": run, r: surpriseMe });
+  useKeys({ "ctrl+enter": run, r: surpriseMe, b: () => setBatch(true) });
   const action = !now.start ? words.generate : now.prompt.trim() ? words.redraw : words.vary;
   return (
+    <>
     <form
       class="composer"
       onSubmit={(event) => {
@@ -123,10 +126,13 @@ function Composer() {
       <div class="composer-more">
         <Button look="quiet" icon="dice" shortcut="r" onClick={surpriseMe}>{words.surprise}</Button>
         <ChooseFile onFile={offer}>{words.add}</ChooseFile>
+        <Button look="quiet" icon="list" shortcut="b" onClick={() => setBatch(true)}>{text.batch.open}</Button>
         <Button look="quiet" icon="slider" expanded={open} onClick={() => setOpen(!open)}>{words.options}</Button>
       </div>
       {open && <Options />}
     </form>
+    {batch && <Batch onClose={() => setBatch(false)} />}
+    </>
   );
 }
 

@@ -4,6 +4,7 @@ import { api, fileOf } from "../api.ts";
 import { first } from "../brief.ts";
 import { newCanvas } from "../editor/canvases.ts";
 import { useKeys } from "../keys.ts";
+import { Captions } from "../parts/captions.tsx";
 import { Button } from "../parts/controls.tsx";
 import { Collect } from "../parts/collect.tsx";
 import { Icon } from "../parts/icons.tsx";
@@ -70,6 +71,7 @@ function Single({ picture }: { picture: Picture }) {
   const cannot = (kind: string) => refusal(kind, picture.model);
   const [large, setLarge] = useState(false);
   const [reuse, setReuse] = useState(false);
+  const [captions, setCaptions] = useState(false);
   const [previous, next] = neighbours(picture);
   const start = async (request: RequestBody) => {
     const model = modelNamed(picture.model)?.name;
@@ -95,7 +97,7 @@ function Single({ picture }: { picture: Picture }) {
   };
   const download = () => document.getElementById("download")?.click();
   useKeys({
-    v: () => !cannot("vary") && vary(), e: () => !cannot("edit") && edit(), s: star, d: download, u: () => reuseAll(picture),
+    v: () => !cannot("vary") && vary(), e: () => !cannot("edit") && edit(), s: star, d: download, u: () => reuseAll(picture), t: () => setCaptions(!captions),
     delete: remove,
     arrowleft: () => (previous ? go("image", previous.id) : false),
     arrowright: () => (next ? go("image", next.id) : false),
@@ -151,6 +153,7 @@ function Single({ picture }: { picture: Picture }) {
             title={words.download} aria-keyshortcuts="d"><Icon name="download" /></a>
           <Collect pictures={[picture]} />
           <Button look="quiet" icon="restore" expanded={reuse} onClick={() => setReuse(!reuse)}>{words.reuse}</Button>
+          <Button look="quiet" icon="text" expanded={captions} shortcut="t" onClick={() => setCaptions(!captions)}>{text.captions.heading}</Button>
           {picture.deleted
             ? <Button look="quiet" icon="restore" onClick={() => attempt(async () => {
                 await api.restore(id);
@@ -172,6 +175,7 @@ function Single({ picture }: { picture: Picture }) {
           </div>
         )}
         {picture.warnings?.map((warning) => <p class="note" key={warning}>{warning}</p>)}
+        {captions && <Captions picture={picture} />}
         <Provenance picture={picture} />
       </div>
       <div class="image-below">

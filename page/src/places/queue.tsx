@@ -5,7 +5,7 @@ import { Button } from "../parts/controls.tsx";
 import { JobActions, statusOf } from "../parts/jobcard.tsx";
 import { Settings } from "../parts/settings.tsx";
 import { JobTile } from "../parts/tile.tsx";
-import { attempt, config, isActive, jobs, live, putJob, queue, refresh, sortedJobs, titleOf } from "../store.ts";
+import { announce, attempt, config, isActive, jobs, live, putJob, queue, refresh, sortedJobs, titleOf } from "../store.ts";
 import { text } from "../text.ts";
 import type { Job, SystemState } from "../types.ts";
 
@@ -82,6 +82,27 @@ function shown(name: string, value: unknown): string {
   return String(value);
 }
 
+/** Button that has a model's files compared with their hashes, and what came out. */
+function Verify({ name, title }: { name: string; title: string }) {
+  const [found, setFound] = useState<{ ok: boolean | null; message: string } | null>(null);
+  const [busy, setBusy] = useState(false);
+  const run = async () => {
+    setBusy(true);
+    setFound(null);
+    const made = await attempt(() => api.verify(name));
+    setBusy(false);
+    if (!made) return;
+    setFound(made);
+    announce(words.verified(made.ok, made.message));
+  };
+  return (
+    <>
+      <Button small look="quiet" icon="badge" label={words.verifyOf(title)} disabled={busy} onClick={run}>{busy ? words.verifying : words.verify}</Button>
+      {found && <p class={found.ok ? "verified" : "problem"}>{words.verified(found.ok, found.message)}</p>}
+    </>
+  );
+}
+
 function System() {
   const [system, setSystem] = useState<SystemState | null>(null);
   useEffect(() => {
@@ -96,6 +117,7 @@ function System() {
     [words.memory, shown("memory", system.memory)],
     [words.store, shown("store", system.store)],
     [words.database, shown("database", system.database)],
+    [words.workers, String(queue.value?.workers.length ?? 0)],
     [words.uptime, words.duration(system.uptime)],
     [words.version, system.version],
   ];
@@ -113,6 +135,7 @@ function System() {
                   <strong>{known?.title ?? one.name}</strong>
                   <span class={`state ${one.state}`}>{words.modelStates[one.state] ?? one.state}</span>
                   {one.bytes ? <span class="muted">{words.bytes(one.bytes)}</span> : null}
+                  <Verify name={one.name} title={known?.title ?? one.name} />
                 </div>
                 {can.length > 0 && <p class="muted">{can.map(([kind]) => text.operations[kind] ?? kind).join(" · ")}</p>}
               </li>

@@ -41,6 +41,13 @@ def add(verbs) -> None:
         metavar="SECONDS",
         help="time that running pictures have to finish after SIGTERM (default: 30)",
     )
+    parser.add_argument(
+        "--keep-jobs",
+        type=options.number,
+        default=90.0,
+        metavar="DAYS",
+        help="days until records of jobs that are over are removed; their pictures stay (default: 90)",
+    )
     parser.add_argument("--log-prompts", action="store_true", help="log prompts, which are personal data")
     access_options.add(parser)
     parser.set_defaults(run=run)
@@ -60,6 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
         workers=arguments.workers,
         max_queue=arguments.max_queue,
         drain=arguments.drain,
+        keep_days=arguments.keep_jobs,
         log_prompts=arguments.log_prompts,
     )
     from unclip.serve.front import front_app

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute
 from unclip.config import Param
 from unclip.errors import RequestError
 from unclip.serve.api_jobs import id_of
-from unclip.serve.errors import NotFound
+from unclip.serve.errors import NotFound, ServerError
 from unclip.serve.http import Call, json_route, route
 from unclip.serve.tables import canvases, collections, members, pictures
 from unclip.serve.views import time_text
@@ -39,6 +39,10 @@ class CanvasBody:
     height: Annotated[int, Param("height in pixels", ge=1, le=65_536)]
     base: Annotated[str | None, Param("id of the picture that the canvas shows")] = None
     state: Annotated[Any, Param("the editor's state, any JSON of at most 256 KB")] = None
+    seen: Annotated[
+        str | None,
+        Param("`updated` of the state that this one was made from: one saved meanwhile is kept (409)"),
+    ] = None
 
 
 def _name(text: str, *, may_be_empty: bool = False) -> str:
@@ -201,7 +205,17 @@ def _save_canvas(call: Call, id: str, body: CanvasBody) -> None:
         shown = select(pictures.c.id).where(pictures.c.id == body.base)
         if body.base is not None and connection.execute(shown).first() is None:
             raise NotFound("picture", body.base)
-        if not connection.execute(update(canvases).where(canvases.c.id == id).values(**values)).rowcount:
+        before = connection.execute(select(canvases.c.updated).where(canvases.c.id == id)).scalar()
+        if body.seen is not None and before is not None and time_text(before) != body.seen:
+            raise ServerError(
+                409,
+                "the canvas was changed elsewhere meanwhile: load it, or save a copy",
+                code="canvas_changed",
+            )
+        if before is not None:
+            values["updated"] = max(now, before + 0.001)
+            connection.execute(update(canvases).where(canvases.c.id == id).values(**values))
+        else:
             _few(connection, canvases)
             connection.execute(insert(canvases).values(id=id, created=now, **values))
 

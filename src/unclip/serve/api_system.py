@@ -49,7 +49,7 @@ def healthz(call: Call) -> dict[str, Any]:
 
 
 def readyz(call: Call) -> Response:
-    """Whether jobs are taken and drawn: database and store answer, a worker is there, and the server is not ending."""
+    """Whether jobs are taken and drawn: database and store are written, a worker is there, and the server is not ending."""
     checks = readiness(call)
     ready = all(state == "ok" for state in checks.values())
     status = 200 if ready else 503
@@ -66,6 +66,7 @@ def readiness(call: Call) -> dict[str, str]:
     try:
         with service.database.read() as connection:
             queue = queue_view(connection)
+        service.database.check()
         checks["database"] = "ok"
         full = queue["waiting"] >= service.settings.max_queue
         checks["queue"] = "full" if full else "ok"

@@ -13,7 +13,16 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
-from unclip.serve import api_collections, api_jobs, api_library, api_reuse, api_system, openapi, page
+from unclip.serve import (
+    api_collections,
+    api_compose,
+    api_jobs,
+    api_library,
+    api_reuse,
+    api_system,
+    openapi,
+    page,
+)
 from unclip.serve.http import error_response
 from unclip.serve.request_log import RequestLog
 from unclip.serve.service import Service
@@ -44,7 +53,16 @@ def create_app(
     handlers: Any = {HTTPException: error_response, Exception: error_response}
     own = [
         route
-        for part in (api_jobs, api_reuse, api_library, api_collections, api_system, openapi, page)
+        for part in (
+            api_jobs,
+            api_reuse,
+            api_library,
+            api_collections,
+            api_compose,
+            api_system,
+            openapi,
+            page,
+        )
         for route in part.routes()
     ]
     return Starlette(

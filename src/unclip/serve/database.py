@@ -6,11 +6,12 @@ by itself; in PostgreSQL, writers take an advisory lock.
 
 import contextlib
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, event, insert, inspect, select
+from sqlalchemy import Connection, create_engine, event, insert, inspect, select, update
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 _LOCK = 0x756E636C6970  # number of the advisory lock
 _CHANNEL = "unclip"
 _BUSY_SECONDS = 10.0
+_CHECK_SECONDS = 2.0
 
 
 class Database:
@@ -40,6 +42,7 @@ class Database:
         self._reader = self._engine("BEGIN", "FULL")
         self._writer = self._engine("BEGIN IMMEDIATE", "FULL")
         self._notes = self._engine("BEGIN IMMEDIATE", "NORMAL")
+        self._checks = self._engine("BEGIN IMMEDIATE", "FULL", min(busy, _CHECK_SECONDS))
         self._make_tables()
 
     @property
@@ -49,7 +52,7 @@ class Database:
 
     def close(self) -> None:
         """Close all connections."""
-        for engine in (self._reader, self._writer, self._notes):
+        for engine in (self._reader, self._writer, self._notes, self._checks):
             engine.dispose()
 
     @contextlib.contextmanager
@@ -92,12 +95,22 @@ class Database:
             return PostgresWatch(self.url, _CHANNEL)
         return SqliteWatch(str(self.url.database), self._bells.hang(notes=notes))
 
-    def _engine(self, begin: str, synchronous: str) -> Engine:
+    def check(self) -> None:
+        """Write a row. Raises `Unavailable` where that cannot be done within two seconds."""
+        with _translated(self), self._checks.begin() as connection:
+            if not self.is_sqlite:
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_CHECK_SECONDS:g}s'")
+            now = {"value": repr(time.time())}
+            row = update(tables.meta).where(tables.meta.c.key == "checked").values(**now)
+            if not connection.execute(row).rowcount:
+                connection.execute(insert(tables.meta).values(key="checked", **now))
+
+    def _engine(self, begin: str, synchronous: str, busy: float | None = None) -> Engine:
         if not self.is_sqlite:
             return create_engine(self.url, pool_pre_ping=True, pool_size=5, max_overflow=15)
         engine = create_engine(
             self.url,
-            connect_args={"timeout": self._busy, "check_same_thread": False},
+            connect_args={"timeout": self._busy if busy is None else busy, "check_same_thread": False},
             pool_size=5,
             max_overflow=35,
         )

@@ -15,13 +15,15 @@ from unclip.serve.errors import NotFound, Unavailable
 from unclip.serve.settings import Settings
 from unclip.serve.states import OPEN_JOBS, emit
 from unclip.serve.store import Store, picture_name, upload_name
-from unclip.serve.tables import jobs, live, members, parents, pictures, tasks, uploads
+from unclip.serve.tables import canvases, jobs, live, members, parents, pictures, tasks, uploads
 
 logger = logging.getLogger(__name__)
 
 _DAY = 86_400.0
 _KEPT_EVENTS = 100_000
 _KEPT_UPLOADS_DAYS = 7.0
+_ROWS = 500
+"""Rows that one statement names."""
 
 
 class Library:
@@ -104,7 +106,7 @@ class Library:
             emit(connection, "restored" if deleted is None else "deleted", None, id)
 
     def clean(self) -> None:
-        """Remove pictures whose undo is over, given pictures that nothing uses, old events, and files without an entry."""
+        """Remove what is over: deleted pictures, unused given ones, records of old jobs, old events, files without an entry."""
         now = time.time()
         with self.database.write() as connection:
             over = pictures.c.deleted < now - self.settings.undo_days * _DAY
@@ -119,6 +121,7 @@ class Library:
             connection.execute(delete(uploads).where(uploads.c.id.in_(unused)))
             running = select(tasks.c.id).where(tasks.c.state == "running")
             connection.execute(delete(live).where(live.c.task.not_in(running)))
+            _forget_jobs(connection, now - self.settings.keep_days * _DAY)
             _forget_events(connection)
         for name in [*map(picture_name, gone), *map(upload_name, unused)]:
             self.store.delete(name)
@@ -148,11 +151,35 @@ def _ids(connection: Connection, query: Any) -> list[str]:
 
 
 def _unused_uploads(connection: Connection, before: float) -> list[str]:
-    """Given pictures of before a time that no picture was made from and no open job takes."""
+    """Given pictures of before a time that no picture was made from, no open job takes and no canvas shows."""
     made_from = select(parents.c.source)
     old = (uploads.c.created < before) & uploads.c.id.not_in(made_from)
     taken = " ".join(_ids(connection, select(jobs.c.sources).where(jobs.c.state.in_(OPEN_JOBS))))
-    return [id for id in _ids(connection, select(uploads.c.id).where(old)) if id not in taken]
+    found = [id for id in _ids(connection, select(uploads.c.id).where(old)) if id not in taken]
+
+    def is_on_a_canvas(id: str) -> bool:
+        query = select(canvases.c.id).where(canvases.c.state.contains(id)).limit(1)
+        return connection.execute(query).first() is not None
+
+    return [id for id in found if not is_on_a_canvas(id)]
+
+
+def _forget_jobs(connection: Connection, before: float) -> None:
+    """Remove jobs that ended before a time, with their tasks and events; their pictures stay, with their provenance."""
+    from unclip.serve.tables import events
+
+    while True:
+        over = jobs.c.state.not_in(OPEN_JOBS) & (jobs.c.ended < before)
+        ids = _ids(connection, select(jobs.c.id).where(over).limit(_ROWS))
+        for table, column in (
+            (events, events.c.job),
+            (live, live.c.job),
+            (tasks, tasks.c.job),
+            (jobs, jobs.c.id),
+        ):
+            connection.execute(delete(table).where(column.in_(ids)))
+        if len(ids) < _ROWS:
+            return
 
 
 def _forget_events(connection: Connection) -> None:

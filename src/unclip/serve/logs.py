@@ -6,6 +6,7 @@ import logging
 import re
 import sys
 from datetime import UTC, datetime
+from typing import Any
 
 request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("request_id", default=None)
 """Id of the HTTP request at work, for logs and the `X-Request-ID` header."""
@@ -52,9 +53,20 @@ class WithoutForcedEnd(logging.Filter):
         return not (text.startswith("Traceback") and text.endswith("asyncio.exceptions.CancelledError"))
 
 
+class _Stderr(logging.StreamHandler):  # pyright: ignore[reportMissingTypeArgument]
+    """Writes to what is stderr at that moment: the one of the start may be closed by then, as in tests."""
+
+    def __init__(self):
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+
 def configure_logging(*, debug: bool = False, prompts: bool = False) -> None:
     """Send the logs of unclip and of uvicorn to stderr as JSON; `prompts` leaves those in that warnings quote."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     handler.setFormatter(JsonFormatter())
     handler.addFilter(WithoutForcedEnd())
     if not prompts:

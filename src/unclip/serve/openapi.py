@@ -9,6 +9,7 @@ from starlette.routing import BaseRoute
 from unclip.generate.operations import REQUESTS
 from unclip.serve import shapes
 from unclip.serve.api_collections import CanvasBody, CollectionBody
+from unclip.serve.api_compose import ComposeBody
 from unclip.serve.api_jobs import JobBody, JobChange
 from unclip.serve.api_library import PictureChange, Selection
 from unclip.serve.api_reuse import CaptionsBody
@@ -90,6 +91,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("delete", "/api/collections/{id}", "Remove a collection; its pictures stay", status=204),
     Operation("put", "/api/collections/{id}/pictures/{picture}", "Add a picture", status=204),
     Operation("delete", "/api/collections/{id}/pictures/{picture}", "Take a picture out", status=204),
+    Operation("post", "/api/compose", "Pieces of a canvas as one picture", "image/png", ComposeBody),
     Operation("get", "/api/canvases", "All canvases", shapes.Canvases),
     Operation("post", "/api/canvases", "Make a canvas", shapes.Canvas, CanvasBody, 201),
     Operation("get", "/api/canvases/{id}", "A canvas with its state", shapes.Canvas),

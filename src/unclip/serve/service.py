@@ -50,6 +50,8 @@ class Service:
         self.hub = Hub(self.database)
         self.draining = threading.Event()
         self._stop = threading.Event()
+        self._to_cancel: set[str] = set()
+        """Jobs whose clients have gone while the database could not be written."""
         self._encoding = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._workers: list[Any] = []
@@ -137,6 +139,17 @@ class Service:
         with self.database.read() as connection:
             job_row(connection, id)
 
+    def cancel(self, id: str) -> None:
+        """End a job whose client has gone: now, or as soon as the database can be written. One that is gone is left alone."""
+        try:
+            with contextlib.suppress(NotFound):
+                self.queue.cancel(id)
+        except Unavailable as error:
+            logger.warning("a job will be cancelled later: %s", error.message)
+            self._to_cancel.add(id)
+        else:
+            self._to_cancel.discard(id)
+
     @contextlib.contextmanager
     def encoder(self, name: str) -> Iterator[Any]:
         """The model of a name in this process, of which only CLIP is loaded, for one caller at a time."""
@@ -166,6 +179,8 @@ class Service:
         while not self._stop.wait(every):
             try:
                 reaper.reap()
+                for id in list(self._to_cancel):
+                    self.cancel(id)
                 if rounds % 3600 == 0:
                     self.library.clean()
                 rounds += 1

@@ -61,6 +61,9 @@ class Settings:
         float, Param("seconds without a heartbeat after which a worker counts as gone", ge=0.2)
     ] = 10.0
     drain: Annotated[float, Param("seconds that running pictures have to finish after SIGTERM", ge=0)] = 30.0
+    keep_days: Annotated[
+        float, Param("days until the records of jobs that are over are removed; their pictures stay", ge=0)
+    ] = 90.0
     undo_days: Annotated[float, Param("days until deleted pictures are removed for good", ge=0)] = 30.0
     log_prompts: bool = False
 

@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[a-z]+/[0-9a-f]{2}/[0-9a-f-]{36}\.png")
 _LEFT_OVER_SECONDS = 3600.0
+_PROBE = ".check"
+_PROBE_BYTES = 4096
+_PROBE_SECONDS = 30.0
 
 
 def picture_name(id: str) -> str:
@@ -59,7 +62,7 @@ class Store(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Raise `Unavailable` if the storage cannot be used now."""
+        """Write a small file. Raises `Unavailable` if the storage cannot be used now."""
 
 
 def open_store(url: str) -> Store:
@@ -91,8 +94,11 @@ class FolderStore(Store):
 
     def put(self, name: str, data: bytes) -> None:
         """Keep a file. Raises `Unavailable` where the disk is full or the folder cannot be written."""
+        self._write(self.folder / _checked(name), data)
+
+    def _write(self, file: Path, data: bytes) -> None:
         try:
-            write_atomically(self.folder / _checked(name), data, force=True)
+            write_atomically(file, data, force=True)
         except DiskFull as error:
             raise Unavailable("the disk of the pictures is full", code="disk_full", after=30) from error
         except OSError as error:
@@ -130,9 +136,8 @@ class FolderStore(Store):
                 file.unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Raise `Unavailable` unless the folder can be written."""
-        if not os.access(self.folder, os.W_OK):
-            raise Unavailable("the folder of the pictures cannot be written", code="store_unavailable")
+        """Write a small file. Raises `Unavailable` where the disk is full or the folder cannot be written."""
+        self._write(self.folder / _PROBE, b"\0" * _PROBE_BYTES)
 
 
 class ObjectStore(Store):
@@ -145,6 +150,7 @@ class ObjectStore(Store):
         from obstore.store import from_url
 
         self._url = url
+        self._written: float | None = None
         retry: Any = {"max_retries": 2, "retry_timeout": _seconds(10)}
         client: Any = {"timeout": "20s", "connect_timeout": "5s"}
         if os.environ.get("AWS_ENDPOINT", os.environ.get("AWS_ENDPOINT_URL", "")).startswith("http://"):
@@ -190,16 +196,24 @@ class ObjectStore(Store):
         with _Reachable():
             for chunk in obstore.list(self._store):
                 for one in chunk:
-                    if time.time() - one["last_modified"].timestamp() >= older:
+                    if (
+                        _NAME.fullmatch(str(one["path"]))
+                        and time.time() - one["last_modified"].timestamp() >= older
+                    ):
                         yield str(one["path"])
 
     def check(self) -> None:
-        """Raise `Unavailable` if the storage does not answer."""
+        """Write a small object, unless one was written within half a minute. Raises `Unavailable` where it cannot be."""
         import obstore
 
+        now = time.monotonic()
+        if self._written is not None and now - self._written < _PROBE_SECONDS:
+            with _Reachable():
+                obstore.head(self._store, _PROBE)
+            return
         with _Reachable():
-            for _ in obstore.list(self._store, chunk_size=1):
-                break
+            obstore.put(self._store, _PROBE, b"\0" * _PROBE_BYTES)
+        self._written = now
 
 
 class _Reachable:

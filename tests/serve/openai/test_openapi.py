@@ -7,11 +7,12 @@ import httpx2 as httpx
 import jsonschema
 import pytest
 
+from tests.serve.exploring import explore
 from unclip.serve.openai.openapi import document
 from unclip.serve.openai.options import Options
 
-schemathesis = pytest.importorskip("schemathesis")
-hypothesis = pytest.importorskip("hypothesis")
+pytest.importorskip("schemathesis")
+pytest.importorskip("hypothesis")
 
 # Of the library itself, in some of its strategies.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the .random. module inside strategies")
@@ -47,47 +48,10 @@ def test_events_are_as_described(server):
         validator.validate({**json.loads(found[-1]), "size": 3})
 
 
-def explore(server, examples: int) -> None:
-    """Requests made from the document, good and bad: no 5xx, and every answer as the document says."""
-    answer = httpx.get(f"{server.url}/openapi.json")
-    found = answer.json()
-    schema = schemathesis.openapi.from_dict(found)
-    schema.config.update(base_url=server.url)
-    checks = [
-        schemathesis.checks.not_a_server_error,
-        schemathesis.checks.CHECKS.get_one("status_code_conformance"),
-        schemathesis.checks.CHECKS.get_one("content_type_conformance"),
-        schemathesis.checks.CHECKS.get_one("response_schema_conformance"),
-    ]
-    seen: dict[int, int] = {}
-    for result in schema.get_all_operations():
-        operation = result.ok()
-
-        @hypothesis.settings(
-            max_examples=examples,
-            deadline=None,
-            database=None,
-            derandomize=True,
-            suppress_health_check=list(hypothesis.HealthCheck),
-        )
-        @hypothesis.given(
-            case=operation.as_strategy(generation_mode=schemathesis.GenerationMode.POSITIVE)
-            | operation.as_strategy(generation_mode=schemathesis.GenerationMode.NEGATIVE)
-        )
-        def send(case) -> None:
-            answer = case.call(headers={"Authorization": f"Bearer {server.key}"})
-            seen[answer.status_code] = seen.get(answer.status_code, 0) + 1
-            case.validate_response(answer, checks=checks)
-
-        send()
-    assert seen.get(200)
-    assert seen.get(400)
-
-
 def test_schemathesis_finds_nothing(server):
-    explore(server, 8)
+    explore(server.url, server.key, "/openapi.json", 8)
 
 
 @pytest.mark.slow
 def test_schemathesis_finds_nothing_in_many_examples(server):
-    explore(server, int(os.environ.get("UNCLIP_EXAMPLES", "500")))
+    explore(server.url, server.key, "/openapi.json", int(os.environ.get("UNCLIP_EXAMPLES", "500")))

@@ -88,17 +88,7 @@ class ServiceBackend:
 
     async def cancel(self, job: str) -> None:
         """End a job."""
-
-        def cancel() -> None:
-            try:
-                self._service().queue.cancel(job)
-            except NotFound:
-                return
-            except Unavailable as error:
-                # Nobody waits for the answer any more; the job goes on.
-                log.warning("a job could not be cancelled: %s", error.message)
-
-        await asyncio.to_thread(cancel)
+        await asyncio.to_thread(self._service().cancel, job)
 
     async def picture(self, id: str) -> bytes | None:
         """PNG of a picture that was not deleted."""
