@@ -153,7 +153,7 @@ function Single({ picture }: { picture: Picture }) {
             title={words.download} aria-keyshortcuts="d"><Icon name="download" /></a>
           <Collect pictures={[picture]} />
           <Button look="quiet" icon="restore" expanded={reuse} onClick={() => setReuse(!reuse)}>{words.reuse}</Button>
-          <Button look="quiet" icon="text" expanded={captions} shortcut="t" onClick={() => setCaptions(!captions)}>{text.captions.heading}</Button>
+          <Button look="quiet" icon="text" expanded={captions} label={text.captions.heading} shortcut="t" onClick={() => setCaptions(!captions)} />
           {picture.deleted
             ? <Button look="quiet" icon="restore" onClick={() => attempt(async () => {
                 await api.restore(id);
