@@ -11,7 +11,7 @@ so that other programs on the machine disturb both alike. Printed are
 - preview: steps of the decoder that were done when the first preview arrived;
 - processor time a picture, of the bare model, the server and its worker (Linux), which other programs disturb less.
 
-The last lines are a row of the table in `docs/serve/operating.md`. With the bundled model, 2 cores and the defaults, the first
+The last lines are a table for `docs/serve/operating.md`. With the bundled model, 2 cores and the defaults, the first
 command takes 15 minutes. `--soak` keeps `--clients` (the first number) busy for so long with new pictures, variations,
 cancellations and looks into the library, and prints memory and latencies every minute and at the end.
 """

@@ -55,6 +55,9 @@ def main() -> None:
     settings = Settings(**json.loads(line))
     configure_logging(prompts=settings.log_prompts)
     run_worker(settings, started_by_server=True)
+    # All is stored. Taking torch apart would take half a second of the server's time to end.
+    logging.shutdown()
+    os._exit(0)
 
 
 if __name__ == "__main__":
