@@ -1,13 +1,15 @@
 """Trains small runs in many ways, in groups of processes, and writes down what each saw and ended with.
 
-    python cases.py FOLDER
+    python -c "import cases; cases.main('FOLDER')"
 
 One process imports everything and forks the groups: 1, 2, then 4 processes, which talk by gloo, then 1 again. The runs of a
-group follow each other in one process group. Each leaves FOLDER/NAME/final.safetensors (weights, average and moments) and
-seen-RANK.json (the sample numbers of each step). `test_matrix.py` compares them.
+group follow each other in one process group; two halves of the cases go on side by side. Each run leaves
+FOLDER/CASE/NAME/held-RANK.safetensors (what a process holds of weights, average and moments), weights.safetensors (whole)
+and seen-RANK.json (the sample numbers of each step). `test_matrix.py` compares them.
 """
 
 import faulthandler
+import importlib
 import json
 import math
 import os
@@ -16,6 +18,9 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +30,11 @@ from safetensors.torch import save_file
 
 from unclip import recipes
 from unclip.config import override
+from unclip.networks.adapter import AdapterConfig
 from unclip.train.interrupt import Interrupted
 from unclip.train.loop import NonFiniteLoss, Run, build_on_all, train
 from unclip.train.run_folder import RunFolder
-from unclip.train.world import World, open_world, whole
+from unclip.train.world import World, local, open_world, whole
 
 HALF = 24
 POISONED = 11
@@ -53,11 +59,12 @@ NETS = {
         "model.net.groups=4",
         "model.caption.width=8",
     ],
-    "upsampler": ["model.net.channels=8", "model.net.groups=4"],
+    "upsampler": ["model.net.channels=8", "model.net.groups=4", "model.net.multiples=[1]"],
+    "autoencoder": ["model.channels=8", "model.groups=4", "discriminator.channels=8"],
 }
+NETS["latent_decoder"] = NETS["decoder"]
 
-# Adam divides by the gradient's size; a large epsilon keeps the rounding of sums from being blown up by that. Muon's
-# iteration is bfloat16, and makes all singular values of an update alike, those that are rounding alone too.
+# Adam divides by the gradient's size; a large epsilon keeps the rounding of sums from being blown up by that.
 COMMON = [
     "optimizer.epsilon=0.01",
     "batch=12",
@@ -74,10 +81,25 @@ STAGES: dict[str, tuple[str, list[str]]] = {
         "prior",
         ["optimizer.muon_learning_rate=null", "micro_batch=8", "keep=best", "validate_every=24"],
     ),
-    "decoder": ("decoder", ["optimizer.muon_learning_rate=null", "parallel.activation_checkpointing=true"]),
-    "upsampler": ("upsampler", ["optimizer.muon_learning_rate=null"]),
+    # The net drops features, and computes its blocks again in the backward pass.
+    "decoder": ("decoder", ["model.net.dropout=0.3", "parallel.activation_checkpointing=true"]),
+    "upsampler": ("upsampler", []),
+    # With a discriminator, from the second step on.
+    "autoencoder": (
+        "autoencoder",
+        ["model.dropout=0.2", "discriminator_start=12", "discriminator_optimizer.epsilon=0.01"],
+    ),
+    "latent": ("latent_decoder", ["model.net.dropout=0.1"]),
+    # Beside the frozen weights of the upsampler's run.
+    "adapter": ("upsampler", ["optimizer.learning_rate=0.01"]),
 }
 STAGES_BF16 = {"bf16": ("clip", ["optimizer.muon_learning_rate=null", "precision=bf16"])}
+HALVES = (("clip", "sigmoid", "muon", "prior", "decoder"), ("upsampler", "adapter", "autoencoder", "latent"))
+"""The cases that go on side by side."""
+FOUR = ("clip", "sigmoid", "muon", "upsampler", "autoencoder")
+"""The cases that four processes train too."""
+HYBRID = ("clip", "upsampler")
+"""Those that they train with HSDP too."""
 LAYOUTS = {
     "ddp": ["parallel.layout=ddp"],
     "fsdp": ["parallel.layout=fsdp"],
@@ -85,12 +107,20 @@ LAYOUTS = {
     "hsdp": ["parallel.layout=fsdp", "parallel.replicas=2"],
 }
 
+IMPORTED = (
+    "torch._dynamo",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor",
+    "unclip.train.sharded_checkpoint",
+    "torch.distributed.algorithms.ddp_comm_hooks.default_hooks",
+)
+
 
 class Recorded(Run):
     """A run that notes the numbers of the samples that its steps read."""
 
     seen: list[list[int]]
-    stepping = False
+    stepping = drawing = False
 
     def step(self) -> dict[str, float]:
         """One step, noted."""
@@ -99,6 +129,16 @@ class Recorded(Run):
             return super().step()
         finally:
             self.stepping = False
+
+    def validate(self) -> None:
+        """A validation, in runs that are not resumed: it leaves no trace in weights, unless the best ones are kept."""
+        if self.drawing or self.config.keep == "best":
+            super().validate()
+
+    def preview(self) -> None:
+        """A picture, in runs that are not resumed."""
+        if self.drawing:
+            super().preview()
 
     def _batch(self, numbers: np.ndarray) -> Any:
         if self.stepping:
@@ -117,9 +157,15 @@ class Cases:
         stage, changes = {**STAGES, **STAGES_BF16}[case]
         given = [*NETS[stage], *COMMON, *changes, *LAYOUTS[layout]]
         given += [f"out={self.folder / case / name}", f"data.cache={self.folder / 'cache'}"]
-        if stage in ("prior", "decoder"):
+        if stage not in ("clip", "upsampler"):
             given.append(f"clip={self.folder / 'encoder'}")
-        return override(recipes.get("tiny", stage), given)
+        if stage == "latent_decoder":
+            given.append(f"autoencoder={self.folder / 'autoencoder' / 'single'}")
+        config = override(recipes.get("tiny", stage), given)
+        if case != "adapter":
+            return config
+        base = str(self.folder / "upsampler" / "single" / "model")
+        return replace(config, init=base, adapter=AdapterConfig(rank=2, targets=r".*conv[12]"))
 
     def run(self, config: Any) -> Recorded:
         """A run, at its start or its newest checkpoint."""
@@ -131,7 +177,9 @@ class Cases:
 
     def straight(self, case: str, layout: str) -> None:
         """From start to end."""
-        self.finish(self.run(self.config(case, self.name(layout), layout)), [])
+        run = self.run(self.config(case, self.name(layout), layout))
+        run.drawing = True
+        self.finish(run, [])
 
     def resumed(self, case: str, layout: str) -> None:
         """To the half, and by a new run from its checkpoint to the end."""
@@ -152,7 +200,7 @@ class Cases:
         self.finish(self.run(self.config(case, name, layout)), [])
 
     def poisoned(self, case: str, layout: str) -> None:
-        """A run of which one process reads a picture that is not finite: what every process says, and its weights."""
+        """A run of which one process reads a picture that is not finite: every process's message and weights."""
         run = self.run(self.config(case, f"{self.name(layout)}-poisoned", layout))
         source, squares = run.batches.train, run.batches.train.squares
         key = source.key(POISONED)
@@ -167,13 +215,13 @@ class Cases:
         before = {name: whole(value).clone() for name, value in run.state.model.state_dict().items()}
         try:
             run.go()
-            said = "nothing"
+            message = "nothing"
         except NonFiniteLoss as error:
-            said = str(error)
+            message = str(error)
         after = {name: whole(value) for name, value in run.state.model.state_dict().items()}
         same = all(torch.equal(before[name], after[name]) for name in before)
-        told = {"said": said, "key": key, "unchanged": same, "samples": run.state.samples}
-        (run.folder.path / f"told-{self.world.rank}.json").write_text(json.dumps(told))
+        report = {"message": message, "key": key, "unchanged": same, "samples": run.state.samples}
+        (run.folder.path / f"report-{self.world.rank}.json").write_text(json.dumps(report))
         self.world.barrier()
 
     def stopped(self, case: str, layout: str) -> None:
@@ -190,20 +238,28 @@ class Cases:
         run.step = asked
         try:
             run.go()
-            said = "nothing"
+            message = "nothing"
         except Interrupted as error:
-            said = str(error)
-        (run.folder.path / f"told-{self.world.rank}.json").write_text(json.dumps({"said": said}))
+            message = str(error)
+        (run.folder.path / f"report-{self.world.rank}.json").write_text(json.dumps({"message": message}))
         self.world.barrier()
 
     def finish(self, run: Recorded, before: list[list[int]]) -> None:
         """The rest of the run, and what it ended with."""
         path = run.folder.path
         run.finish()
-        found = {name: whole(value.detach()).contiguous() for name, value in run.state._by_name().items()}
         (path / f"seen-{self.world.rank}.json").write_text(json.dumps([*before, *run.seen]))
+        held = {name: local(value.detach()).contiguous() for name, value in run.state._by_name().items()}
+        save_file(
+            {name: value.clone() for name, value in held.items()},
+            path / f"held-{self.world.rank}.safetensors",
+        )
+        weights = {
+            name: whole(value.detach()).contiguous().clone()
+            for name, value in run.state.model.state_dict().items()
+        }
         if self.world.is_main:
-            save_file({name: value.clone() for name, value in found.items()}, path / "final.safetensors")
+            save_file(weights, path / "weights.safetensors")
         self.world.barrier()
 
     def name(self, layout: str) -> str:
@@ -211,57 +267,59 @@ class Cases:
         return f"{layout}{self.world.size}" if self.world.size > 1 else "single"
 
 
-def group_of_one(cases: Cases) -> None:
+def encoder(cases: Cases) -> None:
+    """The CLIP that other stages learn from."""
+    changes = [
+        "samples=16",
+        "batch=8",
+        f"out={cases.folder / 'encoder'}",
+        f"data.cache={cases.folder / 'cache'}",
+    ]
+    train(override(recipes.get("tiny", "clip"), [*NETS["clip"], *changes]), device="cpu")
+
+
+def group_of_one(cases: Cases, chosen: Sequence[str]) -> None:
     """The runs to compare with."""
-    encoder = override(
-        recipes.get("tiny", "clip"),
-        [
-            *NETS["clip"],
-            "samples=16",
-            "batch=8",
-            f"out={cases.folder / 'encoder'}",
-            f"data.cache={cases.folder / 'cache'}",
-        ],
-    )
-    train(encoder, device="cpu")
-    for case in STAGES:
+    for case in chosen:
         cases.straight(case, "ddp")
         cases.resumed(case, "ddp")
-    cases.straight("bf16", "ddp")
+    if "clip" in chosen:
+        cases.straight("bf16", "ddp")
 
 
-def group_of_two(cases: Cases) -> None:
+def group_of_two(cases: Cases, chosen: Sequence[str]) -> None:
     """Every stage in both layouts."""
-    for case in STAGES:
+    for case in chosen:
         for layout in ("ddp", "fsdp"):
             cases.straight(case, layout)
             cases.resumed(case, layout)
         cases.taken_over(case, "fsdp", "single")
         cases.taken_over(case, "ddp", "fsdp2")
-    cases.straight("bf16", "rounded")
-    cases.resumed("bf16", "rounded")
-    for layout in ("ddp", "fsdp"):
-        cases.poisoned("upsampler", layout)
-        cases.stopped("upsampler", layout)
+    if "clip" in chosen:
+        cases.straight("bf16", "rounded")
+        cases.resumed("bf16", "rounded")
+    if "upsampler" in chosen:
+        for layout in ("ddp", "fsdp"):
+            cases.poisoned("upsampler", layout)
+            cases.stopped("upsampler", layout)
 
 
-def group_of_four(cases: Cases) -> None:
+def group_of_four(cases: Cases, chosen: Sequence[str]) -> None:
     """Some stages in all layouts, going on from other groups' halves."""
-    for case in ("clip", "sigmoid", "muon", "upsampler"):
-        for layout in ("ddp", "fsdp", "hsdp"):
-            cases.straight(case, layout)
-            cases.resumed(case, layout)
-        cases.taken_over(case, "fsdp", "ddp2")
-        cases.taken_over(case, "ddp", "fsdp2")
+    for case in chosen:
+        if case in FOUR:
+            for layout in ("ddp", "fsdp", *(("hsdp",) if case in HYBRID else ())):
+                cases.straight(case, layout)
+                cases.resumed(case, layout)
+            cases.taken_over(case, "fsdp", "ddp2")
+            cases.taken_over(case, "ddp", "fsdp2")
 
 
-def group_of_one_again(cases: Cases) -> None:
+def group_of_one_again(cases: Cases, chosen: Sequence[str]) -> None:
     """A single process goes on from the halves of groups."""
-    for case in STAGES:
-        cases.taken_over(case, "ddp", "ddp2")
-        cases.taken_over(case, "ddp", "fsdp2")
-    for case in ("clip", "sigmoid", "muon", "upsampler"):
-        cases.taken_over(case, "ddp", "hsdp4")
+    for case in chosen:
+        for half in ("ddp2", "fsdp2", *(("hsdp4",) if case in HYBRID else ())):
+            cases.taken_over(case, "ddp", half)
 
 
 GROUPS = ((1, group_of_one), (2, group_of_two), (4, group_of_four), (1, group_of_one_again))
@@ -274,10 +332,10 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def in_processes(size: int, work: Any, folder: Path) -> None:
-    """Run `work` in as many forks, told of each other by the environment as torchrun does; all must succeed."""
+def in_processes(size: int, name: str, work: Callable[[Cases], None], folder: Path) -> None:
+    """Run `work` in as many forks, which find each other by the environment as torchrun's do; all must succeed."""
     port, children = free_port(), []
-    logs = [folder / f"{work.__name__}-{rank}.log" for rank in range(size)]
+    logs = [folder / f"{name}-{rank}.log" for rank in range(size)]
     for rank, log in enumerate(logs):
         child = os.fork()
         if child == 0:
@@ -290,10 +348,10 @@ def in_processes(size: int, work: Any, folder: Path) -> None:
         # The first failure is the cause of the others.
         for log in sorted(logs, key=lambda log: log.stat().st_mtime, reverse=True):
             sys.stderr.write(f"--- {log.name}\n{log.read_text()[-2000:]}\n")
-        raise SystemExit(f"{work.__name__}: exit statuses {statuses}")
+        raise SystemExit(f"{name}: exit statuses {statuses}")
 
 
-def status_of(size: int, rank: int, port: int, work: Any, folder: Path) -> int:
+def status_of(size: int, rank: int, port: int, work: Callable[[Cases], None], folder: Path) -> int:
     """Run `work` as process `rank`; 0 if it succeeded."""
     torch.set_num_threads(1)
     if size > 1:
@@ -320,7 +378,31 @@ def status_of(size: int, rank: int, port: int, work: Any, folder: Path) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    Path(sys.argv[1]).mkdir(exist_ok=True)
-    for count, group in GROUPS:
-        in_processes(count, group, Path(sys.argv[1]))
+def side_by_side(folder: Path) -> None:
+    """All groups of both halves of the cases."""
+    children = []
+    for chosen in HALVES:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                for size, group in GROUPS:
+                    name = f"{group.__name__}-{chosen[0]}"
+                    in_processes(size, name, partial(group, chosen=chosen), folder)
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            os._exit(status)
+        children.append(child)
+    if any(os.waitpid(child, 0)[1] for child in children):
+        raise SystemExit("a group failed")
+
+
+def main(folder: str) -> None:
+    """Train all of them."""
+    # What each group would import.
+    for name in IMPORTED:
+        importlib.import_module(name)
+    Path(folder).mkdir(exist_ok=True)
+    in_processes(1, "encoder", encoder, Path(folder))
+    side_by_side(Path(folder))

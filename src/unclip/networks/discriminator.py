@@ -1,6 +1,6 @@
 """The patch discriminator of image-to-image GANs (Isola et al. 2017): a score for each patch of a picture."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -94,12 +94,16 @@ def hinge(real: Float[Tensor, "b 1 i j"], drawn: Float[Tensor, "b 1 i j"]) -> Fl
 
 # VQGAN (arXiv 2012.09841), equation 7; delta and the limit are those of its code.
 def adaptive_weight(
-    reconstruction: Float[Tensor, ""], adversarial: Float[Tensor, ""], last: Tensor
+    reconstruction: Float[Tensor, ""],
+    adversarial: Float[Tensor, ""],
+    last: Tensor,
+    mean: Callable[[Tensor], Tensor] = lambda gradient: gradient,
 ) -> Float[Tensor, ""]:
     """Ratio of the lengths of two losses' gradients at the last layer: makes the second pull as hard as the first.
 
-    Both graphs are kept. The result is a constant in [0, 10^4].
+    Both graphs are kept. The result is a constant in [0, 10^4]. mean: of gradients over all processes.
     """
     (one,) = torch.autograd.grad(reconstruction, last, retain_graph=True)
     (other,) = torch.autograd.grad(adversarial, last, retain_graph=True)
+    one, other = mean(torch.stack([one, other]))
     return (one.norm() / (other.norm() + 1e-4)).clamp(0.0, 1e4).detach()

@@ -201,10 +201,6 @@ class TrainConfig:
             )
         if self.adapter is not None and not self.init:
             raise ValueError("adapter is for the weights of a model: set init to it")
-        if self.adapter is not None and self.parallel.layout == "fsdp":
-            raise ValueError(
-                "adapter with parallel.layout=fsdp is not supported: set parallel.layout to 'ddp'"
-            )
         if self.prefetch < 0:
             raise ValueError(f"prefetch is {self.prefetch}; it must be at least 0")
 

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Int64
 from tqdm import tqdm
 
+from unclip.nn.dropout import seed_dropout
 from unclip.rng import Noise, derive
 from unclip.train.batches import BatchError, Prefetcher
 from unclip.train.begin import take_weights
@@ -96,7 +97,9 @@ class Run:
         optimizers = [
             optimizer
             for group in self.groups
-            for optimizer in build_optimizers(group.parameters, group.optimizer, fused=True)
+            for optimizer in build_optimizers(
+                group.parameters, group.optimizer, fused=True, exact=config.precision == "fp32"
+            )
         ]
         self.state = TrainingState(self.task, Ema(self.task, config.ema_decay), optimizers, self.world)
         self.state.load_newest(folder.checkpoints)
@@ -211,11 +214,11 @@ class Run:
             later = (world.divide(one).part(one) for one in chain(chunks[place + 1 :], following))
             batch = self.prefetcher.take(own, later)
             share = division.count / len(numbers)
-            # For dropout inside of networks, the only randomness that does not come from `Noise`.
-            torch.manual_seed(derive(self.stream, "dropout", int(own[0])))
+            noise = self._noise(own)
+            seed_dropout(self.task, noise)
             with self.parallel.accumulating(last=last):
                 with self._autocast():
-                    losses = self.parallel.forward(batch, self._noise(own), division)
+                    losses = self.parallel.forward(batch, noise, division)
                 # Gradients are averaged over processes, and losses are parts of a sum.
                 (losses.loss * (share * world.size)).backward()
             for name, value in {"loss": losses.loss, **losses.metrics}.items():

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -35,9 +36,16 @@ def schedule(config: OptimizerConfig, progress: float) -> float:
 
 
 def build_optimizers(
-    parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig, *, fused: bool
+    parameters: Iterable[tuple[str, nn.Parameter]],
+    config: OptimizerConfig,
+    *,
+    fused: bool,
+    exact: bool = False,
 ) -> list[torch.optim.Optimizer]:
-    """AdamW on everything, or AdamW and Muon; each group remembers its full rate as `peak`."""
+    """AdamW on everything, or AdamW and Muon; each group remembers its full rate as `peak`.
+
+    exact: whether Muon's iteration is float32 in place of bfloat16.
+    """
     named = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
     hidden = [
         parameter
@@ -47,14 +55,17 @@ def build_optimizers(
     chosen = {id(parameter) for parameter in hidden}
     rest = [parameter for _, parameter in named if id(parameter) not in chosen]
     # Decay shrinks matrices only: norms, biases and embeddings of one axis are left alone.
-    small = [[p for p in rest if p.ndim < 2]]
+    large, small = [[p for p in rest if p.ndim >= 2]], [[p for p in rest if p.ndim < 2]]
     if any(is_sharded(p) for p in rest):
         # Shards and what is kept whole are updated by different kernels.
-        small = [[p for p in small[0] if is_sharded(p)], [p for p in small[0] if not is_sharded(p)]]
+        large, small = (
+            [[p for p in one if is_sharded(p)], [p for p in one if not is_sharded(p)]]
+            for (one,) in (large, small)
+        )
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(
             [
-                {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
+                *({"params": group, "weight_decay": config.weight_decay} for group in large),
                 *({"params": group, "weight_decay": 0.0} for group in small),
             ],
             lr=config.learning_rate,
@@ -72,6 +83,7 @@ def build_optimizers(
                 lr=config.muon_learning_rate,
                 weight_decay=config.weight_decay,
                 adjust_lr_fn="match_rms_adamw",
+                exact=exact,
             )
         )
     for optimizer in optimizers:
@@ -81,14 +93,24 @@ def build_optimizers(
 
 
 class StackedMuon(torch.optim.Muon):
-    """PyTorch's Muon; on a GPU the matrices of one shape are orthogonalised together, in a tenth of the kernels."""
+    """PyTorch's Muon; on a GPU the matrices of one shape are orthogonalised together, in a tenth of the kernels.
+
+    The iteration makes all singular values of an update alike, those that are rounding alone too. exact: it computes in
+    float32, where these stay below 1e-4 of the others; in bfloat16 they do not.
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], *, exact: bool = False, **settings: Any):
+        super().__init__(params, **settings)
+        self.exact = exact
 
     @torch.no_grad()
     def step(self, closure=None):  # pyright: ignore[reportIncompatibleMethodOverride]
         """Take one step; see `torch.optim.Muon`."""
         if any(is_sharded(p) for group in self.param_groups for p in group["params"]):
             step = sharded_step
-        elif all(p.device.type == "cuda" for group in self.param_groups for p in group["params"]):
+        elif (
+            all(p.device.type == "cuda" for group in self.param_groups for p in group["params"]) or self.exact
+        ):
             step = stacked_step
         else:
             return super().step(closure)
@@ -96,11 +118,13 @@ class StackedMuon(torch.optim.Muon):
             params, grads, buffers = [], [], []
             self._init_group(group, params, grads, buffers)
             if params:
-                step(params, grads, buffers, group)
+                step(params, grads, buffers, group, exact=self.exact)
         return None
 
 
-def stacked_step(params: list[Tensor], grads: list[Tensor], buffers: list[Tensor], group: dict) -> None:
+def stacked_step(
+    params: list[Tensor], grads: list[Tensor], buffers: list[Tensor], group: dict, *, exact: bool = False
+) -> None:
     """Muon's step with the settings of `group` (Nesterov's momentum, "match_rms_adamw"), stack by stack of one shape."""
     momentum, rate = group["momentum"], group["lr"]
     torch._foreach_lerp_(buffers, grads, 1 - momentum)  # pyright: ignore[reportPrivateImportUsage]
@@ -110,7 +134,7 @@ def stacked_step(params: list[Tensor], grads: list[Tensor], buffers: list[Tensor
     for index, parameter in enumerate(params):
         shapes.setdefault(parameter.shape, []).append(index)
     for shape, chosen in shapes.items():
-        stack = orthogonal(torch.stack([updates[index] for index in chosen]), group)
+        stack = orthogonal(torch.stack([updates[index] for index in chosen]), group, exact=exact)
         torch._foreach_add_(  # pyright: ignore[reportPrivateImportUsage]
             [params[index] for index in chosen],
             list(stack.float().unbind()),
@@ -118,7 +142,9 @@ def stacked_step(params: list[Tensor], grads: list[Tensor], buffers: list[Tensor
         )
 
 
-def sharded_step(params: list[Tensor], grads: list[Tensor], buffers: list[Tensor], group: dict) -> None:
+def sharded_step(
+    params: list[Tensor], grads: list[Tensor], buffers: list[Tensor], group: dict, *, exact: bool = False
+) -> None:
     """`stacked_step` of matrices whose rows are spread over processes: each process orthogonalises some of them."""
     from unclip.train.parallel import orthogonalised
 
@@ -130,8 +156,8 @@ def sharded_step(params: list[Tensor], grads: list[Tensor], buffers: list[Tensor
         local(parameter).mul_(1 - rate * group["weight_decay"])
 
     def on_whole(matrix: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
-        if matrix.device.type == "cuda":
-            return orthogonal(matrix[None], group)[0].to(matrix.dtype)
+        if exact or matrix.device.type == "cuda":
+            return orthogonal(matrix[None], group, exact=exact)[0].to(matrix.dtype)
         steps = group["ns_coefficients"], group["ns_steps"], group["eps"]
         return _zeropower_via_newtonschulz(matrix, *steps).to(matrix.dtype)
 
@@ -139,11 +165,11 @@ def sharded_step(params: list[Tensor], grads: list[Tensor], buffers: list[Tensor
         local(parameter).add_(update, alpha=-rate * 0.2 * max(parameter.shape) ** 0.5)
 
 
-def orthogonal(stack: Float[Tensor, "k m n"], group: dict) -> Float[Tensor, "k m n"]:
-    """Newton-Schulz's iteration in bfloat16, as PyTorch's Muon does it, on all matrices of a stack at once."""
+def orthogonal(stack: Float[Tensor, "k m n"], group: dict, *, exact: bool = False) -> Float[Tensor, "k m n"]:
+    """Newton-Schulz's iteration, in bfloat16 as PyTorch's Muon does it, or in float32, on all matrices of a stack at once."""
     a, b, c = group["ns_coefficients"]
     tall = stack.shape[1] > stack.shape[2]
-    x = stack.bfloat16()
+    x = stack.float() if exact else stack.bfloat16()
     x = x.mT if tall else x
     x = x / x.flatten(1).norm(dim=1).clamp(min=group["eps"])[:, None, None]
     for _ in range(group["ns_steps"]):

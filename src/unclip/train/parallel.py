@@ -18,11 +18,12 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
 from unclip.checkpoints.io import build
+from unclip.networks.adapter import Adapter
 from unclip.nn.attention import PixelAttention
 from unclip.train.config import ParallelConfig
 from unclip.train.ema import holding
 from unclip.train.task import BLOCKS, Losses, Task, checkpoint_blocks
-from unclip.train.world import Division, World, whole
+from unclip.train.world import Division, World, local, whole
 
 
 class Parallel:
@@ -34,11 +35,12 @@ class Parallel:
     def __init__(self, task: Task[Any], config: ParallelConfig, world: World):
         self.task, self.world = task, world
         self.module: nn.Module = task
-        self.scalars: set[nn.Parameter] = set()
-        """Parameters of sharded tasks that are kept whole, because they have no axis to be cut along."""
+        self.unsharded: set[nn.Parameter] = set()
+        """Parameters of sharded tasks that are kept whole: those without an axis to be cut along, and `Task.kept_whole`."""
         if config.activation_checkpointing:
             checkpoint_blocks(task)
         self.sharded = world.size > 1 and config.layout == "fsdp"
+        self.replicas = config.replicas
         self._settled = world.size == 1 or self.sharded
         if self.sharded:
             self._shard(config)
@@ -63,14 +65,16 @@ class Parallel:
         task = self.task
         # Shards are rows of plain memory.
         task.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
-        self.scalars = {parameter for parameter in task.parameters() if parameter.ndim == 0}
+        self.unsharded = {
+            one for name, one in task.named_parameters() if one.ndim == 0 or name in task.kept_whole
+        }
         reduce = torch.bfloat16 if config.reduce == "bf16" else torch.float32
         policy = MixedPrecisionPolicy(reduce_dtype=reduce, cast_forward_inputs=False)
         for block in [module for module in task.modules() if isinstance(module, BLOCKS)]:
-            fully_shard(block, mesh=mesh, mp_policy=policy, ignored_params=self.scalars)
+            fully_shard(block, mesh=mesh, mp_policy=policy, ignored_params=self.unsharded)
             if isinstance(block, PixelAttention):
                 _gather_to_read(block)
-        fully_shard(task, mesh=mesh, mp_policy=policy, ignored_params=self.scalars)
+        fully_shard(task, mesh=mesh, mp_policy=policy, ignored_params=self.unsharded)
         for name in ("validate", "preview"):
             register_fsdp_forward_method(task, name)
 
@@ -101,47 +105,67 @@ class Parallel:
         """Clip the gradients of these parameters by their common norm; the norm before."""
         if not self.sharded:
             return nn.utils.clip_grad_norm_(parameters, most)
-        trained = [one for one in parameters if one.grad is not None]
-        scalars = [one for one in trained if one in self.scalars]
-        shards = [one for one in trained if one not in self.scalars]
-        for one in scalars:
-            assert one.grad is not None
-            one.grad = self.world.sum(one.grad) / self.world.size
-        norm = whole(nn.utils.get_total_norm([one.grad for one in shards if one.grad is not None]))
-        squares = [one.grad.square() for one in scalars if one.grad is not None]
-        norm = torch.stack([norm.square(), *squares]).sum().sqrt()
-        nn.utils.clip_grads_with_norm_(shards, most, norm)
-        nn.utils.clip_grads_with_norm_(scalars, most, norm)
+        gradients, copies = [], []
+        for one in parameters:
+            if one.grad is not None and one in self.unsharded:
+                one.grad = self.world.sum(one.grad) / self.world.size
+                copies.append(one.grad)
+            elif one.grad is not None:
+                # Shards as plain tensors: what DTensor would work out for a long list of them takes longer than the sum.
+                gradients.append(local(one.grad))
+        squares = torch.zeros((), device=self.world.device)
+        if gradients:
+            squares = _squares(gradients)
+        squares = self.world.sum(squares) / self.replicas
+        if copies:
+            squares = squares + _squares(copies)
+        norm = squares.sqrt()
+        factor = (most / (norm + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_([*gradients, *copies], factor)  # pyright: ignore[reportPrivateImportUsage]
         return norm
 
     @contextmanager
     def holding(self, average: Mapping[str, Tensor]) -> Iterator[None]:
-        """Context in which the task's network holds `average`, whole, in the main process; all processes enter it."""
+        """Context in which the task's network holds `average`, whole, in the main process; all processes enter it.
+
+        So does its adapter, if it has one.
+        """
         if not self.sharded:
             with holding(self.task, average):
                 yield
             return
-        network, sharded = self._gathered(average), self.task.network
-        self.task.network = sharded if network is None else network
+        task = self.task
+        sharded = {name: getattr(task, name) for name in ("network", "adapter") if hasattr(task, name)}
+        weights = {name: self._gathered(average, name) for name in sharded}
+        if self.world.is_main:
+            network = build(type(task.network), task.network.config)
+            network.load_state_dict(weights["network"], assign=True)
+            task.network = network.eval()
+            if "adapter" in sharded:
+                task.adapter = Adapter(network, sharded["adapter"].config)
+                task.adapter.load_state_dict(weights["adapter"], assign=True)
         try:
             yield
         finally:
-            self.task.network = sharded
+            for name, module in sharded.items():
+                setattr(task, name, module)
 
-    def _gathered(self, weights: Mapping[str, Tensor]) -> nn.Module | None:
-        """The task's network on the CPU, with these weights of the task; None in all processes but the main one."""
-        gathered = {}
+    def _gathered(self, weights: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+        """The whole weights of a part of the task on the CPU; empty in all processes but the main one."""
+        gathered: dict[str, Tensor] = {}
         for name, weight in weights.items():
-            if name.startswith("network."):
+            if name.startswith(f"{part}."):
                 # One after the other, so that no GPU holds more than one whole weight.
                 full = whole(weight.detach())
                 if self.world.is_main:
-                    gathered[name.removeprefix("network.")] = full.cpu().contiguous()
-        if not self.world.is_main:
-            return None
-        network = build(type(self.task.network), self.task.network.config)
-        network.load_state_dict(gathered, assign=True)
-        return network.eval()
+                    gathered[name.removeprefix(f"{part}.")] = full.cpu().contiguous()
+        return gathered
+
+
+def _squares(gradients: list[Tensor]) -> Float[Tensor, ""]:
+    """The sum of squares of all numbers."""
+    norms = torch._foreach_norm(gradients)  # pyright: ignore[reportPrivateImportUsage]
+    return torch.stack(list(norms)).square().sum()
 
 
 def _gather_to_read(attention: PixelAttention) -> None:

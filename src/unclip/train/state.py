@@ -236,12 +236,10 @@ class TrainingState:
         """An optimiser's parameters with their names, in the order in which a single process numbers them."""
         names = {parameter: name for name, parameter in self.model.named_parameters()}
         places = {parameter: place for place, parameter in enumerate(names)}
-        groups = [group["params"] for group in optimizer.param_groups]
-        if len(groups) > 1:
-            # Shards have a further group for what is kept whole: all but matrices are one group elsewhere.
-            rest = [parameter for group in groups[1:] for parameter in group]
-            groups = [groups[0], sorted(rest, key=places.__getitem__)]
-        return [(names[parameter], parameter) for group in groups for parameter in group]
+        # Matrices come first, as in a single process's groups. Shards have further groups for what is kept whole.
+        found = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        found.sort(key=lambda parameter: (parameter.ndim < 2, places[parameter]))
+        return [(names[parameter], parameter) for parameter in found]
 
     def _named(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights by this version's names: checkpoints of 0.1 have the network's, without that of the task."""

@@ -18,6 +18,7 @@ from unclip.formats.adapters import write_public
 from unclip.networks.adapter import Adapter, AdapterConfig
 from unclip.networks.patch_transformer import ModulatedBlock
 from unclip.nn.attention import PixelAttention
+from unclip.nn.map_blocks import MapResBlock
 from unclip.nn.resblock import ResBlock
 from unclip.nn.transformer import Block
 from unclip.rng import Noise, derive
@@ -28,7 +29,7 @@ from unclip.train.registry import stage_module
 from unclip.train.world import Division
 
 TRANSFORMER_BLOCKS = (Block, ModulatedBlock)
-BLOCKS = (*TRANSFORMER_BLOCKS, ResBlock, PixelAttention)
+BLOCKS = (*TRANSFORMER_BLOCKS, ResBlock, MapResBlock, PixelAttention)
 """Modules that are sharded one by one, and whose activations may be computed again; networks call them as modules."""
 
 Result = TypeVar("Result")
@@ -61,6 +62,9 @@ class Task(nn.Module, ABC, Generic[Network]):
 
     division: Division = Division()
     """How the micro-batch of the next `forward` is divided among processes; a loss that is no mean over samples reads it."""
+
+    kept_whole: tuple[str, ...] = ()
+    """Names of parameters that every process holds whole, also where the others are in shards."""
 
     @abstractmethod
     def forward(self, batch: Any, noise: Noise) -> Losses:

@@ -81,11 +81,6 @@ class AutoencoderTraining(ClipDependent):
         for name in ("perceptual_weight", "kl_weight", "codebook_weight", "commitment_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
-        if self.parallel.layout == "fsdp" and self.discriminator is not None:
-            raise ValueError(
-                "parallel.layout is 'fsdp', and losses are balanced at a whole layer: set it to 'ddp', or discriminator to "
-                "null"
-            )
         if self.trained == "decoder" and not self.init:
             raise ValueError("trained is 'decoder', which needs the autoencoder that it belongs to: set init")
         for name, side in (("data.size", self.data.size), ("crop", self.crop or self.model.factor)):
@@ -181,6 +176,15 @@ class Rebuilt(Task[Any]):
         assert isinstance(config, AutoencoderTraining)
         self.config = config
 
+    def _check_division(self) -> None:
+        """Raise ValueError for batch norms on several processes."""
+        discriminator = self.config.discriminator
+        if self.division.size > 1 and discriminator is not None and discriminator.norm == "batch":
+            raise ValueError(
+                f"discriminator.norm is 'batch', and {self.division.size} processes would each see statistics of their own "
+                "part: set it to 'group'"
+            )
+
     def groups(self, config: TrainConfig) -> list[Group]:
         """The autoencoder's parameters, and the discriminator's."""
         named = [(name, one) for name, one in self.named_parameters() if one.requires_grad]
@@ -192,7 +196,8 @@ class Rebuilt(Task[Any]):
         return found
 
     def forward(self, batch: PictureBatch, noise: Noise) -> Losses:
-        """The sum of all losses of the batch, and each alone."""
+        """The sum of all losses of the batch, and each alone. Raises ValueError for batch norms on several processes."""
+        self._check_division()
         config, x = self.config, batch.pictures
         drawn, regulariser, numbers = self.rebuild(x, noise)
         distance, found = self._distance(x, drawn, noise)
@@ -201,7 +206,8 @@ class Rebuilt(Task[Any]):
         if self.discriminator is not None and batch.first >= config.discriminator_start:
             with frozen(self.discriminator):
                 adversarial = -self.discriminator(drawn).mean()
-            weight = adaptive_weight(distance, adversarial, self.network.decoder.exit.weight)
+            last = self.network.decoder.exit.weight
+            weight = adaptive_weight(distance, adversarial, last, self.division.mean)
             scores = hinge(self.discriminator(x), self.discriminator(drawn.detach()))
             loss = loss + config.discriminator_weight * weight * adversarial + scores
             found |= {"adversarial": adversarial, "adaptive_weight": weight, "discriminator": scores}
@@ -248,7 +254,8 @@ class Rebuilt(Task[Any]):
         """With the mean and standard deviation of each channel of the latents in the config, for diffusion."""
         config = self.network.config
         if self.config.trained == "all":
-            mean, std = statistics(self.network, batches.train)
+            # What was put together from shards is in the host's memory.
+            mean, std = statistics(self.network.to(self.device), batches.train)
             config = replace(config, scale=1.0, mean=mean, std=std)
         else:
             assert self.config.init is not None
@@ -277,6 +284,8 @@ class QuantisedTask(Rebuilt):
     """Latents that are codes of a book."""
 
     network: Movq
+    # Restarts write rows of it.
+    kept_whole = ("network.codes.weight",)
 
     def __init__(self, config: AutoencoderTraining, network: Movq, clip: Clip | None, device: torch.device):
         super().__init__(config, network, clip, device)
