@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -165,3 +166,26 @@ def test_nothing_to_embed_is_an_error(tmp_path, capsys):
     (tmp_path / "notes.md").write_text("no picture")
     assert main(["embed", str(tmp_path), "--device", "cpu"]) != 0
     assert "there is nothing to embed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "parquet"])
+def test_pictures_need_no_captions(tmp_path, cache, write_shards, kind):
+    data = tmp_path / "data"
+    data.mkdir()
+    for number in range(5):
+        (tmp_path / f"{number}.png").write_bytes(write_shards.png(number))
+        if kind == "folder":
+            shutil.copy(tmp_path / f"{number}.png", data)
+    if kind == "tar":
+        with tarfile.open(data / "set-000.tar", "w") as tar:
+            for number in range(5):
+                tar.add(tmp_path / f"{number}.png", f"{number}.png")
+    if kind == "parquet":
+        pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        images = [{"bytes": write_shards.png(number), "path": f"{number}.png"} for number in range(5)]
+        parquet.write_table(pa.table({"image": images}), data / "set.parquet")
+    assert main(["embed", str(data), "--device", "cpu", "--quiet", "--out", str(tmp_path / "out")]) == 0
+    (file,) = (tmp_path / "out").iterdir()
+    with safe_open(file, "np") as found:
+        assert found.get_tensor("ok").tolist() == [True] * 5
+        assert found.get_tensor("rows").any(1).all()

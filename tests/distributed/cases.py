@@ -87,7 +87,12 @@ STAGES: dict[str, tuple[str, list[str]]] = {
     # With a discriminator, from the second step on.
     "autoencoder": (
         "autoencoder",
-        ["model.dropout=0.2", "discriminator_start=12", "discriminator_optimizer.epsilon=0.01"],
+        [
+            "model.dropout=0.2",
+            "discriminator_start=12",
+            "discriminator_optimizer.epsilon=0.01",
+            "discriminator.norm=batch",
+        ],
     ),
     "latent": ("latent_decoder", ["model.net.dropout=0.1"]),
     # Beside the frozen weights of the upsampler's run.

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,19 @@ import pytest
 import torch
 from PIL import Image
 
+from unclip import recipes
 from unclip.batch.embed import embed_work
+from unclip.batch.latents import latents_work
 from unclip.batch.work import run_here
 from unclip.config import override
 from unclip.data.sample import TooManyBadSamples
 from unclip.data.shards import ShardWriter
 from unclip.data.stream.disk_cache import DiskCache
-from unclip.data.stream.faults import CORRUPT, MISSING_ROW
+from unclip.data.stream.faults import CORRUPT, MISSING_ROW, TEXT
 from unclip.data.stream.open import open_stream
 from unclip.data.stream.selection import Decision, write_selection
 from unclip.data.stream.sidecar import SidecarError, hash_of
+from unclip.rng import Noise
 from unclip.train.loop import train
 from unclip.train.run_folder import DataChanged
 from unclip.train.source import Source, is_held_out
@@ -158,14 +162,107 @@ def test_embeddings_come_from_sidecars_by_key(streamed, tmp_path, clip_run, stag
     assert run_here(work).done == 6
     (folder / work.origin.name("set-00003")).unlink()
     batches = begin_batches(override(config, ["data.bad_share=0.9"]))
+    pictures = Source(override(config, ["data.bad_share=0.9"]), "train", CPU)
     indices = batches.train.indices(np.arange(40))
-    numbers = shades(batches.train, indices)
+    # The prior decodes no pictures.
+    assert (batches.train.reader.size == 0) == (stage == "prior")
+    numbers = shades(pictures, indices)
     assert not any(60 <= number < 80 for number in numbers), "samples without a row were replaced"
     assert batches.train.faults.counts[MISSING_ROW] >= 1
     found = batches.train.rows(batches.train_embeddings, indices)
-    expected = batches.clip.clip.encode_image(batches.train.pictures(indices))
+    expected = batches.clip.clip.encode_image(pictures.pictures(indices))
     assert (found - expected).abs().max() < 5e-3
     train(override(config, ["data.bad_share=0.9"]), device="cpu")
+
+
+@pytest.mark.parametrize("stage", ["latent_decoder", "text_decoder", "kandinsky_decoder"])
+def test_latents_come_from_sidecars_by_key_or_are_encoded(
+    streamed, tmp_path, clip_run, autoencoder_run, stage, begin
+):
+    folder = write(tmp_path / "data")
+    if stage == "kandinsky_decoder":
+        config = replace(streamed("text_decoder", folder, "data.bad_share=0.9"), out=str(tmp_path / "none"))
+        config = kandinsky(config)
+    else:
+        config = streamed(stage, folder, "data.bad_share=0.9")
+    dataset = open_stream(folder, cache=DiskCache(tmp_path / "pieces", 50 << 20))
+    assert run_here(embed_work(dataset, folder, model=str(clip_run / "model"), device="cpu")).done == 6
+    encoded = begin_batches(config)
+    indices = encoded.train.indices(np.arange(16))
+    noise = Noise(range(16))
+    first = encoded.images.learned(encoded.train, indices, noise)
+    work = latents_work(dataset, folder, model=str(autoencoder_run / "model"), size=16, device="cpu")
+    assert run_here(work).done == 6
+    joined = begin_batches(config)
+    assert joined.train.indices(np.arange(16)).tolist() == indices.tolist()
+    assert (joined.images.learned(joined.train, indices, noise) - first).abs().max() < 5e-3
+    held_out = np.arange(8)
+    one, other = (each.images.held_out(each.held_out, held_out) for each in (joined, encoded))
+    assert (one - other).abs().max() < 5e-3
+    # Rows that are not there: samples are replaced and counted, and nothing is validated on them.
+    (folder / work.origin.name("set-00003")).unlink()
+    partial = begin_batches(config)
+    numbers = shades(encoded.train, partial.train.indices(np.arange(60)))
+    assert not any(60 <= number < 80 for number in numbers)
+    assert partial.train.faults.counts[MISSING_ROW] >= 1
+    assert len(partial.held_out) < len(joined.held_out)
+    # Killed and resumed, with the same weights as straight through.
+    straight, stopped = (override(config, [f"out={tmp_path / name}"]) for name in ("straight", "stopped"))
+    train(straight, device="cpu")
+    begin(stopped).go(until=24)
+    train(stopped, device="cpu")
+    weights = [
+        (tmp_path / run / "model" / "decoder.safetensors").read_bytes() for run in ("straight", "stopped")
+    ]
+    assert weights[0] == weights[1]
+    if stage == "text_decoder":
+        # Mirror images are encoded: files hold pictures as they are.
+        flipped = begin_batches(override(config, ["flip=true"]))
+        assert flipped.train.reader.size == 16
+        with pytest.raises(ValueError, match=r"holds latents of pictures as they are.*set flip to false"):
+            begin_batches(override(config, ["flip=true", f"data.latents={folder}"]))
+        with pytest.raises(SidecarError, match=r"no latents of 16 px: make them with `unclip latents`"):
+            begin_batches(override(config, [f"data.latents={tmp_path / 'straight'}"]))
+        other = tmp_path / "other"
+        write(other)
+        wrong = latents_work(dataset, other, model=str(autoencoder_run / "model"), size=16, device="cpu")
+        wrong.origin = replace(wrong.origin, model="0" * 64)
+        run_here(wrong)
+        with pytest.raises(SidecarError, match=r"rows of the model 000000000000, and not of"):
+            begin_batches(override(config, [f"data.latents={other}"]))
+
+
+def kandinsky(like):
+    """A small config of Kandinsky's decoder with the data, CLIP and autoencoder of another run."""
+    net = ["channels=8", "groups=4", "multiples=[1]", "blocks=1", "attention_levels=[0]", "head_channels=8"]
+    net = [f"model.net.{one}" for one in (*net, "context_width=8", "vector_width=32")]
+    config = override(
+        recipes.get("kandinsky", "kandinsky_decoder"), [*net, "model.size=16", "precision=fp32"]
+    )
+    shared = ("data", "clip", "autoencoder", "samples", "batch", "out")
+    return replace(config, **{name: getattr(like, name) for name in shared})
+
+
+def test_an_autoencoder_learns_streamed_pictures(streamed, tmp_path, begin):
+    folder = write(
+        tmp_path / "data", picture=lambda number: b"no picture" if number == 5 else speckled(number)
+    )
+    config = streamed("autoencoder", folder)
+    straight, stopped = (override(config, [f"out={tmp_path / name}"]) for name in ("straight", "stopped"))
+    train(straight, device="cpu")
+    begin(stopped).go(until=24)
+    train(stopped, device="cpu")
+    weights = [
+        (tmp_path / run / "model" / "autoencoder.safetensors").read_bytes() for run in ("straight", "stopped")
+    ]
+    assert weights[0] == weights[1]
+
+
+def speckled(number: int) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def begin_batches(config):
@@ -268,3 +365,16 @@ def main_embed(file: Path) -> None:
     from unclip.cli.main import main
 
     assert main(["embed", str(file), "--device", "cpu", "--quiet"]) == 0
+
+
+def test_loose_pictures_without_a_caption_are_replaced_and_counted(streamed, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number in range(30):
+        (folder / f"{number:02d}.png").write_bytes(png(number))
+        if number != 7:
+            (folder / f"{number:02d}.txt").write_text(f"shade {number}")
+    source = Source(streamed("clip", folder, "data.held_out=0.1"), "train", CPU)
+    assert 7 not in shades(source, source.indices(np.arange(90)))
+    assert source.faults.counts[TEXT] >= 1
+    assert source.faults.names[TEXT] == {"07.png": "has no caption"}

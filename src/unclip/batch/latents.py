@@ -9,10 +9,8 @@ from unclip.batch.embed import EmbedWork
 from unclip.batch.work import Encoder, Part
 from unclip.data.decode import decode
 from unclip.data.stream.dataset import StreamDataset
-from unclip.data.stream.sidecar import Origin
+from unclip.data.stream.sidecar import LATENT, Origin
 
-LATENT = "latent"
-"""Kind of the rows: float16 (2, c, h, w), the mean and the log variance."""
 EXACT = -100.0
 """Log variance of a latent without a distribution, such as MoVQ's."""
 

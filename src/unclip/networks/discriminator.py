@@ -32,6 +32,31 @@ class DiscriminatorConfig:
             raise ValueError(f"{self.channels} channels do not split into {self.groups} norm groups")
 
 
+class SharedBatchNorm(nn.BatchNorm2d):
+    """A batch norm over the samples of all processes, where `gather` is set to what collects rows of samples."""
+
+    gather: Callable[[Tensor], Tensor] | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(b, c, h, w), normalised by the statistics of the whole micro-batch in training."""
+        if self.gather is None or not self.training:
+            return super().forward(input)
+        mean = self.gather(input.float().mean((2, 3))).mean(0)
+        centred = input.float() - mean[:, None, None]
+        rows = self.gather(centred.square().mean((2, 3)))
+        variance = rows.mean(0)
+        with torch.no_grad():
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            count = len(rows) * input[0, 0].numel()
+            self.running_mean.lerp_(mean, self.momentum or 0.1)
+            self.running_var.lerp_(variance * (count / max(count - 1, 1)), self.momentum or 0.1)
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input)
+
+
 class PatchDiscriminator(nn.Module):
     """4x4 convolutions with norms and leaky ReLU of slope 0.2; weights start as N(0, 0.02)."""
 
@@ -46,7 +71,7 @@ class PatchDiscriminator(nn.Module):
             bias = config.norm != "batch"
             layers += [
                 nn.Conv2d(current, width, 4, stride=stride, padding=1, bias=bias),
-                nn.BatchNorm2d(width) if config.norm == "batch" else nn.GroupNorm(config.groups, width),
+                SharedBatchNorm(width) if config.norm == "batch" else nn.GroupNorm(config.groups, width),
                 nn.LeakyReLU(0.2),
             ]
             current = width
@@ -97,13 +122,13 @@ def adaptive_weight(
     reconstruction: Float[Tensor, ""],
     adversarial: Float[Tensor, ""],
     last: Tensor,
-    mean: Callable[[Tensor], Tensor] = lambda gradient: gradient,
+    total: Callable[[Tensor], Tensor] = lambda gradient: gradient,
 ) -> Float[Tensor, ""]:
     """Ratio of the lengths of two losses' gradients at the last layer: makes the second pull as hard as the first.
 
-    Both graphs are kept. The result is a constant in [0, 10^4]. mean: of gradients over all processes.
+    Both graphs are kept. The result is a constant in [0, 10^4]. total: the sum of gradients over all processes.
     """
     (one,) = torch.autograd.grad(reconstruction, last, retain_graph=True)
     (other,) = torch.autograd.grad(adversarial, last, retain_graph=True)
-    one, other = mean(torch.stack([one, other]))
+    one, other = total(torch.stack([one, other]))
     return (one.norm() / (other.norm() + 1e-4)).clamp(0.0, 1e4).detach()

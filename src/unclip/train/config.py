@@ -57,6 +57,9 @@ class DataConfig:
     """GiB of streamed data that are kept on this disk, in `cache`."""
     embeddings: str | None = None
     """Folder or URL with the sidecar files of `unclip embed`, for streamed data; None: beside the data."""
+    latents: str | None = None
+    """Folder or URL with the sidecar files of `unclip latents`, for streamed data; None: beside the data. Where there are none,
+    pictures are encoded as they are read."""
     selection: str | None = None
     """Folder or URL with the selection that `unclip data dedup` or `unclip data filter` wrote: only what it keeps is seen.
     "auto" streams such data."""

@@ -2,8 +2,10 @@
 
 import logging
 
+import numpy as np
+
 from unclip.tokenizers.reading import CaptionTokenizer
-from unclip.train.source import Source, evenly_spaced
+from unclip.train.source import Source
 
 _NAMED = 3
 
@@ -12,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 def report_cut_captions(source: Source, tokenizer: CaptionTokenizer) -> int:
     """The number of captions that lose their end to the tokenizer's context; a log message names some of them."""
-    indices = evenly_spaced(source.quick_look, len(source))
+    indices = np.concatenate(list(source.spread(source.quick_look, source.quick_look)))
     samples = [source.decoded.samples[index] for index in indices]
     captions = [(sample.key, caption) for sample in samples for caption in sample.captions]
     lengths = [(key, tokenizer.length(caption)) for key, caption in captions]

@@ -14,12 +14,16 @@ import torch
 from jaxtyping import Float, Float16, Int64
 from torch import Tensor
 
+from unclip.checkpoints.weights_digest import weights_digest
+from unclip.data.stream.open import beside
+from unclip.data.stream.sidecar import LATENT, SidecarError, Sidecars
 from unclip.formats.opened import open_model
 from unclip.images import write_atomically
 from unclip.networks.autoencoder import Posterior, standardised
 from unclip.rng import Noise
 from unclip.stages.codec import LatentCodec
 from unclip.train.source import Source
+from unclip.train.streamed import StreamedSource
 
 logger = logging.getLogger(__name__)
 
@@ -40,19 +44,68 @@ class Latents(NamedTuple):
         """Latents of samples by index, drawn by `noise`: which way the picture faces, and where in its posterior."""
         flips = self.rows.shape[1]
         faces = noise.fork("face").integers(flips).cpu().numpy()
-        mean, log_variance = self._read(indices, faces, device)
-        eps = noise.fork("latent").normal(*mean.shape[1:]).to(mean)
-        return mean + (0.5 * log_variance).exp() * eps
+        return _drawn(self._read(indices, faces, device), noise)
 
     def mean(self, indices: Int64[np.ndarray, " b"], device: torch.device) -> Float[Tensor, "b c h w"]:
         """Means of the latents of samples by index, not flipped."""
-        return self._read(indices, np.zeros(len(indices), dtype=np.int64), device)[0]
+        return self._read(indices, np.zeros(len(indices), dtype=np.int64), device)[:, 0]
 
     def _read(
         self, indices: Int64[np.ndarray, " b"], faces: Int64[np.ndarray, " b"], device: torch.device
-    ) -> tuple[Tensor, Tensor]:
-        found = torch.from_numpy(self.rows[self.places[indices], faces]).to(device).float()
-        return found[:, 0], found[:, 1]
+    ) -> Float[Tensor, "b two c h w"]:
+        return torch.from_numpy(self.rows[self.places[indices], faces]).to(device).float()
+
+
+class JoinedLatents:
+    """Latents of streamed data from sidecar files, joined to samples by key; nothing of them is held."""
+
+    def __init__(self, source: StreamedSource, kind: str):
+        self.source, self.kind = source, kind
+
+    def sample(
+        self, indices: Int64[np.ndarray, " b"], noise: Noise, device: torch.device
+    ) -> Float[Tensor, "b c h w"]:
+        """Latents of samples by index, drawn by `noise` from their posteriors."""
+        return _drawn(self._read(indices, device), noise)
+
+    def mean(self, indices: Int64[np.ndarray, " b"], device: torch.device) -> Float[Tensor, "b c h w"]:
+        """Means of the latents of samples by index."""
+        return self._read(indices, device)[:, 0]
+
+    def _read(self, indices: Int64[np.ndarray, " b"], device: torch.device) -> Float[Tensor, "b two c h w"]:
+        return torch.from_numpy(self.source.joined(self.kind, indices)).to(device).float()
+
+
+class EncodedLatents:
+    """Latents of streamed data, encoded whenever a batch is read."""
+
+    def __init__(self, source: StreamedSource, run: "AutoencoderRun", flip: bool):
+        self.source, self.run, self.flip = source, run, flip
+
+    def sample(
+        self, indices: Int64[np.ndarray, " b"], noise: Noise, device: torch.device
+    ) -> Float[Tensor, "b c h w"]:
+        """Latents of samples by index, drawn by `noise`: which way the picture faces, and where in its posterior."""
+        pictures = self.source.pictures(indices)
+        if self.flip:
+            faces = noise.fork("face").integers(2).to(pictures.device)
+            pictures = torch.where(faces.bool()[:, None, None, None], pictures.flip(-1), pictures)
+        return _drawn(self._encoded(pictures).to(device), noise)
+
+    def mean(self, indices: Int64[np.ndarray, " b"], device: torch.device) -> Float[Tensor, "b c h w"]:
+        """Means of the latents of samples by index, not flipped."""
+        return self._encoded(self.source.pictures(indices)).to(device)[:, 0]
+
+    def _encoded(self, pictures: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b two c h w"]:
+        # Rounded as files of latents are.
+        return self.run.encoded(pictures).half().float()
+
+
+def _drawn(latents: Float[Tensor, "b two c h w"], noise: Noise) -> Float[Tensor, "b c h w"]:
+    """Samples of posteriors, given as mean and log variance."""
+    mean, log_variance = latents.unbind(1)
+    eps = noise.fork("latent").normal(*mean.shape[1:]).to(mean)
+    return mean + (0.5 * log_variance).exp() * eps
 
 
 class AutoencoderRun:
@@ -87,13 +140,21 @@ class AutoencoderRun:
         return standardised(latents, self.config)
 
     @torch.no_grad()
-    def latents(self, source: Source, cache: Path, *, flip: bool = False, batch: int = 16) -> Latents:
-        """Latents of every picture of `source`; those of pictures that `cache` knows are not encoded again."""
+    def latents(
+        self, source: Source, cache: Path, *, flip: bool = False, batch: int = 16, place: str | None = None
+    ) -> "Latents | JoinedLatents | EncodedLatents":
+        """Latents of every picture of `source`; those of pictures that `cache` knows are not encoded again.
+
+        Of streamed data they come from the sidecar files of `unclip latents` at `place`, or beside the data; where there are
+        none, or pictures are flipped, they are encoded as they are read.
+        """
         size = source.decoded.size
         if size % self.config.factor:
             raise ValueError(
                 f"data.size is {size}; for this autoencoder it must be a multiple of {self.config.factor}"
             )
+        if isinstance(source, StreamedSource):
+            return self._streamed(source, flip=flip, place=place)
         digests = [source.decoded.digests[int(row)] for row in source.decoded.rows]
         stem = cache / f"{self.hash}-{size}{'-flips' if flip else ''}"
         array, record = stem.with_suffix(".npy"), stem.with_suffix(".json")
@@ -105,6 +166,30 @@ class AutoencoderRun:
             known = _known(array, record)
         places = np.array([known[digest] for digest in digests], dtype=np.int64)
         return Latents(np.load(array, mmap_mode="r"), places)
+
+    def _streamed(
+        self, source: StreamedSource, *, flip: bool, place: str | None
+    ) -> "JoinedLatents | EncodedLatents":
+        if flip and place is not None:
+            raise ValueError(
+                f"{place} holds latents of pictures as they are, and flip wants mirror images too: set flip to false, or leave "
+                "data.latents out, so that pictures are encoded as they are read"
+            )
+        if not flip:
+            kind = f"{LATENT}{source.size}"
+            sidecars = Sidecars(
+                place or beside(source.place), kind, weights_digest(self.network), source.cache
+            )
+            if sidecars.files:
+                source.join(sidecars)
+                source.pass_over_pictures()
+                return JoinedLatents(source, kind)
+            if place is not None:
+                raise SidecarError(
+                    f"{sidecars.store.url} holds no latents of {source.size} px: make them with `unclip latents`"
+                )
+        logger.info("%s: no files of latents are used; pictures are encoded as they are read", source.place)
+        return EncodedLatents(source, self, flip)
 
     def _extend(
         self,
@@ -129,7 +214,7 @@ class AutoencoderRun:
         wanted = np.array(list(new.values()), dtype=np.int64)
         for start in range(0, len(wanted), batch):
             pictures = source.pictures(wanted[start : start + batch])
-            faces = [self._encoded(pictures)] + ([self._encoded(pictures.flip(-1))] if flip else [])
+            faces = [self.encoded(pictures)] + ([self.encoded(pictures.flip(-1))] if flip else [])
             place = len(known) + start
             rows[place : place + len(pictures)] = torch.stack(faces, dim=1).cpu().half().numpy()
         rows.flush()
@@ -139,7 +224,9 @@ class AutoencoderRun:
         fresh.replace(array)
         write_atomically(record, json.dumps({"format": 1, "pictures": [*known, *new]}).encode(), force=True)
 
-    def _encoded(self, pictures: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b two c h w"]:
+    @torch.no_grad()
+    def encoded(self, pictures: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b two c h w"]:
+        """Mean and log variance of the latents of pictures."""
         found = self.network.encode(pictures)
         if isinstance(found, Posterior):
             return torch.stack([found.mean, found.log_variance], dim=1)

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -149,6 +150,14 @@ class Source:
         """The tokens of what `captions` says with the same noise, all on the device, after `read_captions`."""
         assert self._tokens is not None, "read_captions comes first"
         return self._tokens.chosen(on_device(indices, self.device), noise.fork("caption").uniform())
+
+    def pass_over_pictures(self) -> None:
+        """Do without pictures from now on; these are decoded already."""
+
+    def spread(self, count: int, part: int) -> Iterator[Int64[np.ndarray, " _"]]:
+        """Indices of at most `count` pictures that can be used, evenly spread, at most `part` of them at a time."""
+        indices = evenly_spaced(count, len(self))
+        yield from np.array_split(indices, -(-len(indices) // part))
 
     def rows(
         self, embeddings: Float[Tensor, "n d"], indices: Int64[np.ndarray, " b"]

@@ -25,7 +25,7 @@ from unclip.data.stream.open import open_stream, split_of
 from unclip.data.stream.parquet import ParquetPictures
 from unclip.data.stream.reader import Reader
 from unclip.data.stream.selection import Selected, Selection
-from unclip.data.stream.sidecar import Sidecars
+from unclip.data.stream.sidecar import IMAGE, SidecarError, Sidecars
 from unclip.images import from_uint8
 from unclip.rng import Noise, derive
 from unclip.train.config import DataConfig, TrainConfig
@@ -69,7 +69,7 @@ class StreamedSource(Source):
         )
         self.reader = Reader(self.dataset, self.size, workers=data.workers, faults=self.faults)
         self.decoded = _View(self)
-        self._sidecars: Sidecars | None = None
+        self._joined: dict[str, Sidecars] = {}
         self._kept: OrderedDict[int, tuple[Sample, np.ndarray]] = OrderedDict()
         self._seen, self._room, self._last = 0, 0, np.zeros(0, dtype=np.int64)
         self._subset = None if part == "train" else np.fromiter(self._held_out(), dtype=np.int64)
@@ -177,7 +177,7 @@ class StreamedSource(Source):
             held_out = bool(self._share) and is_held_out(sample.key, self._share)
             if held_out or draws[place] >= sample.weight:
                 continue
-            if self._sidecars is not None and not self._rows([item], [sample])[1][0]:
+            if not all(self._rows(kind, [item], [sample.key])[1][0] for kind in self._joined):
                 continue
             usable[place] = True
             self._keep(item, sample, decoded.pictures[place])
@@ -204,7 +204,7 @@ class StreamedSource(Source):
                     # A held-out picture that is damaged is shown white, and counted.
                     sample = Sample(sample.key, ("",))
                 self._keep(item, sample, picture)
-            self.faults.check(len(items), len(self.dataset))
+            self.faults.check(self._seen + len(items), len(self.dataset))
         found = [self._kept[item] for item in items.tolist()]
         self._room = max(self._room, _KEPT_BATCHES * len(items), _HELD_OUT if self._subset is not None else 0)
         while len(self._kept) > self._room:
@@ -219,6 +219,7 @@ class StreamedSource(Source):
         self, indices: Int64[np.ndarray, " b"], noise: Noise | None = None
     ) -> Float[Tensor, "b 3 s s"]:
         """Pictures in [-1, 1] on the device, shifted at random where `noise` and the config's `shift` are given."""
+        assert self.reader.size, "pictures are passed over"
         pixels = torch.from_numpy(np.stack([picture for _, picture in self._get(indices)])).to(self.device)
         if noise is not None and self.shift:
             offsets = noise.fork("shift").integers(2 * self.shift + 1, 2) - self.shift
@@ -276,9 +277,8 @@ class StreamedSource(Source):
 
     def attach(self, sidecars: Sidecars) -> Float[Tensor, "n d"]:
         """Take embeddings from sidecars; samples without one are replaced, and counted. Some of them, for statistics."""
-        self._sidecars = sidecars
-        self.faults.merge(sidecars.faults.counts, sidecars.faults.names)
-        sidecars.faults = self.faults
+        if sidecars.files:
+            self.join(sidecars)
         rows: list[np.ndarray] = []
         units = self.dataset.units
         numbers = PermutedOrder(len(units), derive(self.order.seed, "statistics"))
@@ -297,21 +297,65 @@ class StreamedSource(Source):
             )
         return torch.from_numpy(np.concatenate(rows)[:_FOR_STATISTICS]).float().to(self.device)
 
+    def join(self, sidecars: Sidecars) -> None:
+        """Let every sample have a row of these sidecars: training samples without one are replaced, and counted.
+
+        Held-out ones are left out. Raises `SidecarError` where none of these is left.
+        """
+        self.faults.merge(sidecars.faults.counts, sidecars.faults.names)
+        sidecars.faults = self.faults
+        self._joined[sidecars.kind] = sidecars
+        if self._subset is None:
+            return
+        places = self._units_of(self._subset.tolist())
+        kept = np.zeros(len(self._subset), dtype=bool)
+        for unit in np.unique(places):
+            here = np.flatnonzero(places == unit)
+            keys, start = self.dataset.keys(int(unit)), self.dataset.units[int(unit)].start
+            wanted = [keys[int(item) - start] for item in self._subset[here]]
+            kept[here] = self._rows(sidecars.kind, self._subset[here].tolist(), wanted)[1]
+        self._subset = self._subset[kept]
+        if not len(self._subset):
+            raise SidecarError(
+                f"{sidecars.store.url} has no {sidecars.kind} row of any picture to validate on: make them for all data"
+            )
+
+    def pass_over_pictures(self) -> None:
+        """Decode no pictures from now on, for tasks that read rows of sidecars in their place."""
+        self.reader.close()
+        self.reader = Reader(self.dataset, 0, workers=self.reader.workers, faults=self.faults)
+        self._kept.clear()
+
     def rows(
         self, embeddings: Float[Tensor, "n d"], indices: Int64[np.ndarray, " b"]
     ) -> Float[Tensor, "b d"]:
         """The embeddings of some samples, from the sidecars, joined by key."""
-        samples = [sample for sample, _ in self._get(indices)]
-        items = np.asarray(indices) if self._subset is None else self._subset[np.asarray(indices)]
-        found, _ = self._rows(items.tolist(), samples)
-        return torch.from_numpy(np.ascontiguousarray(found)).float().to(self.device)
+        return torch.from_numpy(self.joined(IMAGE, indices)).float().to(self.device)
 
-    def _rows(self, items: list[int], samples: list[Sample]) -> tuple[Float16[np.ndarray, "b d"], np.ndarray]:
-        assert self._sidecars is not None, "attach comes first"
-        units = self.dataset.units
-        places = np.searchsorted(units.starts, items, side="right") - 1  # pyright: ignore[reportAttributeAccessIssue]
-        names = [units[int(place)].name for place in places]
-        return self._sidecars.rows(names, [sample.key for sample in samples])
+    def joined(self, kind: str, indices: Int64[np.ndarray, " b"]) -> Float16[np.ndarray, "b ..."]:
+        """The rows of one kind of some samples, joined by key."""
+        keys = [sample.key for sample, _ in self._get(indices)]
+        items = np.asarray(indices) if self._subset is None else self._subset[np.asarray(indices)]
+        return np.ascontiguousarray(self._rows(kind, items.tolist(), keys)[0])
+
+    def _rows(
+        self, kind: str, items: list[int], keys: list[str]
+    ) -> tuple[Float16[np.ndarray, "b ..."], np.ndarray]:
+        names = [self.dataset.units[int(place)].name for place in self._units_of(items)]
+        return self._joined[kind].rows(names, keys)
+
+    def _units_of(self, items: list[int]) -> Int64[np.ndarray, " b"]:
+        starts = self.dataset.units.starts  # pyright: ignore[reportAttributeAccessIssue]
+        return np.searchsorted(starts, items, side="right") - 1
+
+    def spread(self, count: int, part: int) -> Iterator[Int64[np.ndarray, " _"]]:
+        """Indices of pictures that can be used: the first of the order, or, of what is validated on, evenly spread."""
+        if self._subset is not None:
+            yield from super().spread(count, part)
+            return
+        most = min(count, len(self))
+        for start in range(0, most, part):
+            yield self.indices(np.arange(start, min(start + part, most)))
 
 
 class _View:

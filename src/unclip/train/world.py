@@ -156,13 +156,13 @@ class Division:
         """All processes' rows, in the order of samples. Gradients return to the process that a row came from."""
         return rows if self.size == 1 else _Gather.apply(rows, self)  # pyright: ignore[reportReturnType]
 
-    def mean(self, values: Tensor) -> Tensor:
-        """The mean over the micro-batch of what is a mean over this process's samples; without gradients."""
+    def total(self, values: Tensor) -> Tensor:
+        """The sum of all processes' values; without gradients."""
         if self.size == 1:
             return values
-        total = values.detach() * self.share
-        dist.all_reduce(total)
-        return total
+        found = values.detach().clone()
+        dist.all_reduce(found)
+        return found
 
     def from_previous(self, rows: Tensor, steps: int) -> Tensor:
         """The rows that the process `steps` before this one in the ring has; gradients return to it.

@@ -34,7 +34,7 @@ _TEXTS = ("json", "txt", "caption")
 #: Endings of all files that are read.
 _READ = (*EXTENSIONS, *_TEXTS, *(name.rpartition(".")[2] for name in TABLES))
 #: What is kept changes with this number.
-_VERSION = 3
+_VERSION = 4
 _PAGE = 20_000
 
 
@@ -264,10 +264,8 @@ def _join(database: sqlite3.Connection, owners: Mapping[str, str], faults: Fault
                 UNUSED, shown(os.fsdecode(second)), f"is not read, as {shown(os.fsdecode(text))} is"
             )
         text = second if text is None else text
-        if beside is None and text is None:
-            faults.record(TEXT, key, "has no caption")
-        else:
-            add(key, size, file, stamp, beside, text, None)
+        # One without a caption is a fault where it is read for its caption: it may still be embedded.
+        add(key, size, file, stamp, beside, text, None)
     if owners:
         unlisted = "SELECT key FROM pictures WHERE listed = 0 ORDER BY key"
         for (key,) in reading.execute(unlisted):

@@ -67,8 +67,11 @@ class Faults:
         return sum(count for kind, count in self.counts.items() if kind not in _HARMLESS)
 
     def check(self, seen: int, total: int) -> None:
-        """Raise `TooManyBadSamples` where more than the allowed share of the `seen` samples, of `total`, is lost."""
-        base = min(total, max(seen, _FEWEST))
+        """Raise `TooManyBadSamples` where more than the allowed share of the `seen` samples, of `total`, is lost.
+
+        What is seen again in a later epoch counts again, on both sides.
+        """
+        base = max(seen, min(total, _FEWEST))
         if self.lost > math.ceil(self.limit * base):
             raise TooManyBadSamples(
                 f"{self.lost} of {base:,} samples are bad, more than the {self.limit:.2%} allowed; {self.summary()}"

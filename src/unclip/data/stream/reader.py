@@ -28,7 +28,8 @@ class Decoded(NamedTuple):
 class Reader:
     """Decoded samples of a data set at one size, by number.
 
-    workers: processes; 0: everything happens in `get`. captions: whether a sample without caption is a fault. What stores
+    size: of the pictures; 0: none is decoded. workers: processes; 0: everything happens in `get`. captions: whether a sample
+    without caption is a fault. What stores
     had to be asked again for is counted in `faults`. `StoreFailure` is raised where the samples are got.
     """
 
@@ -135,7 +136,8 @@ def _decode_one(record: Record | Fault, into: np.ndarray, captions: bool) -> Sam
         return record
     try:
         sample = record.sample() if captions else Sample(record.key, ())
-        into[:] = decode(record.picture, into.shape[-1])
+        if into.size:
+            into[:] = decode(record.picture, into.shape[-1])
         return sample
     except Fault as fault:
         return fault

@@ -24,6 +24,8 @@ from unclip.data.stream.store import LocalStore, Store, StoreFailure, Vanished, 
 FORMAT = "1"
 IMAGE = "image"
 """Kind of CLIP image embeddings."""
+LATENT = "latent"
+"""Kind of latents, followed by the pictures' size: float16 (2, c, h, w), the mean and the log variance."""
 ENDING = ".safetensors"
 _SHOWN = 12
 _MOST_OPEN = 128

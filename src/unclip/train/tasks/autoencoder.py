@@ -24,6 +24,7 @@ from unclip.networks.clip import Clip
 from unclip.networks.discriminator import (
     DiscriminatorConfig,
     PatchDiscriminator,
+    SharedBatchNorm,
     adaptive_weight,
     frozen,
     hinge,
@@ -176,15 +177,6 @@ class Rebuilt(Task[Any]):
         assert isinstance(config, AutoencoderTraining)
         self.config = config
 
-    def _check_division(self) -> None:
-        """Raise ValueError for batch norms on several processes."""
-        discriminator = self.config.discriminator
-        if self.division.size > 1 and discriminator is not None and discriminator.norm == "batch":
-            raise ValueError(
-                f"discriminator.norm is 'batch', and {self.division.size} processes would each see statistics of their own "
-                "part: set it to 'group'"
-            )
-
     def groups(self, config: TrainConfig) -> list[Group]:
         """The autoencoder's parameters, and the discriminator's."""
         named = [(name, one) for name, one in self.named_parameters() if one.requires_grad]
@@ -196,18 +188,21 @@ class Rebuilt(Task[Any]):
         return found
 
     def forward(self, batch: PictureBatch, noise: Noise) -> Losses:
-        """The sum of all losses of the batch, and each alone. Raises ValueError for batch norms on several processes."""
-        self._check_division()
+        """The sum of all losses of the batch, and each alone."""
         config, x = self.config, batch.pictures
         drawn, regulariser, numbers = self.rebuild(x, noise)
         distance, found = self._distance(x, drawn, noise)
         loss = distance + regulariser
         # All micro-batches of a batch, on all processes, begin together.
         if self.discriminator is not None and batch.first >= config.discriminator_start:
+            for module in self.discriminator.modules():
+                if isinstance(module, SharedBatchNorm):
+                    module.gather = self.division.gather if self.division.size > 1 else None
             with frozen(self.discriminator):
                 adversarial = -self.discriminator(drawn).mean()
             last = self.network.decoder.exit.weight
-            weight = adaptive_weight(distance, adversarial, last, self.division.mean)
+            share = self.division.share
+            weight = adaptive_weight(distance * share, adversarial * share, last, self.division.total)
             scores = hinge(self.discriminator(x), self.discriminator(drawn.detach()))
             loss = loss + config.discriminator_weight * weight * adversarial + scores
             found |= {"adversarial": adversarial, "adaptive_weight": weight, "discriminator": scores}
@@ -328,8 +323,7 @@ def psnr(x: Float[Tensor, "b 3 h w"], drawn: Float[Tensor, "b 3 h w"]) -> Float[
 def statistics(network: Any, source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel of sampled latents, over evenly spaced training pictures."""
     count, total, squares = 0, 0.0, 0.0
-    indices = evenly_spaced(STATISTICS, len(source))
-    for some in np.array_split(indices, -(-len(indices) // 16)):
+    for some in source.spread(STATISTICS, 16):
         found = network.encode(source.pictures(some))
         if isinstance(found, Posterior):
             noise = Noise(some.tolist()).fork("statistics").normal(*found.mean.shape[1:])

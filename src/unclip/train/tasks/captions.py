@@ -36,6 +36,8 @@ class CaptionedBatches:
         cache = Path(config.out).parent / "embeddings"
         self.train_embeddings = self.clip.image_embeddings(self.train, cache)
         self.held_out_embeddings = self.clip.image_embeddings(self.held_out, cache)
+        for source in (self.train, self.held_out):
+            source.pass_over_pictures()
         report_cut_captions(self.train, self.clip.tokenizer)
         if device.type == "cuda":
             self.train.read_captions(self.clip.tokenizer)

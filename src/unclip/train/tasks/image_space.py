@@ -55,8 +55,10 @@ class LatentSpace:
         self.codec: Codec = self.run.codec
         self.size = config.data.size
         cache = Path(config.out).parent / "latents"
-        self._train = self.run.latents(sources[0], cache, flip=flip)
-        self._held_out = self.run.latents(sources[1], cache)
+        self._train, self._held_out = (
+            self.run.latents(source, cache, flip=flip and source is sources[0], place=config.data.latents)
+            for source in sources
+        )
 
     def learned(
         self, source: Source, indices: Int64[np.ndarray, " b"], noise: Noise

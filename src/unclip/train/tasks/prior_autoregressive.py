@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float
@@ -23,7 +22,6 @@ from unclip.rng import Noise
 from unclip.stages.prior import sample_autoregressive_prior
 from unclip.train.config import ClipDependent
 from unclip.train.embed import ClipRun
-from unclip.train.source import evenly_spaced
 from unclip.train.task import Built, Losses, Task, compiled
 from unclip.train.tasks.captions import CaptionedBatches, CaptionedEmbeddings, condition_of
 
@@ -132,9 +130,8 @@ def build(config: AutoregressivePriorTraining, device: torch.device) -> Built:
 def _dots(batches: CaptionedBatches, count: int) -> Float[Tensor, " n"]:
     """z_i·z_t of at most `count` training pictures, evenly spread, with one of their captions each."""
     parts = []
-    for indices in np.array_split(evenly_spaced(count, len(batches.train)), -(-count // 256)):
-        if len(indices):
-            pairs = batches.pairs(indices, Noise(indices.tolist()))
-            text = condition_of(batches.clip, pairs.tokens).text_embedding
-            parts.append(dot_product(pairs.image_embedding, text))
+    for indices in batches.train.spread(count, 256):
+        pairs = batches.pairs(indices, Noise(indices.tolist()))
+        text = condition_of(batches.clip, pairs.tokens).text_embedding
+        parts.append(dot_product(pairs.image_embedding, text))
     return torch.cat(parts)

@@ -28,7 +28,7 @@ from unclip.stages.family import Family
 from unclip.train.config import ClipDependent
 from unclip.train.cut_captions import report_cut_captions
 from unclip.train.embed import ClipRun, TextRun
-from unclip.train.source import Source, evenly_spaced, on_device
+from unclip.train.source import Source, evenly_spaced
 from unclip.train.task import Built, Losses, Task, compiled
 from unclip.train.tasks.image_space import LatentSpace, offset
 from unclip.train.tasks.levels import losses_at_levels
@@ -210,8 +210,8 @@ class EmbeddedLatentBatches:
     def batch(self, numbers: Int64[np.ndarray, " b"], noise: Noise) -> EmbeddedLatents:
         """The samples with these numbers."""
         indices = self.train.indices(numbers)
-        rows = on_device(indices, self.device)
-        return EmbeddedLatents(self.images.learned(self.train, indices, noise), self._train[rows])
+        latents = self.images.learned(self.train, indices, noise)
+        return EmbeddedLatents(latents, self.train.rows(self._train, indices))
 
     def key(self, number: int) -> str:
         """The key of the sample with a number."""
@@ -220,8 +220,8 @@ class EmbeddedLatentBatches:
     def held_out_latents(self, count: int) -> EmbeddedLatents:
         """At most `count` held-out pictures."""
         indices = evenly_spaced(count, len(self.held_out))
-        rows = on_device(indices, self.device)
-        return EmbeddedLatents(self.images.held_out(self.held_out, indices), self._held_out[rows])
+        latents = self.images.held_out(self.held_out, indices)
+        return EmbeddedLatents(latents, self.held_out.rows(self._held_out, indices))
 
 
 class KandinskyDecoderTask(FamilyTask):
