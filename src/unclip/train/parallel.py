@@ -95,11 +95,18 @@ class Parallel:
 
         DDP groups gradients by the order in which the first pass brings them, and the order of a sum depends on the
         groups. So the pass is done before the first step of every process, and a resumed run adds up like a straight one.
+        What the pass counts, such as a norm's statistics or the use of codes, is forgotten too.
         """
         if not self._settled:
             self._settled = True
+            parameters = dict(self.task.named_parameters())
+            changed = [*self.task.buffers(), *(parameters[name] for name in self.task.kept_whole)]
+            before = [one.detach().clone() for one in changed]
             first_pass()
             self.task.zero_grad(set_to_none=True)
+            with torch.no_grad():
+                for one, value in zip(changed, before):
+                    one.copy_(value)
 
     def clip(self, parameters: Sequence[nn.Parameter], most: float) -> Float[Tensor, ""]:
         """Clip the gradients of these parameters by their common norm; the norm before."""
