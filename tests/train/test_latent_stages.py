@@ -178,8 +178,8 @@ def test_latents_are_kept_by_picture_and_only_new_ones_are_encoded(
     source = begin(small("latent_decoder")).batches.train
     run = AutoencoderRun(str(autoencoder_run), "latent_decoder", CPU)
     encoded = []
-    encode = run._encoded
-    monkeypatch.setattr(run, "_encoded", lambda pictures: encoded.append(len(pictures)) or encode(pictures))
+    encode = run.encoded
+    monkeypatch.setattr(run, "encoded", lambda pictures: encoded.append(len(pictures)) or encode(pictures))
     whole = source.decoded
     half = len(whole) // 2
     source.decoded = replace(whole, rows=whole.rows[:half], samples=whole.samples[:half])

@@ -4,6 +4,8 @@ import contextlib
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +47,18 @@ def _mapper(
         yield lambda starts: (_decode_chunk(dataset, size, path, start) for start in starts)
         return
     context = multiprocessing.get_context("spawn")
-    with context.Pool(count, initializer=_adopt, initargs=(dataset, size, path)) as pool:
-        yield lambda starts: pool.imap_unordered(_decode_adopted, starts)
+    try:
+        with ProcessPoolExecutor(
+            count, mp_context=context, initializer=_adopt, initargs=(dataset, size, path)
+        ) as pool:
+            yield lambda starts: (
+                one.result() for one in as_completed([pool.submit(_decode_adopted, start) for start in starts])
+            )
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            "a process that decodes pictures ended before its work was done: for lack of memory, or because the program that "
+            "trains does so outside of `if __name__ == '__main__':`"
+        ) from error
 
 
 _adopted: tuple[Dataset, int, Path] | None = None
