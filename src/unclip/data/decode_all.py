@@ -52,7 +52,8 @@ def _mapper(
             count, mp_context=context, initializer=_adopt, initargs=(dataset, size, path)
         ) as pool:
             yield lambda starts: (
-                one.result() for one in as_completed([pool.submit(_decode_adopted, start) for start in starts])
+                one.result()
+                for one in as_completed([pool.submit(_decode_adopted, start) for start in starts])
             )
     except BrokenProcessPool as error:
         raise RuntimeError(
