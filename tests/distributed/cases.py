@@ -76,7 +76,7 @@ COMMON = [
 STAGES: dict[str, tuple[str, list[str]]] = {
     "clip": ("clip", ["optimizer.muon_learning_rate=null"]),
     "sigmoid": ("clip", ["optimizer.muon_learning_rate=null", "model.loss=sigmoid", "micro_batch=7"]),
-    "muon": ("clip", ["optimizer.muon_learning_rate=0.01"]),
+    "muon": ("clip", ["optimizer.muon_learning_rate=0.01", "optimizer.muon_precision=fp32"]),
     "prior": (
         "prior",
         ["optimizer.muon_learning_rate=null", "micro_batch=8", "keep=best", "validate_every=24"],

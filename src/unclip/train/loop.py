@@ -97,9 +97,7 @@ class Run:
         optimizers = [
             optimizer
             for group in self.groups
-            for optimizer in build_optimizers(
-                group.parameters, group.optimizer, fused=True, exact=config.precision == "fp32"
-            )
+            for optimizer in build_optimizers(group.parameters, group.optimizer, fused=True)
         ]
         self.state = TrainingState(self.task, Ema(self.task, config.ema_decay), optimizers, self.world)
         self.state.load_newest(folder.checkpoints)

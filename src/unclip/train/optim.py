@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,9 @@ class OptimizerConfig:
     learning_rate: float = 1e-3
     muon_learning_rate: float | None = None
     """For matrices inside transformer blocks; None trains them with AdamW too."""
+    muon_precision: Literal["bf16", "fp32"] = "bf16"
+    """What Muon's iteration computes in. It makes all singular values of an update alike, those that are rounding alone too: in
+    bfloat16 runs on other numbers of processes differ by as much as a step changes."""
     betas: tuple[float, float] = (0.9, 0.99)
     epsilon: float = 1e-8
     weight_decay: float = 0.01
@@ -40,12 +43,8 @@ def build_optimizers(
     config: OptimizerConfig,
     *,
     fused: bool,
-    exact: bool = False,
 ) -> list[torch.optim.Optimizer]:
-    """AdamW on everything, or AdamW and Muon; each group remembers its full rate as `peak`.
-
-    exact: whether Muon's iteration is float32 in place of bfloat16.
-    """
+    """AdamW on everything, or AdamW and Muon; each group remembers its full rate as `peak`."""
     named = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
     hidden = [
         parameter
@@ -83,7 +82,7 @@ def build_optimizers(
                 lr=config.muon_learning_rate,
                 weight_decay=config.weight_decay,
                 adjust_lr_fn="match_rms_adamw",
-                exact=exact,
+                exact=config.muon_precision == "fp32",
             )
         )
     for optimizer in optimizers:
