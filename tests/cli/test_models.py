@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from unclip.checkpoints.hub import HUB_ID
+from unclip.formats.known import KNOWN
+
 SHA = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -95,3 +98,44 @@ def test_converting_what_was_pulled(unclip, cache, tmp_path):
     assert (code, out) == (1, "")
     assert "diffusion_pytorch_model.bin is text ('xxxxxxxxx'), not weights" in err
     assert list(room.iterdir()) == []
+
+
+def test_known_models_are_listed_without_the_hub(unclip, cache):
+    code, out, err = unclip("models", "list", "--known")
+    assert code == 0
+    assert "GLIDE" in err
+    lines = out.splitlines()
+    assert len(lines) == len(KNOWN)
+    (decoder,) = (line for line in lines if line.startswith("kandinsky-community/kandinsky-2-2-decoder "))
+    assert "5.3 GB" in decoder
+    assert "apache-2.0" in decoder
+    assert decoder.endswith("with kandinsky-community/kandinsky-2-2-prior")
+    found = json.loads(unclip("models", "list", "--known", "--json").out)
+    assert found["kakaobrain/karlo-v1-alpha"]["pulled"] is False
+    assert all(HUB_ID.fullmatch(hub_id) for hub_id in found)
+    for one in KNOWN.values():
+        assert all(other in KNOWN for _, other in one.needs)
+
+
+def test_pulling_a_known_model_says_what_it_is_before_the_hub_is_asked(unclip, cache):
+    err = unclip("models", "pull", "kandinsky-community/kandinsky-2-1").err
+    assert "Kandinsky 2.1: decoder, 512 to 768 px; about 7.4 GB (folders tokenizer, text_encoder, unet" in err
+    assert "HF_HUB_OFFLINE is set" in err
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("kandinsky-2-2-decoder", "did you mean kandinsky-community/kandinsky-2-2-decoder or "),
+        ("karlo", "did you mean kakaobrain/karlo-v1-alpha or "),
+        ("nothing like it at all", "names those that are known to work"),
+        ("a/b/c", "is not an id of the hub, such as owner/name"),
+    ],
+)
+def test_what_is_no_id_of_the_hub_says_what_to_do(unclip, cache, given, meant):
+    code, out, err = unclip("models", "pull", given)
+    assert (code, out) == (1, "")
+    assert meant in err
+    assert "unclip models list --known" in err
+    if "/" not in given:
+        assert meant in unclip("generate", "a cat", "--model", given).err

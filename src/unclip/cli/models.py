@@ -17,6 +17,11 @@ def add(verbs) -> None:
     actions = parser.add_subparsers(title="actions (default: list)", metavar="ACTION")
 
     listing = options.verb(actions, "list", "list bundled and pulled models")
+    listing.add_argument(
+        "--known",
+        action="store_true",
+        help="public models that can be pulled, with size and licence, instead",
+    )
     options.add_json(listing)
     listing.set_defaults(run=run_list)
 
@@ -45,6 +50,9 @@ def run_list(arguments: argparse.Namespace) -> None:
     from unclip.formats.pull import cached, size_of
     from unclip.formats.registry import format_name
 
+    if getattr(arguments, "known", False):
+        _list_known(arguments.json)
+        return
     found = {name: {**describe(folder), "folder": str(folder)} for name, folder in bundled().items()}
     for hub_id, folder in cached().items():
         kind = format_name(folder)
@@ -57,6 +65,28 @@ def run_list(arguments: argparse.Namespace) -> None:
         console.result(f"{name:<{width}} {description['bytes'] / 1e6:8.1f} MB  {description['description']}")
     if not found:
         console.tell("this installation has no bundled model: give a folder to commands that take --model")
+
+
+def _list_known(as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from unclip.checkpoints.hub import pulled
+    from unclip.formats.known import ELSEWHERE, KNOWN
+
+    here = {hub_id: pulled(hub_id) is not None for hub_id in KNOWN}
+    if as_json:
+        console.result_json(
+            {hub_id: {**asdict(one), "pulled": here[hub_id]} for hub_id, one in KNOWN.items()}
+        )
+        return
+    width = max(map(len, KNOWN))
+    for hub_id, one in KNOWN.items():
+        mark = ", pulled" if here[hub_id] else ""
+        needs = "".join(f", with {other}" for _, other in one.needs)
+        console.result(
+            f"{hub_id:<{width}} {one.gigabytes:5.1f} GB  {one.licence:<21}  {one.what}{needs}{mark}"
+        )
+    console.tell(ELSEWHERE)
 
 
 def run_show(arguments: argparse.Namespace) -> None:
@@ -73,8 +103,15 @@ def run_show(arguments: argparse.Namespace) -> None:
 
 
 def run_pull(arguments: argparse.Namespace) -> None:
+    from unclip.checkpoints.hub import pulled
+    from unclip.formats.known import KNOWN
     from unclip.formats.pull import PICKLED, look_up, pull
 
+    if (known := KNOWN.get(arguments.model)) is not None:
+        folders = f" (folders {', '.join(known.reads)})" if known.reads else ""
+        console.tell(
+            f"{known.hub_id}: {known.what}; about {known.gigabytes:g} GB{folders}, licence {known.licence}"
+        )
     remote = look_up(arguments.model)
     console.tell(
         f"{remote.hub_id}: {len(remote.files)} files, {remote.size / 1e9:.2f} GB, "
@@ -83,6 +120,10 @@ def run_pull(arguments: argparse.Namespace) -> None:
     folder = pull(remote)
     if pickled := [name for name in remote.files if name.endswith(PICKLED)]:
         console.tell(f"{pickled[0]} is pickled: `unclip convert {remote.hub_id} -o FOLDER` reads it safely")
+    if known is not None:
+        for _, other in known.needs:
+            missing = "" if pulled(other) else f"; `unclip models pull {other}` gets it"
+            console.tell(f"it works together with {other}{missing}: `{known.command}`")
     if arguments.json:
         console.result_json(
             {"name": remote.hub_id, "licence": remote.licence, "bytes": remote.size, "folder": str(folder)}

@@ -17,6 +17,7 @@ from unclip.checkpoints.hub import HUB_ID, home_of, hub_cache, pulled
 from unclip.checkpoints.manifest import sha256_of
 from unclip.errors import ModelError
 from unclip.formats.folder import OPENCLIP_STEMS, STEMS
+from unclip.formats.known import advice
 from unclip.formats.registry import format_name, recognise
 
 _TEXT = re.compile(r"(.*/)?([^/]+\.json|merges\.txt|README\.md|LICEN[CS]E[^/]*)")
@@ -52,7 +53,12 @@ class Remote:
 
 
 def look_up(hub_id: str, *, endpoint: str | None = None) -> Remote:
-    """Files that pulling downloads. Raises `ModelError` for a repository without a known format, `OSError` without the hub."""
+    """Files that pulling downloads.
+
+    Raises `ModelError` for what is no id, and for a repository without a known format, `OSError` without the hub.
+    """
+    if not HUB_ID.fullmatch(hub_id):
+        raise ModelError(f"{hub_id!r} is not an id of the hub, such as owner/name: {advice(hub_id)}")
     api = _client(endpoint)
     with _Explained(hub_id):
         info = api.model_info(hub_id)
@@ -253,10 +259,12 @@ class _Explained:
                 f"{self.hub_id} requires accepting its terms: do so on its page at the hub, then `hf auth login`"
             ) from error
         if isinstance(error, errors.RepositoryNotFoundError):
-            raise FileNotFoundError(f"the hub has no model {self.hub_id!r}, or it is private") from error
+            raise FileNotFoundError(
+                f"the hub has no model {self.hub_id!r}, or it is private: {advice(self.hub_id)}"
+            ) from error
         if isinstance(error, errors.HFValidationError):
             raise ModelError(
-                f"{self.hub_id!r} is not an id of the hub: give one such as owner/name"
+                f"{self.hub_id!r} is not an id of the hub, such as owner/name: {advice(self.hub_id)}"
             ) from error
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
             raise OSError(

@@ -15,6 +15,7 @@ from unclip.checkpoints.hub import HUB_ID, bundled, pulled
 from unclip.checkpoints.manifest import MANIFEST
 from unclip.errors import ModelError
 from unclip.formats.folder import OPENCLIP_STEMS, STEMS, header_holds, read_json, weight_files
+from unclip.formats.known import advice
 
 if TYPE_CHECKING:
     from unclip.formats.public import PublicModel, Reader
@@ -284,6 +285,7 @@ def resolve(model: str | os.PathLike[str]) -> Path:
         raise FileNotFoundError(
             f"{folder} is not a model folder: it has no {MANIFEST}{what_it_holds(folder)}; bundled models: {listed}"
         )
+    more = f"; {advice(model)}" if isinstance(model, str) and not set(model) & set("/\\") else ""
     raise FileNotFoundError(
-        f"there is no model {os.fspath(model)!r}: give a folder, or a bundled model: {listed}"
+        f"there is no model {os.fspath(model)!r}: give a folder, or a bundled model: {listed}{more}"
     )
