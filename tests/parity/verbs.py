@@ -53,7 +53,7 @@ def check_verbs(
     one, other = basis / "one.png", basis / "other.png"
     for path, turned in ((one, noise), (other, noise[::-1])):
         Image.fromarray(turned).resize((width, height), Image.Resampling.BICUBIC).save(path)
-    half = width // 2
+    half, model = width // 2, [*model, "--dtype", "float32"]
     given = {
         "generate": ("generate", "a red cat", *size),
         "negative": ("generate", "a red cat", "--negative", "a dog", *size),

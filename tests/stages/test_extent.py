@@ -6,6 +6,7 @@ from unclip.errors import RequestError
 from unclip.serve.openai.backend import Served
 from unclip.serve.openai.options import Options
 from unclip.serve.openai.sizes import Output, read_output
+from unclip.serve.reuse import commands
 from unclip.stages.extent import MAX_SIDE, Extent, check_size, drawn_at, read_size, rounded, whole
 
 
@@ -90,3 +91,9 @@ def test_the_compatible_api_draws_any_shape_near_what_the_model_was_made_for():
     for text, model, options, shape in refused:
         with pytest.raises(Exception, match="The size is not supported by this model"):
             read_output(text, model, options, any_shape=shape)
+
+
+def test_recorded_sizes_are_shown_in_the_forms_that_people_run():
+    found = commands({"kind": "generate", "prompt": "x", "size": [512, 768]}, "sd", "http://127.0.0.1")
+    assert "--size 768x512" in found["cli"]
+    assert "size=[512, 768]" in found["python"]

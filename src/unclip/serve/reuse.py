@@ -88,7 +88,9 @@ def _command_line(kind: str, roles: list[str], options: Mapping[str, Any], sampl
         if value is True:
             words.append(option)
         else:
-            text = _text(value)
+            # Height and width in requests; WIDTHxHEIGHT on the command line.
+            shape = name == "size" and isinstance(value, list | tuple)
+            text = "x".join(map(str, reversed(value))) if shape else _text(value)
             words += [f"{option}={text}"] if text.startswith("-") else [option, text]
     words += ["--model", model, *(["--", *files, *plain] if dashed else [])]
     return " ".join(map(shlex.quote, words))
