@@ -1,6 +1,8 @@
 """OpenVINO computes the same pictures, from nets that are exported once; int8 is calibrated first, or refused."""
 
 import json
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -114,7 +116,7 @@ def test_one_export_serves_maps_of_any_size(installed, tmp_path):
 
 def test_an_export_that_computes_something_else_is_refused(installed, tmp_path, monkeypatch):
     net = Unet(UnetConfig(channels=32, multiples=(1,), blocks=1)).eval().requires_grad_(False)
-    template, flat = flattened([torch.randn(1, 32, 8, 8), torch.randn(1, 128), None, None])
+    template, flat = flattened(net, [torch.randn(1, 32, 8, 8), torch.randn(1, 128), None, None])
     monkeypatch.setattr(openvino_nets, "EXACT", 0.0)
     with pytest.raises(ModelError, match="use the backend torch"):
         exported(net, tmp_path, template, flat)
@@ -208,6 +210,18 @@ def test_a_missing_package_is_named_with_its_extra(tiny_folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(Unsupported, match=r"the package nncf, .*unclip\[openvino\]"):
         openvino_nets.quantiser()
+
+
+def test_nothing_is_reported_to_a_server(installed, tmp_path):
+    script = (
+        "import sys; from unclip.generate.openvino_nets import library, quantiser; library(); quantiser();"
+        "assert not [name for name in sys.modules if name.startswith('openvino_telemetry')];"
+        "from openvino.tools.ovc import telemetry_utils;"
+        "assert telemetry_utils.tm.__name__.endswith('telemetry_stub')"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+    assert not (tmp_path / "intel").exists()
 
 
 def test_a_backend_replaces_nets_and_nothing_else(tiny_model):

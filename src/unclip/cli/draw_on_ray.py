@@ -22,6 +22,8 @@ def run(job: "Job", arguments: argparse.Namespace) -> None:
         raise UsageError("--ray draws prompts only; leave --init out")
     if arguments.grid is not None or arguments.part:
         raise UsageError("--ray writes each picture of one model to a file: leave --grid and --part out")
+    if arguments.backend not in (None, "torch"):
+        raise UsageError("--ray computes with torch: leave --backend out")
     if arguments.seed is None:
         raise UsageError(
             "--ray needs --seed, so that the same command goes on where it stopped; give --seed 0, or another"

@@ -156,6 +156,8 @@ def on_cluster(arguments: argparse.Namespace, batch: int) -> "DrawFiles":
     """Drawing of the pictures of captions on the Ray cluster that the options name. Raises `UsageError` where it cannot."""
     if arguments.pictures is None:
         raise UsageError("--ray needs --pictures FOLDER, where the drawn pictures are kept")
+    if arguments.backend not in (None, "torch"):
+        raise UsageError("--ray computes with torch: leave --backend out")
     if arguments.part or arguments.adapter:
         raise UsageError(
             "--ray draws with one model: leave --part and --adapter out, or bundle them (`unclip bundle`)"

@@ -13,6 +13,7 @@ import logging
 import os
 import secrets
 import shutil
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -42,7 +43,9 @@ EXACT = 1e-3
 """Largest relative difference of an exported net's first answer in float32 from torch's."""
 
 Template = tuple[str, ...]
-"""What an inside is called with: "tensor", "mask" (a `KeyMask`), "none", or "readings 22" (of so many attentions)."""
+"""What an inside is called with: "tensor", "mask" (a `KeyMask`), "none", or "readings 22" (of so many attentions).
+
+Maps that cannot be halved at every level add "map 9x9": a traced doubling serves even ones alone."""
 
 
 def backend_of(name: str | None, precision: str | None, device: torch.device) -> "Openvino | None":
@@ -72,7 +75,8 @@ def backend_of(name: str | None, precision: str | None, device: torch.device) ->
 def library() -> Any:
     """The module openvino. Raises `Unsupported` naming the extra where it is not installed."""
     try:
-        import openvino
+        with _no_telemetry():
+            import openvino
     except ImportError as error:
         raise Unsupported(
             "the backend openvino needs the package openvino, which is not installed: pip install 'unclip[openvino]'"
@@ -83,7 +87,7 @@ def library() -> Any:
 def quantiser() -> Any:
     """The module nncf, which quantises exported nets. Raises `Unsupported` naming the extra where it is missing."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _no_telemetry():
             warnings.simplefilter("ignore")
             import nncf
     except ImportError as error:
@@ -92,6 +96,19 @@ def quantiser() -> Any:
         ) from error
     nncf.set_log_level(logging.ERROR)
     return nncf
+
+
+@contextlib.contextmanager
+def _no_telemetry() -> Iterator[None]:
+    """Context in which openvino and nncf are imported without the package that reports every import and export to a server."""
+    if "openvino_telemetry" in sys.modules:
+        yield
+        return
+    sys.modules["openvino_telemetry"] = None  # pyright: ignore[reportArgumentType]
+    try:
+        yield
+    finally:
+        del sys.modules["openvino_telemetry"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +159,7 @@ class CompiledInside:
 
     def __call__(self, *given: Any) -> Tensor:
         """As the net's own `inside`, picture by picture."""
-        template, flat = flattened(given)
+        template, flat = flattened(self._net, given)
         if template not in self._requests:
             self._requests[template] = self._compile(template, flat)
         request = self._requests[template]
@@ -240,7 +257,7 @@ def write(file: Path, model: Any, openvino: Any) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def flattened(given: Sequence[Any]) -> tuple[Template, list[Tensor]]:
+def flattened(net: Unet | PatchTransformer, given: Sequence[Any]) -> tuple[Template, list[Tensor]]:
     """The template of an inside's arguments, and their tensors in order."""
     template, flat = [], []
     for one in given:
@@ -255,6 +272,10 @@ def flattened(given: Sequence[Any]) -> tuple[Template, list[Tensor]]:
         else:
             template.append(f"readings {len(one)}")
             flat.extend(one.values())
+    if isinstance(net, Unet):
+        unit, sides = 2 ** (len(net.config.multiples) - 1), flat[0].shape[-2:]
+        if any(side % unit for side in sides):
+            template.append(f"map {sides[0]}x{sides[1]}")
     return tuple(template), flat
 
 
@@ -285,7 +306,7 @@ class _Inside(nn.Module):
                 given.append(next(tensors))
             elif kind == "mask":
                 given.append(KeyMask(next(tensors)))
-            else:
+            elif kind.startswith("readings"):
                 given.append({key: next(tensors) for key in self.keys})
         return _own_inside(self.net)(*given)
 
@@ -312,14 +333,14 @@ class Recorder:
     """An inside that keeps up to `most` of the single pictures' arguments that it is called with, evenly over time."""
 
     def __init__(self, net: Unet | PatchTransformer, most: int):
-        self._call = _own_inside(net)
+        self._net, self._call = net, _own_inside(net)
         self._most, self._stride, self._seen = most, 1, 0
         self.template: Template = ()
         self.kept: list[list[Tensor]] = []
 
     def __call__(self, *given: Any) -> Tensor:
         """As the net's own `inside`."""
-        template, flat = flattened(given)
+        template, flat = flattened(self._net, given)
         self.template = self.template or template
         for one in range(len(flat[0]) if template == self.template else 0):
             if self._seen % self._stride == 0:

@@ -165,14 +165,14 @@ def test_unclip_reads_pictures(unclip):
 
 
 def test_openvino_draws_latents_of_any_size(saved, stable, tmp_path, monkeypatch):
-    """Spatial transformers, and sizes that leave odd maps, from one export."""
+    """Spatial transformers; maps of 10 and 9 pixels, odd at some level, have exports of their own: their doubling is another."""
     pytest.importorskip("openvino")
     monkeypatch.setenv("UNCLIP_CACHE", str(tmp_path))
     model = Model.load(saved("sd1")[1], device="cpu", backend="openvino")
-    for size in (64, 72):
+    for size in (64, 80, 72):
         made, exact = (one.generate("a red cat", size=size, **QUICK)[0].image for one in (model, stable))
         assert np.abs(np.asarray(made, int) - np.asarray(exact, int)).max() <= 1
-    assert len(list(tmp_path.rglob("*.xml"))) == 1
+    assert len(list(tmp_path.rglob("*.xml"))) == 3
 
 
 def test_unclip_with_its_prior(saved):
