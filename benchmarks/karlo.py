@@ -143,6 +143,16 @@ def unclip_draws(folder: Path, dtype: str, steps: tuple[int, int, int], **option
     return draw
 
 
+def calibrated(folder: Path) -> bool:
+    """Whether the nets of a folder were calibrated for int8 before, and are in the cache."""
+    import unclip
+    from unclip.cache import cache_folder
+    from unclip.generate.openvino_nets import LIKENESS
+
+    kept = cache_folder() / "openvino" / unclip.load(folder, device="cpu", dtype="float32").digest
+    return any(kept.rglob(LIKENESS))
+
+
 def openvino_draws(
     folder: Path, precision: str, steps: tuple[int, int, int], settings: dict[str, Any] | None = None
 ) -> Draw:
@@ -152,7 +162,7 @@ def openvino_draws(
         "backend_precision": precision,
         "settings": settings or {},
     }
-    if precision == "int8":
+    if precision == "int8" and not calibrated(folder):
         from unclip.generate import calibration
 
         # Weights are random: pictures are compared below, and the bounds are for trained ones.

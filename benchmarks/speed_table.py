@@ -6,7 +6,7 @@
 
 Rows of Karlo's form are those of `karlo.py`, each in a process of its own, the quicker of two pictures; int8 is calibrated
 before. "times" is against the quicker one of diffusers' rows. The bundled model is measured as whole processes, from start
-to exit, by `command_line.py`, the median of three; and what fewer calls of its decoder cost, by `fewer_calls.py`. The tables go between the two marks in docs/speed.md.
+to exit, by `command_line.py`, the median of three; with `--calls`, what fewer calls of its decoder cost, by `fewer_calls.py`. The tables go between the two marks in docs/speed.md.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,10 @@ ROWS = (
     *THEIRS,
     "unclip-float32",
     "unclip-auto",
-    "unclip-openvino-bfloat16",
     "unclip-openvino-int8",
     "unclip-auto-fast",
     "unclip-openvino-int8-fast",
+    "unclip-openvino-bfloat16",
 )
 COMMANDS: dict[str, tuple[str, ...]] = {
     "generate": (),
@@ -73,13 +74,16 @@ def machine() -> str:
     )
 
 
-def karlo_table(size: str, folder: Path, repeat: int, steps: list[int]) -> list[str]:
-    """Rows of `karlo.py`, printed as they are finished."""
+def karlo_table(size: str, folder: Path, repeat: int, steps: list[int], until: float) -> list[str]:
+    """Rows of `karlo.py`, printed as they are finished; none begins after `until`."""
     stages = ("prior", "decoder", "upsampler")
     results: dict[str, dict[str, Any]] = {}
     pictures: dict[str, np.ndarray] = {}
     script = Path(__file__).with_name("karlo.py")
     for row in ROWS:
+        if time.monotonic() > until and row not in THEIRS:
+            print(f"{row}: skipped, for want of time", file=sys.stderr, flush=True)
+            continue
         pixels = folder / f"{row}.npy"
         command = [
             sys.executable,
@@ -101,6 +105,7 @@ def karlo_table(size: str, folder: Path, repeat: int, steps: list[int]) -> list[
         f"| row | s | {' | '.join(stages)} | CPU s | times diffusers' best | peak MiB | dB to float32 |",
         "|---|" + "---|" * (len(stages) + 5),
     ]
+    reference = pictures.get("unclip-float32", pictures[THEIRS[0]])
     for row, result in results.items():
         name = f"{row}, mended" if row == "diffusers-bfloat16" else row
         cells = [
@@ -109,7 +114,7 @@ def karlo_table(size: str, folder: Path, repeat: int, steps: list[int]) -> list[
             f"{result['cpu']:.1f}",
         ]
         cells += [f"{best / result['seconds']:.2f}", f"{result['peak']:.0f}"]
-        lines.append(f"| {name} | {' | '.join(cells)} | {apart(pictures[row], pictures['unclip-float32'])} |")
+        lines.append(f"| {name} | {' | '.join(cells)} | {apart(pictures[row], reference)} |")
     return lines
 
 
@@ -143,7 +148,11 @@ def calls_table(number: int) -> list[str]:
     """The table of `fewer_calls.py`."""
     script = Path(__file__).with_name("fewer_calls.py")
     command = [sys.executable, str(script), "--number", str(number)]
-    return subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout.splitlines()
+    run = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    title = (
+        "Its decoder with less work, against 50 steps of the same seeds (`python benchmarks/fewer_calls.py`):"
+    )
+    return ["", title, "", *run.stdout.splitlines()]
 
 
 def main() -> None:
@@ -158,16 +167,20 @@ def main() -> None:
     parser.add_argument(
         "--dry", action="store_true", help="print the tables, and leave docs/speed.md as it is"
     )
+    parser.add_argument("--seconds", type=float, default=480, help="no row begins later (default: 480)")
+    parser.add_argument(
+        "--calls", action="store_true", help="with the table of fewer_calls.py, a minute or two"
+    )
     arguments = parser.parse_args()
-    where = machine()
+    where, until = machine(), time.monotonic() + arguments.seconds
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         # The exports of this run, and its measurement, are not those of the user.
         os.environ["UNCLIP_CACHE"] = str(folder / "cache")
         bundled = bundled_table(folder, arguments.repeat + 1)
         write_folder(folder / arguments.size, SIZES[arguments.size])
-        karlo = karlo_table(arguments.size, folder, arguments.repeat, arguments.steps)
-        calls = calls_table(1 if arguments.size == "tiny" else 8)
+        karlo = karlo_table(arguments.size, folder, arguments.repeat, arguments.steps, until)
+        calls = calls_table(8) if arguments.calls else []
     prior, decoder, upsampler = arguments.steps
     text = "\n".join(
         [
@@ -181,9 +194,6 @@ def main() -> None:
             "The bundled model, whole processes:",
             "",
             *bundled,
-            "",
-            "Its decoder with less work, against 50 steps of the same seeds (`python benchmarks/fewer_calls.py`):",
-            "",
             *calls,
         ]
     )
