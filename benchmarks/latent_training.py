@@ -52,6 +52,7 @@ from unclip.stages.renderer import decoder_renderer
 from unclip.train.budget import train_within
 from unclip.train.config import TrainConfig, read_config
 from unclip.train.latents import AutoencoderRun
+from unclip.train.loop import train as train_runs
 from unclip.train.source import Source, evenly_spaced
 from unclip.train.tasks.autoencoder import AutoencoderTraining
 from unclip.train.tasks.decoder import DecoderBatches, DecoderTraining, LatentDecoderTraining
@@ -134,7 +135,10 @@ def train(arguments: argparse.Namespace) -> None:
                 coder.latents(Source(config, part, torch.device("cpu")), cache)
             say(f"encoding: {time.process_time() - began:.0f} s")
         began = time.process_time()
-        train_within(config, seconds, device="cpu", clock=time.process_time)
+        if arguments.smoke:
+            train_runs(replace(config, **dict.fromkeys(config.OF_LENGTH, 2 * config.batch)), device="cpu")
+        else:
+            train_within(config, seconds, device="cpu", clock=time.process_time)
         say(f"{name}: {time.process_time() - began:.0f} s of processor time, {length(config)} samples")
 
 
@@ -291,6 +295,7 @@ def main() -> None:
     parser.add_argument("--decoder", type=duration, default=1200.0, help="of each decoder (default: 20m)")
     parser.add_argument("--count", type=int, default=128, help="pictures that are measured (default: 128)")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--smoke", action="store_true", help="two batches of each, to see whether it runs")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     {"train": train, "measure": measure}[arguments.what](arguments)

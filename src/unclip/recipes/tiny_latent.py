@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from unclip.diffusion.losses import LogitNormal, LossConfig
+from unclip.diffusion.parametrization import ProcessConfig
 from unclip.recipes import tiny
 from unclip.train.tasks.autoencoder import AutoencoderTraining
 from unclip.train.tasks.clip import ClipTraining
@@ -22,10 +24,17 @@ def prior() -> PriorTraining:
 
 
 def autoencoder() -> AutoencoderTraining:
-    """As in `tiny`."""
-    return replace(tiny.autoencoder(), recipe=NAME)
+    """As in `tiny`, five times as long: after 4,096 samples colours are not apart (18 dB), after these they are (34)."""
+    return replace(tiny.autoencoder(), recipe=NAME, samples=20_480, discriminator_start=14_336)
 
 
 def latent_decoder() -> LatentDecoderTraining:
-    """As in `tiny`."""
-    return replace(tiny.latent_decoder(), recipe=NAME)
+    """The U-Net of `tiny`, x0 on the flow schedule: eps draws nothing yet after so few samples."""
+    config = tiny.latent_decoder()
+    return replace(
+        config,
+        recipe=NAME,
+        model=replace(config.model, process=ProcessConfig(parametrization="x0", schedule="flow")),
+        loss=LossConfig(density=LogitNormal(mean=0.0, std=1.0), weight="velocity"),
+        samples=20_480,
+    )
