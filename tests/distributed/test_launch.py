@@ -42,6 +42,48 @@ def test_torchrun(tmp_path):
     assert trained(words, out).splitlines() == [str(out / "model")]
 
 
+def launched(out: Path, *words: str) -> str:
+    """Standard output of a training command on two processes of torchrun."""
+    given = [*words, "--recipe", "tiny", "--out", str(out), "--device", "cpu", "--launch", "torchrun"]
+    command = [sys.executable, "-m", "unclip.cli.main", "train", *given, "--processes", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def test_a_budget_of_time(tmp_path):
+    out = tmp_path / "run"
+    settings = ["model.net.channels=8", "model.net.groups=4", "model.net.multiples=[1]", "batch=8"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    assert launched(out, "upsampler", "--budget", "8s", *words).splitlines() == [str(out / "model")]
+    config = json.loads((out / "config.json").read_text())
+    assert config["samples"] % 8 == 0
+    assert config["keep"] == "best"
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["samples"] for line in lines if "loss" in line]
+    assert steps == list(range(8, config["samples"] + 1, 8))
+    assert any("validation_loss" in line for line in lines)
+    # What has begun keeps its length.
+    assert launched(out, "upsampler", "--budget", "1h", *words).splitlines() == [str(out / "model")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("budget", [(), ("--budget", "60s")])
+def test_a_chain_of_stages(tmp_path, budget):
+    out = tmp_path / "run"
+    lengths = {"clip": 256, "prior": 128, "decoder": 64, "upsampler": 64}
+    words = [word for name, samples in lengths.items() for word in ("--set", f"{name}.samples={samples}")]
+    assert launched(out, "all", "--no-evaluate", *words, *budget).splitlines() == [str(out / "model")]
+    assert set(load_model(out / "model")) == {"clip", "prior", "decoder", "upsampler"}
+    for name, samples in lengths.items():
+        config = json.loads((out / name / "config.json").read_text())
+        assert budget or config["samples"] == samples
+        (newest,) = sorted((out / name / "checkpoints").iterdir())[-1:]
+        manifest = json.loads((newest / "manifest.json").read_text())
+        assert (manifest["samples"], len(manifest["files"])) == (config["samples"], 2)
+
+
 @pytest.mark.slow
 def test_ray(tmp_path):
     pytest.importorskip("ray.train")
