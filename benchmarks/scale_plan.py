@@ -22,6 +22,8 @@ from unclip.networks.decoder import Decoder, DecoderCondition
 from unclip.networks.prior_autoregressive import AutoregressivePrior
 from unclip.networks.prior_diffusion import DiffusionPrior, PriorCondition
 from unclip.networks.upsampler import Upsampler, UpsamplerCondition
+from unclip.nn.dropout import seed_dropout
+from unclip.rng import Noise
 from unclip.train.task import BLOCKS, checkpoint_blocks
 
 GPU_PEAK = 989e12
@@ -184,6 +186,11 @@ def calls(recipe: str) -> tuple[Callable[[], nn.Module], Callable[[nn.Module, in
 
 def count(build: Callable[[], nn.Module], run: Callable[[nn.Module, int], Any]) -> Counted:
     """Count a network: operations by one forward pass, activations by what a second sample adds."""
+
+    def seeded(network: nn.Module, batch: int) -> Any:
+        seed_dropout(network, Noise(torch.zeros(batch, dtype=torch.long)))
+        return run(network, batch)
+
     # As on a GPU, attention is fused: its table of scores is never stored.
     unclip.nn.dot_product.SHORT = 0
     with FakeTensorMode(), torch.autocast("cpu", torch.bfloat16):
@@ -192,12 +199,12 @@ def count(build: Callable[[], nn.Module], run: Callable[[nn.Module, int], Any]) 
         blocks: list[nn.Module] = [one for one in network.modules() if isinstance(one, BLOCKS)]
         sizes = [sum(one.numel() for one in block.parameters()) for block in blocks]
         with FlopCounterMode(display=False) as counter:
-            run(network, 1)
-        stored = [_saved(network, run, batch) for batch in (1, 2)]
-        inside = _inside(network, run)
+            seeded(network, 1)
+        stored = [_saved(network, seeded, batch) for batch in (1, 2)]
+        inside = _inside(network, seeded)
         checkpoint_blocks(network)
-        inputs = [_inputs(blocks, network, run, batch) for batch in (1, 2)]
-        outside = [_saved(network, run, batch) for batch in (1, 2)]
+        inputs = [_inputs(blocks, network, seeded, batch) for batch in (1, 2)]
+        outside = [_saved(network, seeded, batch) for batch in (1, 2)]
     kept = (inputs[1] - inputs[0]) + max(outside[1] - outside[0], 0.0) + inside
     return Counted(
         parameters, sum(sizes), max(sizes), float(counter.get_total_flops()), stored[1] - stored[0], kept
