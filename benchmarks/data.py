@@ -1,9 +1,12 @@
 """Samples per second of reading data sets into a step that does nothing, beside webdataset and datasets on the same files.
 
     pip install webdataset datasets 'unclip[cloud,parquet]' 'moto[s3,server]' psutil
-    python benchmarks/data.py --samples 10000 --folder /tmp/unclip-data
+    python benchmarks/data.py --samples 10000 --folder /tmp/unclip-data                          # 5 minutes on 2 cores
+    python benchmarks/data.py --samples 100000 --side 64 --linked --folder /tmp/unclip-data      # about 10
+    python benchmarks/data.py --samples 1000000 --side 64 --linked --folder /tmp/unclip-data     # about an hour, 6 GB
 
-Writes JPEG pictures of 256 px with captions (folder, tar shards, parquet), then measures, one after the other and each in a
+With --linked, files after the first are hard links to the first ones, so that a million samples fit a small disk; loaders
+cannot know. Writes JPEG pictures of 256 px with captions (folder, tar shards, parquet), then measures, one after the other and each in a
 process of its own: pictures at 64 px with their captions, in random order, in batches of 256, with 2 workers, for one
 epoch. Every loader decodes the same JPEG bytes to the same size with Pillow. Processor time is that of the process and its
 workers, over all of it, and does not depend on what else the machine does; samples per second do. Memory is the proportional set size of the process and its
@@ -30,22 +33,31 @@ import numpy as np
 SIZE, BATCH, WORKERS, PER_SHARD = 64, 256, 2, 1000
 
 
-def picture(number: int) -> bytes:
-    """A JPEG of 256 px: soft shapes and some noise, about 12 KB, like a photograph of that size."""
+LINKED = 10
+"""So many shards have contents of their own, where the others are links."""
+MOST_ON_S3 = 200_000
+"""The test server holds all shards in memory."""
+
+
+def picture(number: int, side: int) -> bytes:
+    """A JPEG: soft shapes and some noise, about 12 KB at 256 px, like a photograph of that size."""
     from PIL import Image
 
     rng = np.random.default_rng(number)
     small = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize(
-        (256, 256), Image.Resampling.BICUBIC
+        (side, side), Image.Resampling.BICUBIC
     )
-    pixels = np.asarray(small).astype(np.int16) + rng.integers(-12, 13, (256, 256, 3))
+    pixels = np.asarray(small).astype(np.int16) + rng.integers(-12, 13, (side, side, 3))
     buffer = io.BytesIO()
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
 
 
-def write(root: Path, count: int) -> None:
-    """The same samples three times; pictures repeat after 2,000, as only their decoding takes time."""
+def write(root: Path, count: int, side: int, linked: bool) -> None:
+    """The same samples three times; pictures repeat after 2,000, as only their decoding takes time.
+
+    linked: files after the first ones are links to these.
+    """
     from unclip.data.shards import ShardWriter
     from unclip.data.stream.index import write_indexes
 
@@ -54,19 +66,33 @@ def write(root: Path, count: int) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    kept = [picture(number) for number in range(min(count, 2000))]
+    kept = [picture(number, side) for number in range(min(count, 2000))]
+    shards = min(count, LINKED * PER_SHARD) if linked else count
     folder, tars, tables = root / "folder", root / "tar", root / "parquet"
     for one in (folder, tars, tables):
         one.mkdir(parents=True, exist_ok=True)
     with ShardWriter(tars, "set-train", PER_SHARD) as writer:
         for number in range(count):
             data, caption = kept[number % len(kept)], f"picture number {number}"
-            (folder / f"{number // 1000:04d}").mkdir(exist_ok=True)
             path = folder / f"{number // 1000:04d}" / f"{number:08d}.jpg"
-            path.write_bytes(data)
-            path.with_suffix(".txt").write_text(caption)
-            writer.add({"jpg": data, "txt": caption.encode()})
+            path.parent.mkdir(exist_ok=True)
+            if linked and number >= len(kept):
+                first = folder / f"{number % len(kept) // 1000:04d}" / f"{number % len(kept):08d}.jpg"
+                for suffix in (".jpg", ".txt"):
+                    os.link(first.with_suffix(suffix), path.with_suffix(suffix))
+            else:
+                path.write_bytes(data)
+                path.with_suffix(".txt").write_text(caption)
+            if number < shards:
+                writer.add({"jpg": data, "txt": caption.encode()})
+    for part in range(-(-shards // PER_SHARD), -(-count // PER_SHARD)):
+        os.link(tars / f"set-train-{part % LINKED:05d}.tar", tars / f"set-train-{part:05d}.tar")
+    written: list[Path] = []
     for part, first in enumerate(range(0, count, PER_SHARD * 5)):
+        name = f"train-{part:05d}-of-{-(-count // (PER_SHARD * 5)):05d}.parquet"
+        if linked and written:
+            os.link(written[0], tables / name)
+            continue
         numbers = range(first, min(first + PER_SHARD * 5, count))
         table = pa.table(
             {
@@ -74,8 +100,8 @@ def write(root: Path, count: int) -> None:
                 "text": [f"picture number {n}" for n in numbers],
             }
         )
-        name = f"train-{part:05d}-of-{-(-count // (PER_SHARD * 5)):05d}.parquet"
         parquet.write_table(table, tables / name, row_group_size=100)
+        written.append(tables / name)
     write_indexes(tars)
     (root / "done").touch()
 
@@ -268,6 +294,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--samples", type=int, default=10_000)
+    parser.add_argument("--side", type=int, default=256, help="of the pictures in pixels (default: 256)")
+    parser.add_argument(
+        "--linked", action="store_true", help="hard links in place of most files (whole thousands)"
+    )
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--only", nargs="*", help="loaders whose name contains one of these")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
@@ -275,9 +305,12 @@ def main() -> None:
     if arguments.measure:
         measure(*arguments.measure)
         return
-    root = arguments.folder / f"{arguments.samples}"
-    write(root, arguments.samples)
-    chosen = [name for name in LOADERS if not arguments.only or any(one in name for one in arguments.only)]
+    if arguments.linked and arguments.samples % (PER_SHARD * 5):
+        parser.error(f"--samples {arguments.samples}: with --linked give a multiple of {PER_SHARD * 5}")
+    root = arguments.folder / f"{arguments.samples}-{arguments.side}px{'-linked' if arguments.linked else ''}"
+    write(root, arguments.samples, arguments.side, arguments.linked)
+    known = [name for name in LOADERS if arguments.samples <= MOST_ON_S3 or "S3" not in name]
+    chosen = [name for name in known if not arguments.only or any(one in name for one in arguments.only)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     server = None
     if any("S3" in name for name in chosen):

@@ -47,7 +47,7 @@ def launched(out: Path, *words: str) -> str:
     given = [*words, "--recipe", "tiny", "--out", str(out), "--device", "cpu", "--launch", "torchrun"]
     command = [sys.executable, "-m", "unclip.cli.main", "train", *given, "--processes", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=560)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout
 
@@ -70,7 +70,7 @@ def test_a_budget_of_time(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("budget", [(), ("--budget", "60s")])
+@pytest.mark.parametrize("budget", [(), ("--budget", "160s")])
 def test_a_chain_of_stages(tmp_path, budget):
     out = tmp_path / "run"
     lengths = {"clip": 256, "prior": 128, "decoder": 64, "upsampler": 64}
