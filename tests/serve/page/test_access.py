@@ -115,6 +115,38 @@ def test_axe_finds_nothing_elsewhere(
     check(page)
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_in_what_is_opened_by_keys(
+    open_page: Callable[..., Any], served: Any, shown: Any, check: Callable[[Any], None], scheme: str
+) -> None:
+    page = open_page("create", color_scheme=scheme, reduced_motion="reduce")
+    page.locator("main").focus()
+    page.keyboard.press("b")
+    page.get_by_role("dialog", name="List of prompts").wait_for()
+    check(page)
+    page.goto(f"{served.url}#/queue")
+    page.get_by_role("button", name="Verify").click()
+    page.locator(".models .verified").wait_for()
+    check(page)
+    page.goto(f"{served.url}#/image/{shown['id']}")
+    page.get_by_role("button", name="Captions").wait_for()
+    page.keyboard.press("t")
+    page.get_by_role("button", name="Compare").click()
+    page.get_by_role("meter").first.wait_for()
+    check(page)
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.get_by_role("img", name="Canvas.").wait_for()
+    page.keyboard.press("3")
+    page.get_by_role("group", name="Frame. Arrow keys move it").wait_for()
+    # Another tab saves the canvas meanwhile.
+    path = f"canvases/{page.url.rsplit('/', 1)[-1]}"
+    found = served.call(path)
+    served.call(path, "PUT", {name: found[name] for name in ("name", "width", "height", "base", "state")})
+    page.get_by_label("What should the whole picture show?").fill("a pear")
+    page.get_by_role("button", name="Keep both").wait_for()
+    check(page)
+
+
 def test_places_by_keys_and_the_help(open_page: Callable[..., Any]) -> None:
     page = open_page("queue")
     for keys, name in (("gl", "library"), ("ge", "editor"), ("gq", "queue"), ("gc", "create")):
