@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from unclip.serve.worker import Worker
 
 NOTE_SECONDS = 0.2
-"""Time between two records of progress; the first step of the decoder, and a stage's beginning, are recorded in any case."""
+"""Least time between two records of progress; the decoder's first step and a stage's beginning are recorded in any case."""
+NOTE_SHARE = 0.01
+"""Share of the time that records of progress and previews may take: where they are slow, there are fewer."""
+MOST_SECONDS = 2.0
+"""Most time between two records, where steps are shorter."""
 PREVIEW_SECONDS = 0.2
 PREVIEW_SIDE = 256
 
@@ -28,7 +32,7 @@ class Follower:
         self._worker, self._held = worker, held
         self._owner = worker.lease.id
         self.finished = 0
-        self._noted = self._previewed = 0.0
+        self._next = self._previewed = 0.0
         self._watched: dict[str, bool] = {}
         self._shown = False
 
@@ -44,9 +48,11 @@ class Follower:
         now = time.monotonic()
         try:
             begins = progress.step == 0
-            if begins or now - self._noted >= NOTE_SECONDS or self._is_first_look(progress):
-                self._noted = now
+            if begins or now >= self._next or self._is_first_look(progress):
                 self._record(progress, now)
+                cost = time.monotonic() - now
+                pause = min(max(NOTE_SECONDS, cost / NOTE_SHARE - cost), MOST_SECONDS)
+                self._next = now + cost + pause
             elif self._worker.changes.heard():
                 self._go_on(self._worker.queue.held(self._owner, [task.id for task in self.left]))
         except Unavailable:
