@@ -1,5 +1,6 @@
 """The number type of a model is measured once a machine; a slow one that is given is obeyed, and warned about once."""
 
+import copy
 import json
 import logging
 from dataclasses import replace
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 import unclip
+from unclip.cli.main import main
 from unclip.generate import number_type
 from unclip.generate.model import Model
 from unclip.generate.number_type import FILE, fastest, measured
@@ -173,3 +175,31 @@ def test_float32_layers_are_packed_where_that_is_no_slower_and_auto_chose(cache,
 def test_a_real_measurement_has_a_sign():
     for speed in packed_speeds(LAYERS):
         assert 0.01 < speed < 100
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_redo_lays_layers_out_as_the_picture_was_made(cache, timed, packed, tmp_path):
+    timed(0.5, 2.0 if packed else 0.5)
+    model = unclip.load("artwork", device="cpu", dtype="auto")
+    before = model.generate("a red apple", seed=1, steps=2, prior_steps=2, size=64)[0]
+    assert before.provenance.get("packed") == (True if packed else None)
+    before.save(tmp_path / "apple.png")
+    # The machine would choose the other layout now.
+    timed(0.5, 0.5 if packed else 2.0)
+    cache.unlink()
+    assert main(["redo", str(tmp_path / "apple.png"), "-o", str(tmp_path / "again.png"), "--quiet"]) == 0
+    again = unclip.Image.open(tmp_path / "again.png")
+    assert np.array_equal(np.asarray(before.image), np.asarray(again.image))
+    assert again.provenance == before.provenance
+
+
+def test_a_copy_lays_layers_out_as_the_model_does(cache, timed, monkeypatch, tmp_path):
+    # A folder of the bundled model's name is another thing.
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "artwork").mkdir()
+    timed(0.5, 2.0)
+    model = unclip.load("artwork", device="cpu", dtype="auto")
+    assert model.parts.packed
+    timed(0.5, 0.5)
+    cache.unlink()
+    assert copy.deepcopy(model.parts).packed

@@ -23,6 +23,7 @@ def load(
     adapters: Mapping[str, float] | None = None,
     backend: str | None = None,
     backend_precision: str | None = None,
+    packed: bool | None = None,
 ) -> "Model":
     """Model on the given or the best device. Raises `UsageError` for a device that does not exist here."""
     from unclip.generate.model import Model
@@ -37,6 +38,7 @@ def load(
         adapters=adapters or {},
         backend=backend,
         backend_precision=backend_precision,
+        packed=packed,
     )
 
 

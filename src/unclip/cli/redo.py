@@ -65,6 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
             backend=arguments.backend or replay.backend,
             backend_precision=arguments.backend_precision
             or (None if arguments.backend else replay.backend_precision),
+            packed=None if arguments.dtype else replay.packed,
         )
     except FileNotFoundError as error:
         if arguments.model is not None:

@@ -160,7 +160,11 @@ class Times(NamedTuple):
 def name_of(model: Model, sampling: Sampling, size: int) -> str:
     """Folder name of pictures: their size, and a hash of the model's digest, what computes it and the sampling settings."""
     backend = model.parts.backend
-    how = [str(model.parts.dtype), *(() if backend is None else backend.record.values())]
+    how = [
+        str(model.parts.dtype),
+        *(["packed"] if model.parts.packed else []),
+        *(() if backend is None else backend.record.values()),
+    ]
     return f"{size}-{_digest([model.digest, to_dict(sampling), *how])}"
 
 

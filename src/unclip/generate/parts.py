@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import nn
 
+from unclip.checkpoints.hub import bundled
 from unclip.checkpoints.registry import role_of
 from unclip.errors import ModelError, RequestError, Unsupported
 from unclip.formats.opened import OpenPart, open_model
@@ -75,9 +76,10 @@ class Parts:
         mixed: Mapping[str, str] | None = None,
         adapters: Mapping[str, float] | None = None,
         backend: Openvino | None = None,
-        packs: bool = False,
+        packed: bool = False,
     ):
-        self._packs = packs
+        self.packed = packed
+        """Whether float32 layers of the large nets are oneDNN's, laid out once, and not torch's own."""
         self.backend = backend
         """What computes the insides of the nets, if not torch."""
         self.adapters = dict(adapters or {})
@@ -122,12 +124,14 @@ class Parts:
         adapters: Mapping[Any, float] | None = None,
         backend: str | None = None,
         backend_precision: str | None = None,
+        packed: bool | None = None,
     ) -> "Parts":
         """Parts of a bundled model by its name, of a model folder, or of a public model: a folder, or a pulled hub id.
 
-        `dtype` is "float32", "bfloat16", or "auto", the faster one by a measurement of the model's layers on this machine,
-        which also decides between torch's kernels and oneDNN's in float32, equal to rounding; None is "auto" for public models, and "float32" for model folders, whose pictures are then the same on every
-        processor to rounding. `parts` names other models to take
+        `dtype` is "float32", "bfloat16", or "auto", the faster one by a measurement of the model's layers on this machine; None is
+        "auto" for public models, and "float32" for model folders, whose pictures are then the same on every processor to
+        rounding. `packed` says whether float32 layers on a CPU are oneDNN's, laid out once, which are equal to torch's to
+        rounding; None lets the measurement of "auto" decide, and is torch's otherwise. `parts` names other models to take
         parts from, such as {"clip": folder}. `check` compares every file with its SHA-256 first. `tile` bounds the side of
         what an autoencoder decodes at once, in pixels; pictures differ a little at the tiles' borders. `adapters` are low-rank
         adapters with their strengths, such as {folder: 0.8}. `backend` "openvino" computes U-Nets and transformers on patches
@@ -147,6 +151,10 @@ class Parts:
             target,
             layers,
             warn=dtype is not None and other is None and (opened.public or "bfloat16" in str(dtype)),
+        )
+
+        pack = target.type == "cpu" and (
+            name == "auto" and packs_float32(layers) if packed is None else packed
         )
 
         def part(source: OpenPart) -> Part:
@@ -169,7 +177,7 @@ class Parts:
             mixed={name: opened.parts[name].model for name in parts or ()},
             adapters={Path(path).name: strength for path, strength in (adapters or {}).items()},
             backend=other,
-            packs=name == "auto" and target.type == "cpu" and packs_float32(layers),
+            packed=pack,
         )
         made._again = functools.partial(
             _reopen,
@@ -183,6 +191,7 @@ class Parts:
             adapters={_absolute(path): strength for path, strength in (adapters or {}).items()},
             backend=backend,
             backend_precision=backend_precision,
+            packed=pack,
         )
         return made
 
@@ -390,7 +399,7 @@ class Parts:
 
     def _prepared(self, name: str, network: nn.Module) -> nn.Module:
         return _prepare(
-            network, packs=self._packs and self._parts[name].role in ("prior", "decoder", "upsampler")
+            network, packed=self.packed and self._parts[name].role in ("prior", "decoder", "upsampler")
         )
 
     def _part(self, name: str) -> Part:
@@ -416,7 +425,12 @@ def _reopen(model: str, digest: str, **options: Any) -> Parts:
 
 
 def _absolute(model: str | os.PathLike[str]) -> str:
-    """A folder's path from the root, which holds in every process; names and hub ids as they are."""
+    """A folder's path from the root, which holds in every process; names and hub ids as they are.
+
+    The name of a bundled model is no folder, whatever the working folder holds.
+    """
+    if model in bundled():
+        return str(model)
     return os.path.abspath(model) if os.path.exists(model) else os.fspath(model)
 
 
@@ -476,11 +490,11 @@ def _computes_in(config: Any, dtype: torch.dtype) -> bool:
     return dtype == torch.float32 or not (text or (eps and not unet))
 
 
-def _prepare(network: nn.Module, *, packs: bool = False) -> nn.Module:
+def _prepare(network: nn.Module, *, packed: bool = False) -> nn.Module:
     """The network in evaluation mode, with weights in the layout of its device's kernels."""
     device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
     if device.type == "cpu":
-        prepack(network, float32=packs)
+        prepack(network, float32=packed)
     elif device.type == "cuda":
         settle(network)
     if suits_channels_last(network, device):

@@ -29,11 +29,13 @@ def provenance_of(
     parts: Mapping[str, str] | None = None,
     adapters: Mapping[str, float] | None = None,
     backend: Mapping[str, str] | None = None,
+    packed: bool = False,
 ) -> dict[str, Any]:
     """JSON-able provenance of one picture of `size` (width, height). `results` are measurements, such as a PSNR.
 
     `parts` names the models that parts were taken from, where they are mixed, `adapters` the adapters and their strengths,
-    `backend` what computed the nets, its precision and its version, where that was not torch.
+    `backend` what computed the nets, its precision and its version, where that was not torch, and `packed` that float32
+    layers were oneDNN's.
     """
     recorded = compact(request)
     return {
@@ -51,6 +53,7 @@ def provenance_of(
         "unclip": importlib.metadata.version("unclip"),
         "device": device,
         "dtype": dtype,
+        **({"packed": True} if packed else {}),
         **({"backend": dict(backend)} if backend else {}),
         "torch": torch.__version__,
     }

@@ -28,6 +28,8 @@ class Replay(NamedTuple):
     backend: str | None = None
     """What computed the nets, where that was not torch, and its precision."""
     backend_precision: str | None = None
+    packed: bool = False
+    """Whether float32 layers were oneDNN's, laid out once."""
 
     @property
     def base(self) -> str:
@@ -53,6 +55,7 @@ class _Record:
     torch: str | None = None
     parts: dict[str, str] | None = None
     backend: dict[str, str] | None = None
+    packed: bool | None = None
 
 
 def read_replay(provenance: Mapping[str, Any] | Any) -> Replay:
@@ -85,6 +88,7 @@ def read_replay(provenance: Mapping[str, Any] | Any) -> Replay:
         parts=record.parts or {},
         backend=(record.backend or {}).get("name"),
         backend_precision=(record.backend or {}).get("precision"),
+        packed=bool(record.packed),
     )
 
 

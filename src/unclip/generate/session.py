@@ -236,6 +236,7 @@ class Session(StageRunner):
             parts=self.parts.mixed,
             adapters=self.parts.adapters,
             backend=None if self.parts.backend is None else self.parts.backend.record,
+            packed=self.parts.packed,
         )
         embedding = None if z_i is None else z_i.float().cpu().clone()
         return Image(image=image, provenance=provenance, embedding=embedding, warnings=tuple(warnings))
