@@ -1,5 +1,7 @@
 """Attention between the pixels of a feature map and, as in GLIDE, the tokens of a context."""
 
+from typing import Any
+
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
@@ -19,12 +21,12 @@ class KeyMask:
 
     def __init__(self, tokens: Bool[Tensor, "b m"]):
         self.tokens = tokens
-        self._made: dict[int, Tensor] = {}
+        self._made: dict[Any, Tensor] = {}
 
-    def beside(self, pixels: int | Tensor, dtype: torch.dtype) -> Tensor:
+    def beside(self, pixels: Any, dtype: torch.dtype) -> Tensor:
         """The mask (b, 1, 1, m + pixels) of tokens and so many pixels, for scores of `dtype`.
 
-        While a graph is traced, `pixels` is a tensor.
+        `pixels` is an int; while a graph is traced, a tensor.
         """
         if pixels not in self._made:
             kept = torch.cat([self.tokens, self.tokens.new_ones(len(self.tokens), pixels)], dim=1)
