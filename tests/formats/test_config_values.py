@@ -56,7 +56,7 @@ CONFIGS = {
     **{
         kind.__name__: (latent_scheduler.read_schedule, config(kind, **more))
         for kind, more in (
-            (DDIMScheduler, {}),
+            (DDIMScheduler, {"clip_sample": False}),
             (DDPMScheduler, {}),
             (PNDMScheduler, {"skip_prk_steps": True}),
             (EulerDiscreteScheduler, {}),
@@ -94,7 +94,8 @@ def test_every_option_with_strange_values(name):
         ("movq", ["layers_per_block", "num_vq_embeddings", "vq_embed_dim", "latent_channels"]),
         ("unet", ["layers_per_block", "cross_attention_dim", "norm_num_groups"]),
         ("kandinsky", ["num_train_timesteps", "beta_start", "beta_end", "clip_sample_range"]),
-        ("DDIMScheduler", ["num_train_timesteps", "beta_start", "beta_end", "clip_sample_range"]),
+        ("DDIMScheduler", ["num_train_timesteps", "beta_start", "beta_end"]),
+        ("DDPMScheduler", ["num_train_timesteps", "beta_start", "beta_end", "clip_sample_range"]),
     ],
 )
 def test_numbers_that_measure_nothing_are_refused_by_name(name, options):

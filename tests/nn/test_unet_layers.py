@@ -7,9 +7,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from unclip.nn.attention import PixelAttention
+from unclip.nn.dropout import seed_dropout
 from unclip.nn.norm import GroupNorm, PixelRmsNorm, normalization
 from unclip.nn.resample import Downsample, Upsample, depth_to_space, double, halve, space_to_depth
 from unclip.nn.resblock import ResBlock, zeroed
+from unclip.rng import Noise
 
 
 def randomise(module: nn.Module) -> nn.Module:
@@ -86,8 +88,13 @@ def test_the_embedding_modulates_the_second_norm(scale_shift):
 def test_dropout_acts_in_training_only():
     block = randomise(ResBlock(8, 8, 16, dropout=0.5, groups=2))
     x, embedding = torch.randn(2, 8, 4, 4), torch.randn(2, 16)
-    assert not torch.equal(block(x, embedding), block(x, embedding))
+    seed_dropout(block, Noise([1, 2]))
+    dropped = block(x, embedding)
+    assert torch.equal(dropped, block(x, embedding))
+    seed_dropout(block, Noise([3, 4]))
+    assert not torch.equal(dropped, block(x, embedding))
     block.eval()
+    assert not torch.equal(dropped, block(x, embedding))
     assert torch.equal(block(x, embedding), block(x, embedding))
 
 

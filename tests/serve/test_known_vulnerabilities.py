@@ -317,7 +317,8 @@ def test_models_cannot_be_installed_over_http(server):
         for method in (getattr(route, "methods", None) or ())
         if method not in ("GET", "HEAD")
     }
-    allowed = ("/api/jobs", "/api/queue", "/api/uploads", "/api/pictures", "/api/collections", "/api/canvases", "/api/read",
+    allowed = ("/api/jobs", "/api/queue", "/api/uploads", "/api/pictures", "/api/collections", "/api/canvases", "/api/compose",
+               "/api/read",
                "/api/login", "/api/logout", "/v1/images/", "/v1/{rest:path}")  # fmt: skip
     others = {(method, path) for method, path in changing if not path.startswith(allowed)}
     assert others <= {("POST", "/api/models/{name:path}/verify")}

@@ -61,7 +61,7 @@ def test_converted_folders_draw_the_same(folders, tmp_path, version):
     made = {name: convert(folder, tmp_path / name) for name, folder in names.items()}
     drawn = []
     for one in (names, made):
-        model = unclip.load(one["decoder"], prior=one["prior"], device="cpu")
+        model = unclip.load(one["decoder"], prior=one["prior"], device="cpu", dtype="float32")
         drawn.append(model.generate("a red cat", **FEW)[0].image.tobytes())
     assert drawn[0] == drawn[1]
     manifest = json.loads((made["decoder"] / "model.json").read_text())
