@@ -229,3 +229,23 @@ def test_a_backend_replaces_nets_and_nothing_else(tiny_model):
         assert [path for path, _ in nets(decoder)] == ["net"]
     with tiny_model.parts.lend("clip", torch.nn.Module) as clip:
         assert nets(clip) == []
+
+
+def test_a_signal_is_survived_after_models_are_gone(installed, tiny_folder, cache):
+    """In a process of its own: where the stack of signals is no longer mapped, a signal ends it."""
+    program = f"""
+import faulthandler, gc, signal
+import unclip
+faulthandler.enable()
+models = [unclip.load({str(tiny_folder)!r}, device="cpu", backend="openvino") for _ in range(3)]
+for model in models:
+    model.generate("a red apple", steps=2, prior_steps=2)
+del model
+while models:
+    models.pop(0)
+    gc.collect()
+signal.signal(signal.SIGTERM, lambda *given: print("heard"))
+signal.raise_signal(signal.SIGTERM)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr[-2000:]

@@ -84,6 +84,16 @@ def library() -> Any:
     return openvino
 
 
+@functools.cache
+def core() -> Any:
+    """OpenVINO's core, one for the process and never freed.
+
+    Its CPU plugin gives the main thread another stack for signals. Where several are freed in the order of their making, that
+    stack is no longer mapped, and the next signal ends the process.
+    """
+    return library().Core()
+
+
 def quantiser() -> Any:
     """The module nncf, which quantises exported nets. Raises `Unsupported` naming the extra where it is missing."""
     try:
@@ -184,11 +194,10 @@ class CompiledInside:
 
 def compiled(file: Path, precision: BackendPrecision) -> Any:
     """An inference request of an exported net. Raises `ModelError` for one that is damaged."""
-    core = library().Core()
     # Compiled kernels are kept as well: compiling takes seconds for large nets.
-    core.set_property({"CACHE_DIR": str(file.parent / "compiled")})
+    kept = {"CACHE_DIR": str(file.parent / "compiled")}
     try:
-        made = core.compile_model(core.read_model(file), "CPU", settings(precision))
+        made = core().compile_model(core().read_model(file), "CPU", settings(precision) | kept)
     except RuntimeError as error:
         raise ModelError(
             f"OpenVINO cannot read {file}: remove {file.parent}, and the net is exported again"
@@ -364,7 +373,7 @@ def quantise(net: Unet | PatchTransformer, folder: Path, recorder: Recorder) -> 
     attends = isinstance(net, PatchTransformer) or bool(_readers(net))
     with _quietly():
         made = nncf.quantize(
-            openvino.Core().read_model(source),
+            core().read_model(source),
             nncf.Dataset(data),
             subset_size=len(data),
             preset=nncf.QuantizationPreset.MIXED,
