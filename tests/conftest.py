@@ -9,8 +9,10 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import atexit
+import logging
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +208,17 @@ def tiny_folder(tiny: type[Tiny], tmp_path_factory: pytest.TempPathFactory) -> P
 def tiny_model(tiny_folder: Path) -> Model:
     """The model of `tiny_folder`, on the CPU."""
     return Model.load(tiny_folder, device="cpu")
+
+
+def _as_it_was() -> Iterator[None]:
+    """Keep the loggers that the server's commands send to their own stderr."""
+    loggers = [logging.getLogger(name) for name in ("unclip", "uvicorn", "uvicorn.error")]
+    states = [(logger, logger.handlers, logger.propagate, logger.level) for logger in loggers]
+    yield
+    for logger, handlers, propagate, level in states:
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
+
+
+kept_logging = pytest.fixture(autouse=True)(_as_it_was)
+kept_logging_of_modules = pytest.fixture(autouse=True, scope="module")(_as_it_was)

@@ -1,7 +1,6 @@
 """The whole server's settings: who may reach it."""
 
 import json
-import logging
 import re
 import urllib.error
 import urllib.request
@@ -89,18 +88,7 @@ def test_aliases_and_the_public_url(settings):
         assert [(job["kind"], job["n"], job["state"]) for job in jobs] == [("generate", 2, "done")]
 
 
-@pytest.fixture
-def kept_logging():
-    """Loggers as they were: the command sends them to its own stderr."""
-    loggers = [logging.getLogger(name) for name in ("unclip", "uvicorn", "uvicorn.error")]
-    states = [(logger, logger.handlers, logger.propagate, logger.level) for logger in loggers]
-    yield
-    for logger, handlers, propagate, level in states:
-        logger.handlers, logger.propagate = handlers, propagate
-        logger.setLevel(level)
-
-
-def test_the_command_refuses_a_public_address_without_a_key(kept_logging, capsys, monkeypatch, tmp_path):
+def test_the_command_refuses_a_public_address_without_a_key(capsys, monkeypatch, tmp_path):
     monkeypatch.delenv("UNCLIP_API_KEYS", raising=False)
     monkeypatch.delenv("UNCLIP_API_KEY_FILE", raising=False)
     for arguments, words in [
