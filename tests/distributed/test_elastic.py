@@ -28,7 +28,7 @@ def test_a_killed_process_costs_no_sample_and_no_bit(runs, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-6000:]
     first, second = (steps(out, attempt) for attempt in range(2))
-    # The attempt that was killed began anew where the next one goes on from: at a checkpoint.
+    # The attempt that was killed started at the checkpoint from which the next one goes on.
     (begun,) = {min(second)}
     assert begun in (12, 24)
     assert 24 in first

@@ -48,7 +48,7 @@ def test_karlo_s_decoder(variation_folder, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["autoencoder", "--init", "{}"], "but no autoencoder: name a model with one"),
         (["text_decoder", "--init", "{}"], "is trained by the stage decoder, not text_decoder"),
@@ -56,9 +56,9 @@ def test_karlo_s_decoder(variation_folder, tmp_path, capsys):
         (["decoder", "--init", "nowhere"], "nowhere"),
     ],
 )
-def test_what_cannot_be_tuned_is_told(variation_folder, capsys, words, told):
+def test_what_cannot_be_tuned_is_named(variation_folder, capsys, words, message):
     assert main(["train", *(word.format(variation_folder) for word in words), "-o", "x"]) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def _picture():

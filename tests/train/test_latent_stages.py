@@ -273,7 +273,7 @@ def test_karlo_s_form_learns_with_clip_s_own_tower(small, begin):
 
 
 @pytest.mark.parametrize(
-    ("stage", "changes", "told"),
+    ("stage", "changes", "message"),
     [
         ("latent_decoder", ("model.channels=3",), "model.channels is 3, this autoencoder's latents have 4"),
         ("latent_decoder", ("autoencoder=",), "train an autoencoder first"),
@@ -281,10 +281,10 @@ def test_karlo_s_form_learns_with_clip_s_own_tower(small, begin):
         ("autoencoder", ("clip=",), "learns from a CLIP"),
     ],
 )
-def test_what_does_not_fit_is_told(small, begin, stage, changes, told):
+def test_what_does_not_fit_is_named(small, begin, stage, changes, message):
     if "model.channels=3" in changes:
         changes = (*changes, "model.net.in_channels=7", "model.net.out_channels=3")
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         begin(small(stage, *changes))
 
 

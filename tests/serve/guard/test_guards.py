@@ -56,7 +56,7 @@ async def damaged(request):
     raise ModelError("secret /home/someone/path")
 
 
-async def told(request):
+async def wrong_request(request):
     raise RequestError("steps: give a number from 1 to 1000")
 
 
@@ -69,7 +69,7 @@ def application(*, keys=(), clock=None, buckets=None, **options):
         Route("/api/hostile", hostile),
         Route("/broken", broken),
         Route("/damaged", damaged),
-        Route("/told", told),
+        Route("/wrong", wrong_request),
         Route("/healthz", lambda request: PlainTextResponse("ok")),
         *login_routes(known, sessions),
     ]
@@ -447,7 +447,7 @@ def test_unexpected_errors_tell_nothing(open_server, http, path):
 
 
 def test_errors_of_requests_and_of_the_router(open_server, http):
-    assert error_of(http.get(f"{open_server}/told"), 400)["message"].startswith("steps:")
+    assert error_of(http.get(f"{open_server}/wrong"), 400)["message"].startswith("steps:")
     error = error_of(http.get(f"{open_server}/nowhere"), 404)
     assert (error["message"], error["code"]) == ("Invalid URL (GET /nowhere)", "unknown_url")
     assert error_of(http.delete(f"{open_server}/api/echo"), 405)["code"] == "method_not_supported"
