@@ -9,6 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from unclip.checkpoints.io import load_model, save_model
+from unclip.checkpoints.manifest import read_manifest
 from unclip.config import override
 from unclip.data.sample import TooManyBadSamples
 from unclip.train.loop import train
@@ -143,6 +145,64 @@ def test_another_clip_is_refused(small, begin):
     (RunFolder(config).path / "data.json").write_text(json.dumps({**record, "clip": "0" * 16}))
     with pytest.raises(DataChanged, match="the CLIP that it learns from is another"):
         train(config, device="cpu")
+
+
+def written_again(run, parts, tokenizer):
+    save_model(
+        run / "model", parts, name=read_manifest(run / "model").name, tokenizer=tokenizer, force=True
+    )
+
+
+@torch.no_grad()
+def trained_further(run):
+    """Another model in a finished run's folder, of the same sizes."""
+    parts, tokenizer = load_model(run / "model"), run / "model" / "tokenizer.json"
+    for part in parts.values():
+        next(part.parameters()).add_(0.01)
+    written_again(run, parts, tokenizer.read_text() if tokenizer.exists() else None)
+
+
+def other_words(run):
+    """The same weights with another tokenizer of the same size."""
+    data = json.loads((run / "model" / "tokenizer.json").read_text())
+    first, second = list(data["vocabulary"])[40:42]
+    data["vocabulary"] |= {first: data["vocabulary"][second], second: data["vocabulary"][first]}
+    written_again(run, load_model(run / "model"), json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    ("stage", "teacher", "change", "message"),
+    [
+        ("latent_decoder", "autoencoder", trained_further, "the autoencoder whose latents it learns"),
+        ("text_decoder", "autoencoder", trained_further, "the autoencoder whose latents it learns"),
+        ("kandinsky_decoder", "autoencoder", trained_further, "the autoencoder whose latents it learns"),
+        ("text_decoder", "clip", trained_further, "the text tower that reads its captions"),
+        ("autoencoder", "clip", trained_further, "the CLIP that it learns from"),
+        ("prior", "clip", other_words, "the tokenizer of its captions"),
+    ],
+)
+def test_what_a_run_learns_from_is_that_which_it_began_with(
+    small, begin, clip_run, autoencoder_run, tmp_path, stage, teacher, change, message
+):
+    """Latents of another autoencoder are other numbers of the same shape, which nothing else would notice."""
+    own = tmp_path / "teacher"
+    shutil.copytree({"clip": clip_run, "autoencoder": autoencoder_run}[teacher], own)
+    config = small(stage, f"{teacher}={own}")
+    begin(config).go(until=8)
+    begin(config)
+    change(own)
+    with pytest.raises(DataChanged, match=f"{message} is another"):
+        train(config, device="cpu")
+    assert train(override(config, ["data.changed=allow"]), device="cpu").is_dir()
+
+
+def test_what_an_older_version_did_not_note_is_not_compared(small, begin):
+    config = small("latent_decoder")
+    begin(config).go(until=8)
+    file = RunFolder(config).path / "data.json"
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({name: record[name] for name in ("format", "clip", "train", "validation")}))
+    train(config, device="cpu")
 
 
 def test_the_share_of_bad_samples_is_an_option(small, pictures):

@@ -30,6 +30,7 @@ from unclip.train.registry import part_of
 from unclip.train.run_folder import RunFolder, with_precision
 from unclip.train.state import TrainingState
 from unclip.train.task import Built, build_task
+from unclip.train.teachers import teachers
 from unclip.train.world import World, open_world
 
 LOOKED_AT = 256
@@ -126,7 +127,7 @@ class Run:
         self.folder.keep_data(
             {"train": batches.train.contents(), "validation": batches.held_out.contents()},
             tokenizer=batches.tokenizer_json if config.stage == "clip" else None,
-            clip=getattr(getattr(batches, "clip", None), "hash", None),
+            teachers=teachers(batches),
             allow=config.data.changed == "allow",
         )
 

@@ -20,6 +20,7 @@ from unclip.images import write_atomically
 from unclip.nn.precision import choose
 from unclip.train.config import TrainConfig, read_config
 from unclip.train.metrics import FolderLogger, MetricsLogger, build_loggers, is_within
+from unclip.train.teachers import TEACHERS
 
 logger = logging.getLogger(__name__)
 
@@ -99,17 +100,18 @@ class RunFolder:
         parts: Mapping[str, Mapping[str, Sequence[str]]],
         *,
         tokenizer: str | None = None,
-        clip: str | None = None,
+        teachers: Mapping[str, str | None] = {},
         allow: bool = False,
     ) -> None:
         """Note the data that a run begins with; for a run that has begun, check that they are the same.
 
-        parts: "train" and "validation" -> key -> digests of text and picture. Raises `DataChanged` unless `allow`.
+        parts: "train" and "validation" -> key -> digests of text and picture. teachers: `TEACHERS` -> digest of what the run
+        learns from beside the data. Raises `DataChanged` unless `allow`.
         """
         file = self.path / "data.json"
         record = {
             "format": 1,
-            "clip": clip,
+            **{name: teachers.get(name) for name in TEACHERS},
             **{part: {key: list(content) for key, content in found.items()} for part, found in parts.items()},
         }
         if has_begun(self.path) and file.exists():
@@ -244,8 +246,8 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
     if not found and any(list(old[part]) != list(new[part]) for part in parts):
         found.append("the order of the pictures is another")
-    if old["clip"] != new["clip"]:
-        found.append("the CLIP that it learns from is another")
+    # Runs of older versions noted no more than the CLIP, and not that of an autoencoder.
+    found += [words for name, words in TEACHERS.items() if old.get(name) and old[name] != new[name]]
     return found
 
 

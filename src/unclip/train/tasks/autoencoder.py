@@ -129,6 +129,8 @@ class PictureBatches:
         self.config = config
         self.train = Source(config, "train", device)
         self.held_out = Source(config, "validation", device)
+        # Of the perceptual distance.
+        self.clip = ClipRun(config, device) if config.perceptual_weight else None
 
     def batch(self, numbers: Int64[np.ndarray, " b"], noise: Noise) -> PictureBatch:
         """The samples with these numbers."""
@@ -346,7 +348,7 @@ def statistics(network: Any, source: Source) -> tuple[tuple[float, ...], tuple[f
 def build(config: AutoencoderTraining, device: torch.device) -> Built:
     """The autoencoder, its discriminator and its data."""
     batches = PictureBatches(config, device)
-    clip = ClipRun(config, device).clip if config.perceptual_weight else None
+    clip = None if batches.clip is None else batches.clip.clip
     if isinstance(config.model, MovqConfig):
         network: nn.Module = Movq(config.model).to(device)
         return Built(QuantisedTask(config, network, clip, device), batches)
