@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -14,31 +15,52 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from unclip.config import shown
 from unclip.errors import ModelError
 from unclip.networks.adapter import Adapter, product
-from unclip.stages.space import APART, fingerprint_of
+from unclip.stages.space import APART, COEFFICIENTS, fingerprint_of
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 OWN = "unclip"
 """Key of the weights' metadata: the part as JSON, its kind, and the fingerprint of the weight of one layer."""
+MOST_ALPHA = 1e6
+"""The largest alpha of a config."""
 
-#: Options of peft's LoRA that change what an adapter computes -> the values that are read.
-_PLAIN: dict[str, tuple[Any, ...]] = {
+_OFF = (None, False, "", [], {})
+"""Values of an option that is not in use."""
+
+#: Options of peft's LoraConfig that change what an adapter computes -> the values that are read. A test compares the names of
+#: this table and the next with the installed class's.
+OPTIONS: dict[str, tuple[Any, ...]] = {
     "bias": ("none",),
-    "use_dora": (False,),
-    "use_rslora": (False, True),
-    "fan_in_fan_out": (False,),
-    "rank_pattern": ({}, None),
-    "layers_pattern": (None, "", []),
-    "layers_to_transform": (None,),
-    "modules_to_save": (None, []),
-    "trainable_token_indices": (None,),
-    "layer_replication": (None,),
-    "lora_bias": (False,),
-    "use_qalora": (False,),
-    "target_parameters": (None, []),
+    "use_dora": _OFF,
+    "use_rslora": (*_OFF, True),
+    "fan_in_fan_out": _OFF,
+    "modules_to_save": _OFF,
+    "trainable_token_indices": _OFF,
+    "layer_replication": _OFF,
+    "lora_bias": _OFF,
+    "use_qalora": _OFF,
+    "target_parameters": _OFF,
+    "alora_invocation_tokens": _OFF,
+    "arrow_config": _OFF,
+    "kasa_config": _OFF,
+    "velora_config": _OFF,
+    "monteclora_config": _OFF,
+    "use_bdlora": _OFF,
+    # Others change the model's own weights when the adapter is made, and peft changes them again when it is loaded.
+    "init_lora_weights": (*_OFF, True, "gaussian", "orthogonal", "eva"),
 }
+READ = frozenset({"peft_type", "lora_alpha", "alpha_pattern", "base_model_name_or_path"})
+"""Options that are honoured, beside those of `OPTIONS`."""
+INERT = frozenset(
+    {"r", "rank_pattern", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"}
+    | {"task_type", "auto_mapping", "peft_version", "revision", "inference_mode", "lora_dropout"}
+    | {"megatron_config", "megatron_core", "loftq_config", "eva_config", "corda_config", "lora_ga_config"}
+    | {"qalora_group_size", "runtime_config", "ensure_weight_tying"}
+)
+"""Options that the factors' names and shapes repeat, and those of training and of what `OPTIONS` excludes."""
 
 
 class Factors(NamedTuple):
@@ -140,33 +162,70 @@ def read_config(path: Path) -> dict[str, Any]:
     file = (path if path.is_dir() else path.parent) / CONFIG
     if not file.is_file() or (not path.is_dir() and path.name != WEIGHTS):
         return {}
+    return _checked(_object(file.read_text(encoding="utf-8", errors="replace"), str(file)), str(file))
+
+
+def _object(text: str, where: str) -> dict[str, Any]:
+    """A JSON object in a text. Raises `ModelError` for anything else."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{file} is damaged ({error}): get the adapter again") from error
-    if found.get("peft_type", "LORA") != "LORA":
-        raise ModelError(f"{file}: peft_type is {found['peft_type']!r}; adapters of the type LORA are read")
-    for name, values in _PLAIN.items():
-        if name in found and found[name] not in values:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{where} is damaged ({error}): get the adapter again") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{where} is damaged: it does not hold an object; get the adapter again")
+    return found
+
+
+def _checked(found: dict[str, Any], where: str) -> dict[str, Any]:
+    """peft's config. Raises `ModelError` naming the first option that changes what an adapter computes and is not read."""
+    kind = found.get("peft_type", "LORA")
+    if kind != "LORA":
+        raise ModelError(f"{where}: peft_type is {shown(kind)}; adapters of the type LORA are read")
+    for name, value in found.items():
+        if name in READ or name in INERT:
+            continue
+        if value not in OPTIONS.get(name, _OFF):
+            known = "" if name in OPTIONS else ", an option that is not known to this version of unclip"
             raise ModelError(
-                f"{file}: {name} is {found[name]!r}, which is not supported; merge that adapter with peft"
+                f"{where}: {name} is {shown(value)}{known}, which is not supported: merge that adapter with peft"
             )
+    for name, value in {"lora_alpha": found.get("lora_alpha"), **_patterns(found, where)}.items():
+        plain = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (plain and abs(value) <= MOST_ALPHA):
+            raise ModelError(f"{where}: {name} is {shown(value)}, expected a number")
+    return found
+
+
+def _patterns(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """alpha_pattern: regular expressions of layers -> their alpha."""
+    found = config.get("alpha_pattern") or {}
+    if not isinstance(found, dict):
+        raise ModelError(f"{where}: alpha_pattern is {shown(found)}, expected an object")
+    for key in found:
+        try:
+            re.compile(key)
+        except re.error as error:
+            raise ModelError(
+                f"{where}: alpha_pattern has {shown(key)}, no regular expression: {error}"
+            ) from error
     return found
 
 
 def read_adapter(path: str | os.PathLike[str]) -> AdapterFile:
     """An adapter in peft's layout, by the names of the network that it was made for.
 
-    Raises `ModelError` for a damaged one, a layer without both factors, and a config that is not supported.
+    Raises `ModelError` for a damaged one, a layer without both factors, numbers that are not finite, and a config that is not
+    supported.
     """
     path = Path(path)
     tensors, metadata = read_tensors(path)
     config = read_config(path)
-    own = json.loads(metadata.get(OWN, "{}"))
+    own = _own(metadata.get(OWN, "{}"), path)
     if not config and "lora_adapter_metadata" in metadata:
         # diffusers keeps peft's config in the file, its keys after the part's name.
-        kept = json.loads(metadata["lora_adapter_metadata"])
-        config = {name.partition(".")[2]: value for name, value in kept.items()}
+        where = f"the metadata of {path}"
+        kept = _object(metadata["lora_adapter_metadata"], where)
+        config = _checked({name.partition(".")[2]: value for name, value in kept.items()}, where)
     alpha, rslora = config.get("lora_alpha"), bool(config.get("use_rslora"))
     patterns: Mapping[str, float] = config.get("alpha_pattern") or {}
     layers: dict[str, Factors] = {}
@@ -175,16 +234,20 @@ def read_adapter(path: str | os.PathLike[str]) -> AdapterFile:
         match = _NAME.fullmatch(name)
         if match is None:
             raise ModelError(f"{path} holds {name!r}, which is no factor of a low-rank adapter")
+        if not bool(torch.isfinite(value).all()):
+            raise ModelError(f"{path}: {name!r} holds numbers that are not finite: get the adapter again")
         halves.setdefault(match["layer"].removeprefix(PREFIX), {})[_HALVES[match["half"]]] = value.float()
     for layer, parts in halves.items():
         if not {"down", "up"} <= parts.keys():
             raise ModelError(f"{path} lacks one of the two factors of the layer {layer!r}")
-        rank = parts["down"].shape[0]
+        rank = _rank(parts, layer, path)
         chosen = next((value for key, value in patterns.items() if _fits(layer, key)), alpha)
         if (stored := parts.get("alpha")) is not None:
             chosen = float(stored)
         scale = 1.0 if chosen is None else chosen / (rank**0.5 if rslora else rank)
         layers[layer] = Factors(parts["down"], parts["up"], scale)
+    if not layers:
+        raise ModelError(f"{path} holds no factors of a low-rank adapter: get the adapter again")
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for name in sorted(tensors):
         digest.update(
@@ -194,11 +257,35 @@ def read_adapter(path: str | os.PathLike[str]) -> AdapterFile:
         path=path,
         digest=digest.hexdigest()[:12],
         layers=layers,
-        part=own.get("part"),
-        model=config.get("base_model_name_or_path") or "",
-        fingerprint=tuple(own.get("fingerprint", ())),
-        layer=own.get("layer", ""),
+        model=str(config.get("base_model_name_or_path") or ""),
+        **own,
     )
+
+
+def _rank(parts: Mapping[str, Tensor], layer: str, path: Path) -> int:
+    """The rank of a layer's factors. Raises `ModelError` for factors that cannot be multiplied."""
+    down, up, alpha = parts["down"], parts["up"], parts.get("alpha")
+    if down.ndim < 2 or up.ndim < 2 or up.flatten(1).shape[1] != down.shape[0] or not down.shape[0]:
+        raise ModelError(
+            f"{path}: the factors of {layer!r} have the shapes {tuple(down.shape)} and {tuple(up.shape)}, which do not fit: "
+            "get the adapter again"
+        )
+    if alpha is not None and alpha.numel() != 1:
+        raise ModelError(f"{path}: alpha of {layer!r} is {alpha.numel()} numbers, not one: get the adapter again")
+    return down.shape[0]
+
+
+def _own(text: str, path: Path) -> dict[str, Any]:
+    """What this package's adapters say of their part and of the weights that they were made for."""
+    found = _object(text, f"the metadata of {path}")
+    fingerprint = found.get("fingerprint", [])
+    good = isinstance(fingerprint, list) and all(
+        isinstance(one, int | float) and math.isfinite(one) for one in fingerprint
+    )
+    words = (found.get("part"), found.get("layer", ""))
+    if not good or len(fingerprint) not in (0, COEFFICIENTS) or not all(isinstance(one, str | None) for one in words):
+        raise ModelError(f"the metadata of {path} is damaged: get the adapter again")
+    return {"part": words[0], "layer": words[1] or "", "fingerprint": tuple(fingerprint)}
 
 
 _NAME = re.compile(
@@ -229,7 +316,13 @@ def check_base(adapter: AdapterFile, network: nn.Module, changes: Mapping[str, T
                 f"{tuple(weights[name].shape)}: it was made for another model"
             )
     if adapter.fingerprint:
-        found = fingerprint_of(weights[f"{adapter.layer}.weight"].float().flatten(1))
+        of = f"{adapter.layer}.weight"
+        if of not in weights:
+            raise ModelError(
+                f"the adapter {adapter.path} was made for a network with {of!r}, which the {where} does not have: it was made "
+                "for another model"
+            )
+        found = fingerprint_of(weights[of].float().flatten(1))
         squares = [(a - b) ** 2 for a, b in zip(found, adapter.fingerprint, strict=True)]
         if (sum(squares) / len(squares)) ** 0.5 > APART:
             raise ModelError(
