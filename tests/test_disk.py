@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from unclip.checkpoints.quantize import stored_size
 from unclip.checkpoints.quantize_model import quantize_model
 from unclip.data.dataset import open_dataset
 from unclip.data.decoded_cache import DecodedCache
-from unclip.disk import DiskFull, is_full, reserve
+from unclip.data.stream.disk_cache import DiskCache
+from unclip.disk import DiskFull, is_full, remove_abandoned, reserve
 from unclip.images import write_atomically
 from unclip.train.ema import Ema
 from unclip.train.state import TrainingState
@@ -165,3 +167,38 @@ def test_a_checkpoint_without_room_leaves_the_last_one(state, tmp_path, monkeypa
     assert state.save(folder, keep=2).name == "samples-000000000008"
     assert json.loads((folder / "samples-000000000008" / "manifest.json").read_text())["samples"] == 8
     assert disk.DiskFull is DiskFull
+
+
+def test_what_killed_processes_left_is_removed(tmp_path):
+    for name, age in (
+        (".a.1.partial", 4000),
+        (".a.2.partial", 10),
+        (".b.1.partial", 4000),
+        ("a.partial", 4000),
+    ):
+        (tmp_path / name).write_bytes(b"x")
+        then = time.time() - age
+        os.utime(tmp_path / name, (then, then))
+    remove_abandoned(tmp_path, ".a.*.partial")
+    assert {one.name for one in tmp_path.iterdir()} == {".a.2.partial", ".b.1.partial", "a.partial"}
+
+
+def test_decoding_removes_what_a_killed_run_left(pictures, tmp_path):
+    cache, dataset = tmp_path / "cache", open_dataset(pictures)
+    cache.mkdir()
+    left = cache / f".{dataset.fingerprint[:24]}-32.npy.999999.partial"
+    left.write_bytes(b"half of it")
+    os.utime(left, (0, 0))
+    DecodedCache.load(dataset, 32, cache)
+    assert not list(cache.glob(".*"))
+
+
+def test_a_cache_of_pieces_without_room(tmp_path):
+    cache = DiskCache(tmp_path / "pieces")
+    with (
+        no_file_above(4096),
+        pytest.raises(DiskFull, match=r"a piece of the data: it needs 10,000 bytes.*data\.cache"),
+    ):
+        cache.path("one", lambda: bytes(10_000))
+    assert not [one for one in (tmp_path / "pieces").rglob("*") if one.is_file() and one.name != ".lock"]
+    assert cache.path("one", lambda: bytes(10_000)).stat().st_size == 10_000

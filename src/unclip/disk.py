@@ -1,14 +1,18 @@
 """Room on a disk, reserved before anything is written into it, so that a full one is an error with words."""
 
+import contextlib
 import errno
 import os
 import secrets
 import shutil
+import time
 from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNKNOWN = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 _CHUNK = 1 << 24
+ABANDONED = 3600.0
+"""Seconds after which a file of a temporary name is nobody's."""
 
 
 class DiskFull(OSError):
@@ -38,6 +42,14 @@ def require_room(folder: Path, size: int, *, what: str, remedy: str, name: Path)
         reserve(room, size, what=what, remedy=remedy, name=name)
     finally:
         room.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path, pattern: str) -> None:
+    """Remove files of a temporary name that nobody has written to for an hour: what processes left that were killed."""
+    for file in folder.glob(pattern):
+        with contextlib.suppress(OSError):
+            if time.time() - file.stat().st_mtime > ABANDONED:
+                file.unlink()
 
 
 def is_full(error: BaseException) -> bool:

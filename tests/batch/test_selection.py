@@ -232,3 +232,19 @@ def test_the_commands(data, tmp_path, capsys):
     assert (found["samples"], found["kept"]) == (50, int((normal.sum(1) >= 0).sum()))
     assert main(["data", "dedup", folder, "-o", first, "--threshold", "2"]) == 2
     assert "--" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["kept", "scores"])
+def test_dedup_reserves_its_scratch_files(data, tmp_path, monkeypatch, name):
+    """A memory-mapped file that has no room would end the process where it is written to."""
+    from unclip.disk import DiskFull, reserve
+
+    def refuse(file, size, **more):
+        if file.name == name:
+            raise DiskFull(28, "there is no room", str(file))
+        reserve(file, size, **more)
+
+    monkeypatch.setattr(dedup_module, "reserve", refuse)
+    with pytest.raises(DiskFull, match="no room"):
+        dedup(data(clustered()), Dedup(threshold=0.9), tmp_path / "out", scratch=tmp_path)
+    assert not list(tmp_path.glob("unclip-dedup-*"))

@@ -145,7 +145,10 @@ A, B = "one.lora_A.weight", "one.lora_B.weight"
         ({A: torch.ones(3, 8), B: torch.ones(6, 4)}, "do not fit"),
         ({A: torch.ones(0, 8), B: torch.ones(6, 0)}, "do not fit"),
         ({A: torch.ones(8), B: torch.ones(6)}, "do not fit"),
-        ({A: torch.ones(3, 8), B: torch.ones(6, 3), "one.alpha": torch.ones(2)}, "alpha of 'one' is 2 numbers"),
+        (
+            {A: torch.ones(3, 8), B: torch.ones(6, 3), "one.alpha": torch.ones(2)},
+            "alpha of 'one' is 2 numbers",
+        ),
         ({}, "holds no factors"),
     ],
 )

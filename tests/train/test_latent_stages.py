@@ -1,24 +1,33 @@
 """Latent stages: what their batches hold, what their losses are made of, and a model that is made of them."""
 
+import errno
 import json
+import math
+import resource
+import signal
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import unclip
 from unclip import recipes
 from unclip.checkpoints.io import load_part
 from unclip.checkpoints.manifest import read_manifest
+from unclip.disk import DiskFull, is_full
+from unclip.errors import ModelError, NonFinite
 from unclip.images import to_image
 from unclip.networks.movq import MovqConfig
 from unclip.rng import Noise
 from unclip.train.bundle import bundle
 from unclip.train.chain import train_chain
+from unclip.train.embed import ClipRun
 from unclip.train.latents import AutoencoderRun
 from unclip.train.loop import train
+from unclip.train.source import Source
 from unclip.train.tasks.autoencoder import psnr
 
 CPU = torch.device("cpu")
@@ -333,3 +342,70 @@ def test_the_chain_of_latent_unclip(tmp_path, decoded):
     model = unclip.load(bare, device="cpu")
     with pytest.raises(unclip.errors.Unsupported, match="has no autoencoder"):
         model.generate("a square", steps=2)
+
+
+@pytest.fixture
+def sources(small):
+    """An autoencoder's run, a source of pictures, and a folder for latents."""
+    config = small("latent_decoder")
+    return AutoencoderRun(config.autoencoder, "latent_decoder", CPU), Source(config, "train", CPU)
+
+
+def test_latents_on_a_full_disk_are_an_error_and_leave_nothing(sources, tmp_path):
+    """A memory-mapped file that has no room ends the process (SIGBUS) where it is written to."""
+    run, source = sources
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+    try:
+        with pytest.raises(OSError) as raised:  # noqa: PT011
+            run.latents(source, tmp_path / "latents")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert is_full(raised.value)
+    assert list((tmp_path / "latents").iterdir()) == []
+    found = run.latents(source, tmp_path / "latents")
+    assert len(found.rows) == len(set(source.decoded.digests))
+
+
+def test_the_latents_reserve_their_room(sources, tmp_path, monkeypatch):
+    def refuse(*given):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run, source = sources
+    monkeypatch.setattr("os.posix_fallocate", refuse)
+    with pytest.raises(DiskFull, match=r"no room for the latents: it needs .*\(--out\)"):
+        run.latents(source, tmp_path / "latents")
+    assert list((tmp_path / "latents").iterdir()) == []
+
+
+@torch.no_grad()
+def test_latents_that_float16_does_not_hold_are_not_learned(sources, tmp_path):
+    run, source = sources
+    run.network.quant.bias.fill_(1e5)
+    with pytest.raises(
+        ModelError, match=r"encodes \d+ pictures, such as .*, as numbers that float16 does not hold"
+    ):
+        run.latents(source, tmp_path / "latents")
+    assert list((tmp_path / "latents").iterdir()) == []
+    run.network.quant.bias.fill_(math.nan)
+    with pytest.raises(ModelError, match="float16 does not hold"):
+        run.latents(source, tmp_path / "latents", flip=True)
+
+
+@torch.no_grad()
+def test_embeddings_that_are_not_finite_are_not_learned(small, tmp_path):
+    config = small("prior")
+    run, source = ClipRun(config, CPU), Source(config, "train", CPU)
+    good = run.image_embeddings(source, tmp_path)
+    (file,) = tmp_path.glob("*.safetensors")
+    save_file({"image_embedding": torch.cat([good[:-1], good[-1:] * math.nan])}, file)
+    key = source.decoded.samples[-1].key
+    with pytest.raises(NonFinite, match=f"embeds 1 of {len(good)} pictures, such as {key}"):
+        run.image_embeddings(source, tmp_path)
+    file.unlink()
+    run.clip.vision.project.weight.mul_(math.inf)
+    with pytest.raises(NonFinite, match="not finite"):
+        run.image_embeddings(source, tmp_path)
+    assert not file.exists()

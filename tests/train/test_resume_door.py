@@ -148,9 +148,7 @@ def test_another_clip_is_refused(small, begin):
 
 
 def written_again(run, parts, tokenizer):
-    save_model(
-        run / "model", parts, name=read_manifest(run / "model").name, tokenizer=tokenizer, force=True
-    )
+    save_model(run / "model", parts, name=read_manifest(run / "model").name, tokenizer=tokenizer, force=True)
 
 
 @torch.no_grad()

@@ -22,12 +22,14 @@ from torch.nn.functional import normalize
 from unclip.batch.embedded import Embedded
 from unclip.data.permutation import PermutedOrder
 from unclip.data.stream.selection import Decision, finished, write_selection
+from unclip.disk import disk_full, is_full, reserve
 from unclip.rng import derive
 
 TILE = 4096
 """Rows that are compared with as many others at once."""
 _TOLERANCE = 1e-5
 """Cosines of equal rows differ by rounding."""
+_ROOM = "make room, or keep them on another disk (--scratch FOLDER)"
 _ROWS_A_CENTRE = 64
 _FOR_CENTRES = 65_536
 _ITERATIONS = 10
@@ -65,12 +67,26 @@ def dedup(
         return found
     with tempfile.TemporaryDirectory(prefix="unclip-dedup-", dir=scratch) as name:
         folder, count = Path(name), len(embedded.dataset)
-        kept = np.memmap(folder / "kept", dtype=np.bool_, mode="w+", shape=(count,))
-        scores = np.memmap(folder / "scores", dtype=np.float16, mode="w+", shape=(count,))
-        files = _cut(embedded, rule, folder, torch.device(device))
+        kept, scores = (
+            _reserved(folder / name, kind, count)
+            for name, kind in (("kept", np.bool_), ("scores", np.float16))
+        )
+        try:
+            files = _cut(embedded, rule, folder, torch.device(device))
+        except OSError as error:
+            if not is_full(error):
+                raise
+            size = count * (8 + 2 * embedded.sidecars.shape[0])
+            raise disk_full(folder / "rows", size, what="the embeddings", remedy=_ROOM) from error
         for file, width in files.items():
             _compare(file, width, rule.threshold, kept, scores, torch.device(device))
         return write_selection(out, described, _decisions(embedded, kept, scores))
+
+
+def _reserved(file: Path, kind: type[np.generic], count: int) -> np.ndarray:
+    """A memory-mapped file of `count` zeros that has its room on the disk: without it, writing would end the process."""
+    reserve(file, count * np.dtype(kind).itemsize, what="the scores of all samples", remedy=_ROOM)
+    return np.memmap(file, dtype=kind, mode="r+", shape=(count,))
 
 
 def _decisions(embedded: Embedded, kept: np.ndarray, scores: np.ndarray) -> Iterator[Decision]:

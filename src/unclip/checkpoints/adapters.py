@@ -271,7 +271,9 @@ def _rank(parts: Mapping[str, Tensor], layer: str, path: Path) -> int:
             "get the adapter again"
         )
     if alpha is not None and alpha.numel() != 1:
-        raise ModelError(f"{path}: alpha of {layer!r} is {alpha.numel()} numbers, not one: get the adapter again")
+        raise ModelError(
+            f"{path}: alpha of {layer!r} is {alpha.numel()} numbers, not one: get the adapter again"
+        )
     return down.shape[0]
 
 
@@ -283,7 +285,11 @@ def _own(text: str, path: Path) -> dict[str, Any]:
         isinstance(one, int | float) and math.isfinite(one) for one in fingerprint
     )
     words = (found.get("part"), found.get("layer", ""))
-    if not good or len(fingerprint) not in (0, COEFFICIENTS) or not all(isinstance(one, str | None) for one in words):
+    if (
+        not good
+        or len(fingerprint) not in (0, COEFFICIENTS)
+        or not all(isinstance(one, str | None) for one in words)
+    ):
         raise ModelError(f"the metadata of {path} is damaged: get the adapter again")
     return {"part": words[0], "layer": words[1] or "", "fingerprint": tuple(fingerprint)}
 

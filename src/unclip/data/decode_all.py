@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from unclip.data.sample import BadSample, Dataset
-from unclip.disk import reserve
+from unclip.disk import remove_abandoned, reserve
 
 _CHUNK = 256
 ROOM = "make room, or keep them on another disk (--set data.cache=FOLDER)"
@@ -21,6 +21,7 @@ def decode_all(dataset: Dataset, size: int, array: Path, workers: int | None) ->
     """Decode every picture into `array` (written under a temporary name); returns key -> reason of the bad ones."""
     count = min(workers or os.cpu_count() or 1, 16, -(-len(dataset) // _CHUNK))
     partial = array.with_name(f".{array.name}.{os.getpid()}.partial")
+    remove_abandoned(array.parent, f".{array.name}.*.partial")
     try:
         memory = np.lib.format.open_memmap(
             partial, mode="w+", dtype=np.uint8, shape=(len(dataset), 3, size, size)

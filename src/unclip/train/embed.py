@@ -16,6 +16,7 @@ from unclip.checkpoints.manifest import Space, read_manifest
 from unclip.checkpoints.weights_digest import weights_digest
 from unclip.data.stream.open import beside
 from unclip.data.stream.sidecar import IMAGE, Sidecars
+from unclip.errors import NonFinite
 from unclip.formats.opened import open_model
 from unclip.images import write_atomically
 from unclip.networks.clip import Clip, TextEncoding
@@ -38,7 +39,7 @@ class ClipRun:
         run = Path(config.clip)
         folder = run if (run / "model.json").exists() else run / "model"
         self.device, self.bf16 = device, config.precision == "bf16"
-        self.sidecars = config.data.embeddings
+        self.sidecars, self.name = config.data.embeddings, config.clip
         if not (folder / "model.json").exists():
             self._open_public(config.clip)
             return
@@ -107,7 +108,7 @@ class ClipRun:
         kind = "bf16" if self.bf16 else "fp32"
         file = cache / f"{source.fingerprint}-{self.hash}-{kind}.safetensors"
         if file.exists():
-            return load_file(file)["image_embedding"].to(self.device)
+            return self._finite(load_file(file)["image_embedding"].to(self.device), source)
         parts = []
         for start in range(0, len(source), batch):
             pictures = source.pictures_between(start, min(start + batch, len(source)))
@@ -118,8 +119,19 @@ class ClipRun:
                 ).clamp(-1, 1)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 parts.append(self.clip.encode_image(pictures).float())
-        embeddings = torch.cat(parts)
+        embeddings = self._finite(torch.cat(parts), source)
         write_atomically(file, save({"image_embedding": embeddings.cpu()}), force=True)
+        return embeddings
+
+    def _finite(self, embeddings: Float[Tensor, "n d"], source: Source) -> Float[Tensor, "n d"]:
+        """The embeddings of a source's pictures. Raises `NonFinite` naming one that is no direction."""
+        odd = torch.nonzero(~torch.isfinite(embeddings).all(1)).flatten().tolist()
+        if odd:
+            key = source.decoded.samples[odd[0]].key
+            raise NonFinite(
+                f"the CLIP in {self.name} embeds {len(odd)} of {len(embeddings)} pictures, such as {key}, as numbers that are "
+                "not finite: its weights are damaged, or too large for the precision (set precision=fp32)"
+            )
         return embeddings
 
 

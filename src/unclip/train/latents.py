@@ -17,6 +17,8 @@ from torch import Tensor
 from unclip.checkpoints.weights_digest import weights_digest
 from unclip.data.stream.open import beside
 from unclip.data.stream.sidecar import LATENT, SidecarError, Sidecars
+from unclip.disk import remove_abandoned, reserve
+from unclip.errors import ModelError
 from unclip.formats.opened import open_model
 from unclip.images import write_atomically
 from unclip.networks.autoencoder import Posterior, standardised
@@ -27,6 +29,7 @@ from unclip.train.streamed import StreamedSource
 
 logger = logging.getLogger(__name__)
 
+ROOM = "make room, or keep the run on another disk (--out)"
 EXACT = -100.0
 """Log variance of a latent without a distribution."""
 
@@ -90,15 +93,20 @@ class EncodedLatents:
         if self.flip:
             faces = noise.fork("face").integers(2).to(pictures.device)
             pictures = torch.where(faces.bool()[:, None, None, None], pictures.flip(-1), pictures)
-        return _drawn(self._encoded(pictures).to(device), noise)
+        return _drawn(self._encoded(pictures, indices).to(device), noise)
 
     def mean(self, indices: Int64[np.ndarray, " b"], device: torch.device) -> Float[Tensor, "b c h w"]:
         """Means of the latents of samples by index, not flipped."""
-        return self._encoded(self.source.pictures(indices)).to(device)[:, 0]
+        return self._encoded(self.source.pictures(indices), indices).to(device)[:, 0]
 
-    def _encoded(self, pictures: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b two c h w"]:
+    def _encoded(
+        self, pictures: Float[Tensor, "b 3 s s"], indices: Int64[np.ndarray, " b"]
+    ) -> Float[Tensor, "b two c h w"]:
         # Rounded as files of latents are.
-        return self.run.encoded(pictures).half().float()
+        kept = self.run.encoded(pictures).half()
+        if odd := _not_finite(kept):
+            raise self.run._refused([self.source.decoded.samples[indices[one]].key for one in odd])
+        return kept.float()
 
 
 def _drawn(latents: Float[Tensor, "b two c h w"], noise: Noise) -> Float[Tensor, "b c h w"]:
@@ -125,6 +133,7 @@ class AutoencoderRun:
                 f"{folder} holds {', '.join(opened.parts)} but no autoencoder: name a folder with one"
             )
         part = opened.parts["autoencoder"]
+        self.folder = folder
         self.network: Any = part.load(device=device).requires_grad_(False)
         self.config: Any = part.config
         self.device = device
@@ -208,21 +217,39 @@ class AutoencoderRun:
         side = source.decoded.size // self.config.factor
         shape = (len(known) + len(new), 2 if flip else 1, 2, self.config.latent_channels, side, side)
         fresh = array.with_name(f".writing-{os.getpid()}-{array.name}")
-        rows = np.lib.format.open_memmap(fresh, mode="w+", dtype=np.float16, shape=shape)
-        if known:
-            rows[: len(known)] = np.load(array, mmap_mode="r")
-        wanted = np.array(list(new.values()), dtype=np.int64)
-        for start in range(0, len(wanted), batch):
-            pictures = source.pictures(wanted[start : start + batch])
-            faces = [self.encoded(pictures)] + ([self.encoded(pictures.flip(-1))] if flip else [])
-            place = len(known) + start
-            rows[place : place + len(pictures)] = torch.stack(faces, dim=1).cpu().half().numpy()
-        rows.flush()
-        del rows
-        # The record of an array that is not there yet would be wrong, and one that is missing only costs time.
-        record.unlink(missing_ok=True)
-        fresh.replace(array)
-        write_atomically(record, json.dumps({"format": 1, "pictures": [*known, *new]}).encode(), force=True)
+        remove_abandoned(array.parent, f".writing-*-{array.name}")
+        try:
+            rows = np.lib.format.open_memmap(fresh, mode="w+", dtype=np.float16, shape=shape)
+            # Without its room a memory-mapped file ends the process where the disk is full.
+            reserve(fresh, fresh.stat().st_size, name=array, what="the latents", remedy=ROOM)
+            if known:
+                rows[: len(known)] = np.load(array, mmap_mode="r")
+            wanted = np.array(list(new.values()), dtype=np.int64)
+            for start in range(0, len(wanted), batch):
+                these = wanted[start : start + batch]
+                pictures = source.pictures(these)
+                faces = [self.encoded(pictures)] + ([self.encoded(pictures.flip(-1))] if flip else [])
+                place = len(known) + start
+                kept = torch.stack(faces, dim=1).cpu().half()
+                if odd := _not_finite(kept):
+                    raise self._refused([source.decoded.samples[int(these[one])].key for one in odd])
+                rows[place : place + len(pictures)] = kept.numpy()
+            rows.flush()
+            del rows
+            # The record of an array that is not there yet would be wrong, and one that is missing only costs time.
+            record.unlink(missing_ok=True)
+            fresh.replace(array)
+        finally:
+            fresh.unlink(missing_ok=True)
+        data = json.dumps({"format": 1, "pictures": [*known, *new]}).encode()
+        write_atomically(record, data, force=True)
+
+    def _refused(self, keys: Sequence[str]) -> ModelError:
+        """The error for pictures whose latents float16 does not hold."""
+        return ModelError(
+            f"the autoencoder in {self.folder} encodes {len(keys)} picture{'s' * (len(keys) != 1)}, such as {keys[0]}, as "
+            "numbers that float16 does not hold: its weights are damaged, or it was not trained for such pictures"
+        )
 
     @torch.no_grad()
     def encoded(self, pictures: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b two c h w"]:
@@ -231,6 +258,11 @@ class AutoencoderRun:
         if isinstance(found, Posterior):
             return torch.stack([found.mean, found.log_variance], dim=1)
         return torch.stack([found, torch.full_like(found, EXACT)], dim=1)
+
+
+def _not_finite(rows: Float16[Tensor, "b ..."]) -> list[int]:
+    """Which rows hold numbers that are not finite."""
+    return torch.nonzero(~torch.isfinite(rows).flatten(1).all(1)).flatten().tolist()
 
 
 def _known(array: Path, record: Path) -> dict[str, int]:

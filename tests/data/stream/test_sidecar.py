@@ -1,7 +1,10 @@
 """Sidecar files: rows joined by key, whole or not there, of one model."""
 
+import json
+
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from unclip.data.stream.faults import MISSING_ROW
 from unclip.data.stream.sidecar import Origin, SidecarError, Sidecars, encode_sidecar, is_whole
@@ -96,3 +99,64 @@ def test_one_that_was_written_again_on_s3(folder, cache, s3):
     assert Sidecars(url, "image", MODEL, cache).rows(["b/c"], ["b/c/4"])[0].tolist() == [[9, 9.5]]
     assert not is_whole(open_store(url), ORIGIN.name("b/c"), ORIGIN, 1)
     assert is_whole(open_store(url), ORIGIN.name("b/c"), ORIGIN, 1, state="another")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"<!DOCTYPE html><html>not found</html>",
+        b"version https://git-lfs.github.com/spec/v1\n",
+        b"\xff" * 64,
+        b"\x02\0\0\0\0\0\0\0[]",
+        b"\x02\0\0\0\0\0\0\0{}",
+        (50_000).to_bytes(8, "little") + b"[" * 50_000,
+        b"",
+    ],
+)
+def test_what_is_no_sidecar_is_refused_by_name(folder, cache, data):
+    """Their first bytes, read as a length, ask for more memory than there is."""
+    name = ORIGIN.name("a")
+    (folder / name).write_bytes(data)
+    for read in (lambda found: found.rows(["a"], ["a/1"]), lambda found: found.unit("a")):
+        with pytest.raises(SidecarError, match=f"{name} is no sidecar, or damaged"):
+            read(Sidecars(folder, "image", MODEL, cache))
+    assert not is_whole(LocalStore(folder), name, ORIGIN, 3)
+
+
+KEYS, ROWS, OK = np.arange(3, dtype=np.uint64), np.ones((3, 2), np.float16), np.ones(3, bool)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rows": ROWS.astype(np.uint8)},
+        {"rows": ROWS.astype(np.float32)},
+        {"rows": ROWS[:2]},
+        {"keys": KEYS.astype(np.int64)},
+        {"ok": OK.reshape(3, 1)},
+        {"ok": None},
+        {"rows": np.float16(1)},
+    ],
+)
+def test_tensors_of_other_kinds_are_refused(folder, cache, changes):
+    metadata = {"format": "1", "unit": "a", "samples": "3", "state": "", "kind": "image", "model": MODEL}
+    tensors = {"keys": KEYS, "rows": ROWS, "ok": OK} | changes
+    given = {name: np.asarray(value) for name, value in tensors.items() if value is not None}
+    note = {"sidecar": json.dumps({**metadata, "preprocessing": "64 px"})}
+    (folder / ORIGIN.name("a")).write_bytes(save(given, note))
+    with pytest.raises(SidecarError, match="is no sidecar, or damaged"):
+        Sidecars(folder, "image", MODEL, cache).unit("a")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_rows_that_are_not_finite_are_no_rows(folder, cache, value):
+    """Of another program, or of a version that did not look: NaN would be learned without a word."""
+    keys, rows = ["a/3", "a/1", "a/2"], rows_of([3, 1, 2])
+    rows[1, 0] = value
+    LocalStore(folder).put(ORIGIN.name("a"), encode_sidecar(ORIGIN, "a", keys, rows, np.ones(3, bool)))
+    found = Sidecars(folder, "image", MODEL, cache)
+    assert found.rows(["a"], ["a/3"])[0].tolist() == [[3, 3.5]]
+    with pytest.raises(SidecarError, match=r"the row of a/1 holds numbers that are not finite"):
+        found.rows(["a"], ["a/1"])
+    with pytest.raises(SidecarError, match=r"the row number 1 holds numbers that are not finite"):
+        found.unit("a")

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from unclip.data.stream.store import Entry, Span, Store
+from unclip.disk import disk_full, is_full, remove_abandoned
 
 GIB = 1 << 30
+_ROOM = "make room, give the cache a smaller budget (data.cache_gib), or keep it on another disk (data.cache)"
 
 
 class DiskCache:
@@ -74,7 +76,12 @@ class DiskCache:
         path.parent.mkdir(exist_ok=True)
         temporary = self.folder / f".{secrets.token_hex(8)}.part"
         try:
-            temporary.write_bytes(data)
+            try:
+                temporary.write_bytes(data)
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                raise disk_full(path, len(data), what="a piece of the data", remedy=_ROOM) from error
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -90,6 +97,7 @@ class DiskCache:
             return
         with open(self.folder / ".lock", "wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            remove_abandoned(self.folder, ".*.part")
             files = sorted(self._files(), key=lambda one: one[0])
             total = sum(one[1] for one in files)
             # Some at once, so that the folder is not listed for every piece.

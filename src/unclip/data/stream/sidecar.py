@@ -6,6 +6,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped
 from safetensors.numpy import save
 
+from unclip.config import shown
 from unclip.data.stream.disk_cache import DiskCache
 from unclip.data.stream.faults import MISSING_ROW, Faults
 from unclip.data.stream.store import LocalStore, Store, StoreFailure, Vanished, open_store
@@ -29,7 +31,10 @@ LATENT = "latent"
 ENDING = ".safetensors"
 _SHOWN = 12
 _MOST_OPEN = 128
-_TYPES = {"F16": np.float16, "U64": np.uint64, "BOOL": np.bool_, "U8": np.uint8}
+_TYPES: dict[str, type[np.generic]] = {"keys": np.uint64, "rows": np.float16, "ok": np.bool_}
+_NAMES = {np.float16: "F16", np.uint64: "U64", np.bool_: "BOOL"}
+_MOST_HEADER = 1 << 20
+_CHECKED = 4096
 
 
 class SidecarError(ValueError):
@@ -125,18 +130,29 @@ def _parse(head: bytes, name: str) -> _Header:
         length = int.from_bytes(head[:8], "little")
         found = json.loads(head[8 : 8 + length])
         metadata, start = json.loads(found.pop("__metadata__")["sidecar"]), 8 + length
-        tensors = {
-            key: (_TYPES[one["dtype"]], tuple(one["shape"]), start + one["data_offsets"][0])
-            for key, one in found.items()
-        }
-        size = start + max(one["data_offsets"][1] for one in found.values())
         if metadata["format"] != FORMAT:
             raise ValueError(f"its format is {metadata['format']}, this version reads {FORMAT}")
-        return _Header(metadata, tensors, size)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+        tensors = {key: _tensor(key, found[key], start) for key in _TYPES}
+        counts = {shape[0] for _, shape, _ in tensors.values()}
+        if len(counts) != 1 or any(len(tensors[key][1]) != 1 for key in ("keys", "ok")):
+            raise ValueError("keys, rows and ok are not of the same samples")
+        size = start + max(one["data_offsets"][1] for one in found.values())
+        return _Header({str(name): str(value) for name, value in metadata.items()}, tensors, size)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise SidecarError(
             f"{name} is no sidecar, or damaged ({error}): remove it and make it again"
         ) from error
+
+
+def _tensor(key: str, entry: dict[str, Any], start: int) -> tuple[type, tuple[int, ...], int]:
+    """Type, shape and offset of a tensor. Raises ValueError, among others, where they contradict each other."""
+    kind, shape, (first, last) = _TYPES[key], tuple(entry["shape"]), entry["data_offsets"]
+    whole = all(type(one) is int and one >= 0 for one in (*shape, first, last))
+    if entry["dtype"] != _NAMES[kind] or not shape or not whole:
+        raise ValueError(f"{key} is {entry['dtype']} of the shape {shown(entry['shape'])}")
+    if last - first != math.prod(shape) * np.dtype(kind).itemsize:
+        raise ValueError(f"{key} has {last - first} bytes, and another shape")
+    return kind, shape, start + first
 
 
 def is_whole(store: Store, name: str, origin: Origin, samples: int, *, state: str = "") -> bool:
@@ -228,6 +244,11 @@ class Sidecars:
             return None
         hashes = np.empty_like(found.hashes)
         hashes[found.order] = found.hashes
+        for start in range(0, len(found.rows), _CHECKED):
+            part = slice(start, start + _CHECKED)
+            finite = np.isfinite(found.rows[part]).reshape(len(found.rows[part]), -1).all(1)
+            if odd := np.flatnonzero(found.ok[part] & ~finite).tolist():
+                raise self._not_finite(unit, f"number {start + odd[0]}")
         return hashes, found.rows, found.ok
 
     def _row(self, unit: str, key: str) -> np.ndarray | None:
@@ -238,8 +259,20 @@ class Sidecars:
         place = int(np.searchsorted(found.hashes, wanted))
         if place == len(found.hashes) or found.hashes[place] != wanted:
             return None
-        row = int(found.order[place])
-        return np.asarray(found.rows[row]) if found.ok[row] else None
+        number = int(found.order[place])
+        if not found.ok[number]:
+            return None
+        row = np.asarray(found.rows[number])
+        if not np.isfinite(row).all():
+            raise self._not_finite(unit, f"of {key}")
+        return row
+
+    def _not_finite(self, unit: str, which: str) -> SidecarError:
+        name = Origin(kind=self.kind, model=self.model, preprocessing="").name(unit)
+        return SidecarError(
+            f"{self.store.url}/{name} is damaged: the row {which} holds numbers that are not finite; remove it and make it "
+            "again"
+        )
 
     def _open(self, unit: str) -> _Opened | None:
         if unit not in self._opened:
@@ -266,7 +299,9 @@ class Sidecars:
             raise
         with path.open("rb") as file:
             head = file.read(8)
-            header = _parse(head + file.read(int.from_bytes(head, "little")), name)
+            # What is no sidecar begins with any number.
+            length = min(int.from_bytes(head, "little"), _MOST_HEADER)
+            header = _parse(head + file.read(length), f"{self.store.url}/{name}")
         if header.metadata["model"] != self.model:
             raise SidecarError(
                 f"{name} holds rows of the model {header.metadata['model']}, not of {self.model}: make them with this model"
