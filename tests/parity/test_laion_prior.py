@@ -157,6 +157,14 @@ def test_the_table_goes_back():
         ("prior", {"image_embed_dim": 32}, "image_embed_dim is 32"),
         ("net", {"self_cond": True}, "self_cond is True"),
         ("net", {"depth": None}, "'depth' is missing"),
+        ("net", {"l2norm_output": True}, "l2norm_output is True"),
+        ("net", {"swiglu": False}, "'swiglu' of DiffusionPriorNetwork is not known"),
+        ("prior", {"p2_loss_weight_gamma": 0.5}, "'p2_loss_weight_gamma' of DiffusionPrior is not known"),
+        ("prior", {"sampling_clamp_l2norm": True}, "sampling_clamp_l2norm is True"),
+        ("prior", {"image_embed_scale": 2.0}, "image_embed_scale is 2.0"),
+        ("prior", {"timesteps": "1000"}, "timesteps is '1000'"),
+        ("prior", {"net": [1]}, r"net is \[1\], expected dict"),
+        ("net", {"heads": 0}, "heads is 0"),
     ],
 )
 def test_what_is_not_known_is_named(where, values, message):
@@ -165,6 +173,38 @@ def test_what_is_not_known_is_named(where, values, message):
     (prior if where == "prior" else prior["net"]).update(values)
     with pytest.raises(ModelError, match=message):
         laion.read_config(config, weights, "prior_config.json")
+
+
+# Options of dalle2-pytorch 1.15.6 and 1.1.0 (dalle2_pytorch.py), which cannot be installed beside the tests.
+PRIOR_OPTIONS = """net clip image_embed_dim image_size image_channels timesteps sample_timesteps cond_drop_prob
+    text_cond_drop_prob image_cond_drop_prob loss_type predict_x_start predict_v beta_schedule condition_on_text_encodings
+    sampling_clamp_l2norm sampling_final_clamp_l2norm training_clamp_l2norm init_image_embed_l2norm image_embed_scale
+    clip_adapter_overrides"""
+NET_OPTIONS = """dim num_timesteps num_time_embeds num_image_embeds num_text_embeds max_text_len self_cond depth dim_head heads
+    ff_mult norm_in norm_out attn_dropout ff_dropout final_proj normformer rotary_emb"""
+
+
+def test_the_tables_have_every_option():
+    assert laion.PRIOR.options == set(PRIOR_OPTIONS.split())
+    assert laion.NET.options - {"l2norm_output"} == set(NET_OPTIONS.split())
+
+
+def test_the_number_of_steps_is_the_config_s():
+    config = {"prior": {"net": {}, "timesteps": 100, "sample_timesteps": 50}}
+    assert laion.defaults(config, "x").prior.steps == 50
+    assert laion.defaults({"prior": {"sample_timesteps": None}}, "x").prior.steps == 64
+    for value, message in ((101, "is 101, more than its timesteps"), (0, "is 0"), ("x", "is 'x'")):
+        config["prior"]["sample_timesteps"] = value
+        with pytest.raises(ModelError, match=f"sample_timesteps {message}"):
+            laion.defaults(config, "x")
+
+
+@pytest.mark.parametrize("prior", [[1], "x", None, 5, {"clip": "openai"}, {"clip": [1]}])
+def test_configs_of_other_shapes_are_damaged(prior):
+    with pytest.raises(ModelError, match=r"^here.*(prior|clip) is"):
+        laion.space_name({"prior": prior}, "here")
+    assert laion.space_name({"clip": {"make": ["openai"], "model": "ViT-L/14"}}, "here") == ""
+    assert laion.space_name({"clip": None}, "here") == ""
 
 
 NET = {

@@ -5,14 +5,16 @@ dot-product attention, relative bias included, is multiplied by 128 ("PB relax",
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from unclip.checkpoints.keymap import Form, Table, absent, row, with_leading, within
 from unclip.diffusion.parametrization import ProcessConfig
+from unclip.config import shown
 from unclip.errors import ModelError
 from unclip.formats.folder import licence_of, read_json
-from unclip.formats.key_maps.options import Options
+from unclip.formats.key_maps.options import Options, Reference, only
 from unclip.formats.public import FOLDER, PublicModel, PublicPart, Reader
 from unclip.formats.weights import open_weights
 from unclip.networks.prior_laion import LaionPriorConfig
@@ -82,12 +84,59 @@ def table(config: LaionPriorConfig) -> Table:
     )
 
 
-def space_name(data: Mapping[str, Any]) -> str:
+PRIOR = Reference(
+    name="DiffusionPrior",
+    honoured=frozenset(
+        {"net", "clip", "image_embed_dim", "timesteps", "sample_timesteps", "condition_on_text_encodings"}
+    ),
+    fixed={
+        "predict_x_start": only(True),
+        "predict_v": only(False),
+        "beta_schedule": only("cosine"),
+        "sampling_clamp_l2norm": only(False),
+        "sampling_final_clamp_l2norm": only(False),
+        "init_image_embed_l2norm": only(False),
+        "image_embed_scale": only(None),
+    },
+    # For training, and for the CLIP that is taken from elsewhere.
+    inert=frozenset({"image_size", "image_channels", "loss_type", "training_clamp_l2norm"})
+    | {"cond_drop_prob", "text_cond_drop_prob", "image_cond_drop_prob", "clip_adapter_overrides"},
+)
+NET = Reference(
+    name="DiffusionPriorNetwork",
+    honoured=frozenset({"dim", "depth", "dim_head", "heads", "ff_mult", "max_text_len", "num_timesteps"})
+    | {"num_time_embeds", "num_image_embeds", "num_text_embeds"}
+    | {"norm_in", "norm_out", "final_proj", "normformer", "rotary_emb"},
+    # The second is of versions before 1.0.
+    fixed={"self_cond": only(False), "l2norm_output": only(False)},
+    inert=frozenset({"attn_dropout", "ff_dropout"}),
+)
+
+
+def _prior_of(data: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """Config of the prior within that of its whole training, or alone. Raises `ModelError` for anything else."""
+    found = data.get("prior", data)
+    if not isinstance(found, Mapping):
+        raise ModelError(f"{where} is damaged: prior is {shown(found)}, expected an object")
+    return found
+
+
+def space_name(data: Mapping[str, Any], where: str) -> str:
     """Name of the embedding space, from the CLIP that the JSON names; "" if it names none."""
-    clip = data.get("prior", data).get("clip") or {}
+    clip = Options(_prior_of(data, where), where).take("clip", dict, {})
     makers = {"openai": "OpenAI CLIP", "open_clip": "OpenCLIP"}
-    make, model = clip.get("make"), clip.get("model")
+    make, model = str(clip.get("make")), clip.get("model")
     return f"{makers[make]} {model}" if make in makers and model else ""
+
+
+def defaults(data: Mapping[str, Any], where: str) -> Sampling:
+    """Defaults with the number of steps that the config names."""
+    options = Options(_prior_of(data, where), where)
+    assert DEFAULTS.prior.steps is not None
+    steps = options.take("sample_timesteps", int, DEFAULTS.prior.steps)
+    if steps > options.take("timesteps", int, 1000):
+        raise ModelError(f"{where}: sample_timesteps is {steps}, more than its timesteps")
+    return replace(DEFAULTS, prior=replace(DEFAULTS.prior, steps=steps))
 
 
 def read_config(data: Mapping[str, Any], keys: Collection[str], where: str) -> LaionPriorConfig:
@@ -96,18 +145,10 @@ def read_config(data: Mapping[str, Any], keys: Collection[str], where: str) -> L
     Raises `ModelError` for options that are not supported: predictions of noise or velocity, self-conditioning, other
     schedules, and estimates that sampling normalises.
     """
-    prior = Options(data.get("prior", data), where)
-    prior.demand(
-        predict_x_start=True,
-        predict_v=False,
-        beta_schedule="cosine",
-        sampling_clamp_l2norm=False,
-        sampling_final_clamp_l2norm=False,
-        init_image_embed_l2norm=False,
-        image_embed_scale=None,
-    )
+    prior = Options(_prior_of(data, where), where)
+    prior.check(PRIOR)
     net = Options(prior.take("net", dict), f"{where}, net")
-    net.demand(self_cond=False)
+    net.check(NET)
     embedding, early = net.take("dim", int), is_early(keys)
     prior.equal("image_embed_dim", prior.take("image_embed_dim", int, embedding), embedding, "the net's dim")
     labels = net.data.get("num_timesteps")
@@ -157,8 +198,8 @@ def open_folder(folder: Path, reader: Reader = FOLDER) -> PublicModel:
         licence=licence_of(folder),
         parts={"prior": part},
         tokenizer=None,
-        defaults=DEFAULTS,
-        space=space_name(data),
+        defaults=defaults(data, str(folder)),
+        space=space_name(data, str(folder)),
     )
 
 
