@@ -474,3 +474,30 @@ def test_messages_name_the_config_and_both_values():
         scheduler.process_config({"_class_name": "UnCLIPScheduler", "variance_type": "learned"}, "x")
     with pytest.raises(ModelError, match="prediction_type is 'v', not one of epsilon, sample"):
         scheduler.process_config({"_class_name": "UnCLIPScheduler", "prediction_type": "v"}, "x")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_cfg": [1]}, r"model_cfg is \[1\], expected dict"),
+        ({"preprocess_cfg": "bicubic"}, "preprocess_cfg is 'bicubic', expected dict"),
+        ({"preprocess_cfg": {"mean": [0.5, 0.5, 10**400]}}, "mean is not three numbers"),
+        ({"preprocess_cfg": {"std": [True, 1, 1]}}, "std is not three numbers"),
+    ],
+)
+def test_openclip_configs_of_other_shapes_are_refused_by_name(change, message):
+    sides = {"vision_cfg": {"patch_size": 32}, "text_cfg": {}}
+    good = {"model_cfg": {"embed_dim": 512, **sides}, "preprocess_cfg": {}}
+    clip_openclip.read_config(good, "here")
+    with pytest.raises(ModelError, match=rf"^here.*{message}"):
+        clip_openclip.read_config(good | change, "here")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"resample": [3]}, {"resample": {}}, {"image_mean": [0, 0, 10**400]}, {"image_std": [True] * 3}],
+)
+def test_image_processors_with_values_of_other_types_are_refused_by_name(tmp_path, values):
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(values))
+    with pytest.raises(ModelError, match=next(iter(values))):
+        preprocessing.of_folder(tmp_path, 224)

@@ -77,7 +77,7 @@ MODEL = Reference(
 
 def read_config(data: Mapping[str, Any], where: str) -> ClipConfig:
     """Config from `open_clip_config.json`. Raises `ModelError` for towers other than CLIP's own transformers."""
-    model = Options(data.get("model_cfg", data), where)
+    model = Options(Options(data, where).take("model_cfg", dict, dict(data)), where)
     model.check(MODEL)
     activation: Activation = "quick_gelu" if model.take("quick_gelu", bool, False) else "gelu"
     vision = Options(model.take("vision_cfg", dict), f"{where}, vision_cfg")
@@ -85,7 +85,7 @@ def read_config(data: Mapping[str, Any], where: str) -> ClipConfig:
     text = Options(model.take("text_cfg", dict), f"{where}, text_cfg")
     text.check(TEXT)
     size = vision.take("image_size", int, 224)
-    before = of_openclip(data.get("preprocess_cfg") or {}, size, where)
+    before = of_openclip(Options(data, where).take("preprocess_cfg", dict, {}), size, where)
     width, vocabulary = vision.take("width", int, 768), text.take("vocab_size", int, 49408)
     return ClipConfig(
         embedding=model.take("embed_dim", int),

@@ -8,16 +8,17 @@ from unclip.formats.key_maps.clip import BOTH, TRANSFORMERS, image_size, transfo
 from unclip.formats.key_maps.options import Options
 from unclip.formats.preprocessing import of_folder
 from unclip.formats.public import FOLDER, PublicModel, PublicPart, Reader
-from unclip.formats.tokenizer import read_tokenizer
+from unclip.formats.tokenizer import check_tower, read_tokenizer
 
 
 def open_folder(folder: Path, reader: Reader = FOLDER) -> PublicModel:
     """The CLIP of a folder."""
     data = read_json(folder / "config.json")
-    tokenizer = read_tokenizer(folder)
     options = Options(data, str(folder / "config.json"))
     options.check(BOTH)
     text, vision = _tower(options, "text_config"), _tower(options, "vision_config")
+    positions = Options(text, f"{folder}, text").take("max_position_embeddings", int, 77)
+    tokenizer = read_tokenizer(folder, default=positions)
     config = transformers_config(
         text,
         vision,
@@ -26,6 +27,7 @@ def open_folder(folder: Path, reader: Reader = FOLDER) -> PublicModel:
         where=str(folder),
         preprocessing=of_folder(folder, image_size(vision, str(folder))),
     )
+    check_tower(tokenizer, config.text.vocabulary, config.text.context, folder)
     part = PublicPart(kind="clip", config=config, table=TRANSFORMERS, files={"": weight_files(folder)})
     return PublicModel(
         format="clip",

@@ -9,6 +9,7 @@ from unclip.formats.key_maps import prior as prior_map
 from unclip.formats.key_maps.options import Options
 from unclip.formats.preprocessing import of_folder
 from unclip.formats.public import PublicPart
+from unclip.formats.tokenizer import check_tower
 from unclip.networks.clip import ClipConfig
 from unclip.tokenizers.clip import ClipTokenizer
 
@@ -23,7 +24,7 @@ def clip_config(folder: Path, tokenizer: ClipTokenizer, *, vision: bool, prefix:
     preprocessing = None
     if tower is not None:
         preprocessing = of_folder(folder, clip_map.image_size(tower, str(folder)))
-    return clip_map.transformers_config(
+    config = clip_map.transformers_config(
         text,
         tower,
         embedding=Options(text, f"{folder}/text_encoder").take("projection_dim", int, 512),
@@ -32,6 +33,8 @@ def clip_config(folder: Path, tokenizer: ClipTokenizer, *, vision: bool, prefix:
         normalize=False,
         preprocessing=preprocessing,
     )
+    check_tower(tokenizer, config.text.vocabulary, config.text.context, folder / f"{prefix}text_encoder")
+    return config
 
 
 def clip_part(folder: Path, config: ClipConfig, prefix: str = "") -> PublicPart:

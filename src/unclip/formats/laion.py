@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from unclip.checkpoints.keymap import Form, Table, absent, row, with_leading, within
-from unclip.diffusion.parametrization import ProcessConfig
 from unclip.config import shown
+from unclip.diffusion.parametrization import ProcessConfig
 from unclip.errors import ModelError
 from unclip.formats.folder import licence_of, read_json
 from unclip.formats.key_maps.options import Options, Reference, only

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from unclip.config import shown
 from unclip.errors import ModelError
 from unclip.formats.folder import read_json
-from unclip.formats.key_maps.options import Options, Reference, only
+from unclip.formats.key_maps.options import MOST, Options, Reference, only
 
 RedGreenBlue = tuple[float, float, float]
 
@@ -103,9 +104,10 @@ def _transformers(data: Mapping[str, Any], size: int, where: str) -> Preprocessi
         mean, std = _three(options, "image_mean", MEAN), _three(options, "image_std", STD)
     scale = options.take("rescale_factor", float, 1 / 255) if options.take("do_rescale", bool, True) else 1.0
     mean, std = _scaled(mean, std, 255 * scale, where)
-    if (resample := data.get("resample")) not in _RESAMPLE:
+    resample = data.get("resample")
+    if not isinstance(resample, int | None) or resample not in _RESAMPLE:
         raise ModelError(
-            f"{where}: resample is {resample!r}; pictures are resized by 3 (bicubic) or 2 (bilinear)"
+            f"{where}: resample is {shown(resample)}; pictures are resized by 3 (bicubic) or 2 (bilinear)"
         )
     return Preprocessing(mean, std, _resize(options, size), _RESAMPLE[resample])
 
@@ -163,7 +165,9 @@ def _three(options: Options, name: str, default: RedGreenBlue) -> RedGreenBlue:
     if values is None:
         return default
     values = list(values) if isinstance(values, list | tuple) else [values] * 3
-    numbers = [one for one in values if isinstance(one, int | float) and not isinstance(one, bool)]
+    numbers = [
+        one for one in values if isinstance(one, int | float) and type(one) is not bool and abs(one) <= MOST
+    ]
     if len(numbers) != 3 or len(values) != 3 or not all(map(math.isfinite, numbers)):
         raise ModelError(f"{options.where} is damaged: {name} is not three numbers")
     if name.endswith("std") and 0 in numbers:

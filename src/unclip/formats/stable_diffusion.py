@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unclip.checkpoints.keymap import Table, row, with_leading
+from unclip.config import shown
 from unclip.errors import ModelError
 from unclip.formats.diffusers_folder import prior_part
 from unclip.formats.folder import licence_of, read_json, weight_files
@@ -20,7 +21,7 @@ from unclip.formats.key_maps.latent_scheduler import LatentSchedule, read_schedu
 from unclip.formats.key_maps.options import Options, Reference, only
 from unclip.formats.preprocessing import of_folder
 from unclip.formats.public import FOLDER, PublicModel, PublicPart, Reader
-from unclip.formats.tokenizer import check_vocabulary, read_tokenizer
+from unclip.formats.tokenizer import check_tower, check_vocabulary, content, read_tokenizer
 from unclip.networks.autoencoder import AutoencoderConfig
 from unclip.networks.clip import ClipConfig
 from unclip.networks.text_decoder import TextDecoderConfig
@@ -184,16 +185,18 @@ def text_encoder(folder: Path, tokenizer: ClipTokenizer) -> TextEncoderConfig:
     width = Options(data, str(where)).take("projection_dim", int, 512)
     text = clip_map.text_config(data, embedding=width, end=tokenizer.end, where=str(where))
     check_vocabulary(tokenizer, text.vocabulary, where)
+    check_tower(tokenizer, text.vocabulary, text.context, where)
     return TextEncoderConfig(text=text, pad=padding(folder / "tokenizer", tokenizer))
 
 
 def padding(folder: Path, tokenizer: ClipTokenizer) -> int:
     """Number of the token that a folder's tokenizer pads with; of two that its files name, transformers takes this."""
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        found = read_json(folder / name).get("pad_token") if (folder / name).is_file() else None
-        found = found.get("content") if isinstance(found, dict) else found
+        found = content(read_json(folder / name).get("pad_token") if (folder / name).is_file() else None)
         if found is None:
             continue
+        if not isinstance(found, str):
+            raise ModelError(f"{folder / name}: the pad_token is {shown(found)}, expected a text")
         number = tokenizer.end if found == END else tokenizer.backend.token_to_id(found)
         if number is None:
             raise ModelError(f"{folder / name}: the pad_token {found!r} is not in the vocabulary")
@@ -242,6 +245,7 @@ def _embedding_parts(folder: Path, tokenizer: ClipTokenizer) -> dict[str, Public
     data = read_json(where / "config.json")
     width = Options(data, str(where)).take("projection_dim", int, 512)
     text = clip_map.text_config(data, embedding=width, end=own.end, where=str(where))
+    check_tower(own, text.vocabulary, text.context, where)
     config = ClipConfig(embedding=width, text=text, normalize=False, towers="text")
     clip = PublicPart(
         kind="clip",
