@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from unclip.config import read_field, read_value, shown
 from unclip.errors import ModelError, RequestError
 from unclip.generate.image import Image
 from unclip.generate.model import Model
@@ -25,6 +26,7 @@ from unclip.generate.openvino_nets import (
     quantise,
     quantiser,
 )
+from unclip.generate.operations import Generate
 from unclip.images.tensors import to_tensor
 from unclip.stages.likeness import psnr
 
@@ -72,14 +74,14 @@ class Likeness:
 
 def accelerate(
     model: Any,
-    precision: str = "int8",
+    precision: str | Any = "int8",
     *,
-    captions: Sequence[str] = CAPTIONS,
-    seed: int = 1,
-    size: int | None = None,
+    captions: Sequence[str] | Any = CAPTIONS,
+    seed: int | Any = 1,
+    size: int | Any = None,
     settings: Mapping[str, Any] | None = None,
     parts: Mapping[str, Any] | None = None,
-    adapters: Mapping[Any, float] | None = None,
+    adapters: Mapping[Any, float] | Any = None,
 ) -> Likeness:
     """Likeness of a model's pictures by OpenVINO; for int8, its nets are calibrated and quantised first.
 
@@ -87,13 +89,18 @@ def accelerate(
     `Model.generate`. The nets are kept in the user's cache. int8 nets count as calibrated from then on, unless the loss exceeds a bound: then they are
     removed, and `ModelError` names it. Raises `Unsupported` without the extra.
     """
-    if precision not in PRECISIONS:
-        raise RequestError(f"the precision {precision} is not one of {', '.join(PRECISIONS)}")
+    if not isinstance(precision, str) or precision not in PRECISIONS:
+        raise RequestError(f"the precision {shown(precision)} is not one of {', '.join(PRECISIONS)}")
+    captions = read_value(tuple[str, ...], captions, "captions", error=RequestError)
+    if not captions:
+        raise RequestError("there are no captions to draw: give at least one")
+    seed = read_field(Generate, "seed", seed, error=RequestError)
+    size = read_field(Generate, "size", size, error=RequestError)
+    for caption in captions:
+        Generate(prompt=caption, seed=seed, size=size)
     library()
     if precision == "int8":
         quantiser()
-    if not captions:
-        raise RequestError("there are no captions to draw: give at least one")
     opened = Model.load(model, device="cpu", dtype="float32", parts=parts or {}, adapters=adapters or {})
     recorders, options = _place_recorders(opened), {"size": size, **(settings or {})}
     reference, torch_seconds = _draw(opened, captions, seed, options)

@@ -393,14 +393,14 @@ def _renamed(options: Mapping[str, Any]) -> dict[str, Any]:
 def load(
     model: str | os.PathLike[str] = "artwork",
     *,
-    device: torch.device | str | None = None,
+    device: torch.device | str | Any = None,
     dtype: torch.dtype | str | None = None,
     prior: str | os.PathLike[str] | None = None,
     clip: str | os.PathLike[str] | None = None,
     parts: Mapping[str, str | os.PathLike[str]] | None = None,
     offload: bool = False,
-    adapters: Mapping[Any, float] | None = None,
-    tile: int | None = None,
+    adapters: Mapping[Any, float] | Any = None,
+    tile: int | Any = None,
     backend: str | None = None,
     backend_precision: str | None = None,
 ) -> Model:
@@ -412,7 +412,8 @@ def load(
     With `offload`, only the network at work is in memory; `tile` bounds the side in pixels of what an autoencoder decodes at
     once. `adapters` are low-rank adapters (LoRA) by file or folder, and the strength of each. `backend` "openvino" computes
     U-Nets and transformers on patches by OpenVINO on the CPU, in `backend_precision`: "float32", "bfloat16" or "int8"
-    (`unclip[openvino]`, docs/speed.md). Raises `FileNotFoundError` and `ModelError`.
+    (`unclip[openvino]`, docs/speed.md). Raises `RequestError` for an option of another type or out of range, before anything is
+    read, `FileNotFoundError` and `ModelError`.
     """
     taken = {"prior": prior, "clip": clip} | dict(parts or {})
     given = {name: other for name, other in taken.items() if other is not None}

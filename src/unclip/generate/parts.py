@@ -6,7 +6,6 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -16,6 +15,7 @@ from unclip.checkpoints.hub import bundled
 from unclip.checkpoints.registry import role_of
 from unclip.errors import ModelError, RequestError, Unsupported
 from unclip.formats.opened import OpenPart, open_model
+from unclip.generate.load_options import given_device, given_strengths, given_tile, named
 from unclip.generate.number_type import number_type, packs_float32
 from unclip.generate.offload import load_in_turns, returned_when_freed, without_weights
 from unclip.generate.openvino_nets import Openvino, backend_of
@@ -115,13 +115,13 @@ class Parts:
         cls,
         model: str | os.PathLike[str],
         *,
-        device: torch.device | str | None = None,
+        device: torch.device | str | Any = None,
         dtype: torch.dtype | str | None = None,
         parts: Mapping[str, str | os.PathLike[str]] | None = None,
         check: bool = False,
         offload: bool = False,
-        tile: int | None = None,
-        adapters: Mapping[Any, float] | None = None,
+        tile: int | Any = None,
+        adapters: Mapping[Any, float] | Any = None,
         backend: str | None = None,
         backend_precision: str | None = None,
         packed: bool | None = None,
@@ -138,8 +138,9 @@ class Parts:
         by OpenVINO on the CPU, in `backend_precision`: "float32" (the default), "bfloat16" or "int8". Raises
         `FileNotFoundError` where there is no model, `ModelError` where it is damaged or parts do not fit together.
         """
-        opened = open_model(model, parts=parts, check=check, adapters=adapters)
-        target = best_device() if device is None else torch.device(device)
+        tile, strengths = given_tile(tile), given_strengths(adapters)
+        target = best_device() if device is None else given_device(device)
+        opened = open_model(model, parts=parts, check=check, adapters=strengths)
         other = backend_of(backend, backend_precision, target)
         if other is not None:
             _check_backend(other, dtype, offload)
@@ -175,7 +176,7 @@ class Parts:
             offload=offload,
             tile=tile,
             mixed={name: opened.parts[name].model for name in parts or ()},
-            adapters={Path(path).name: strength for path, strength in (adapters or {}).items()},
+            adapters=named(strengths),
             backend=other,
             packed=pack,
         )
@@ -188,7 +189,7 @@ class Parts:
             parts={name: _absolute(other) for name, other in (parts or {}).items()},
             offload=offload,
             tile=tile,
-            adapters={_absolute(path): strength for path, strength in (adapters or {}).items()},
+            adapters={_absolute(path): strength for path, strength in strengths.items()},
             backend=backend,
             backend_precision=backend_precision,
             packed=pack,
