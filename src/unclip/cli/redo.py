@@ -1,8 +1,9 @@
 """`unclip redo`: a picture made again from its provenance."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unclip.cli import console, options, outputs
 from unclip.cli.console import UsageError
@@ -10,6 +11,8 @@ from unclip.cli.draw import reporter
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
+
+    from unclip.generate.replay import Replay
 
 
 def add(verbs) -> None:
@@ -46,11 +49,10 @@ def add(verbs) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from unclip.cli.loading import load
     from unclip.generate.image import Image
-    from unclip.generate.replay import read_replay
     from unclip.generate.sources import read_source
 
     before = Image.open(arguments.picture)
-    replay = read_replay(before.provenance)
+    replay = _replay_of(before.provenance, arguments)
     path = options.writable(name_output(arguments.output, arguments.picture), force=arguments.force)
     given = [outputs.pictures_in(path) if path.is_dir() else [path] for path in arguments.source]
     sources = [read_source(path).image for paths in given for path in paths]
@@ -89,6 +91,27 @@ def run(arguments: argparse.Namespace) -> None:
         console.result_json({"path": str(path), "identical": identical, **measured, **after.provenance})
     else:
         console.result(str(path))
+
+
+def _replay_of(provenance: Mapping[str, Any], arguments: argparse.Namespace) -> "Replay":
+    """What a picture's provenance records; of a picture put together from several, what its first drawn piece records."""
+    from unclip.generate.composed import is_composed, read_composed
+    from unclip.generate.replay import read_replay
+
+    if not is_composed(provenance):
+        return read_replay(provenance)
+    replays = read_composed(provenance).replays
+    if not replays:
+        raise UsageError(
+            f"{arguments.picture} is put together from given pictures alone: there is nothing to make again"
+        )
+    names = list(dict.fromkeys(f"{one.model!r} ({one.digest})" for one in replays))
+    if len(names) > 1 and not arguments.any_weights:
+        raise UsageError(
+            f"the pieces of {arguments.picture} were made by {', '.join(names)}: one model is used; for similar pictures, "
+            "give --any-weights"
+        )
+    return replays[0]
 
 
 class Difference(NamedTuple):

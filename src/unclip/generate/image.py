@@ -1,7 +1,7 @@
 """Results: a picture with its provenance, and lists of them, which show themselves in notebooks."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,9 @@ def readable(provenance: Mapping[str, Any]) -> str:
     request = _mapping(provenance.get("request"))
     sampling = _mapping(request.pop("sampling", None))
     flat: dict[str, Any] = {}
+    if pieces := _list(provenance.get("composed")):
+        request["prompt"] = "\n".join(dict.fromkeys(_prompts(provenance)))
+        flat["Pieces"] = len(pieces)
     prompt, negative = request.pop("prompt", None), request.pop("negative", None)
     decoder = _mapping(sampling.get("decoder"))
     flat["Steps"] = decoder.pop("steps", None)
@@ -119,6 +122,15 @@ def readable(provenance: Mapping[str, Any]) -> str:
     return "\n".join(
         [*lines, ", ".join(f"{name}: {_text(value)}" for name, value in flat.items() if value is not None)]
     )
+
+
+def _prompts(provenance: Mapping[str, Any]) -> Iterator[str]:
+    """Prompts of a picture, or of the pieces that it is put together from."""
+    request = _mapping(provenance.get("request"))
+    if text := request.get("prompt") or request.get("target"):
+        yield _text(text)
+    for piece in _list(provenance.get("composed")):
+        yield from _prompts(_mapping(_mapping(piece).get("provenance")))
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
+from PIL import Image as PillowImage
 from torch import Tensor, nn
 
 from unclip.config import read_field, read_value, shown
 from unclip.errors import RequestError
+from unclip.generate.composed import draw_again, is_composed
 from unclip.generate.image import Image, Images
 from unclip.generate.operations import (
     Components,
@@ -30,7 +32,7 @@ from unclip.generate.operations.generate import draw_together
 from unclip.generate.parts import Parts
 from unclip.generate.probes import Match, TypographicProbe, nearest_captions, write_word
 from unclip.generate.progress import Callback
-from unclip.generate.replay import read_replay
+from unclip.generate.replay import Replay, read_replay
 from unclip.generate.request import Request, check_characters, resolve_inversion
 from unclip.generate.sequence import strip
 from unclip.generate.session import Session, choose_seed
@@ -181,16 +183,33 @@ class Model:
     ) -> Image:
         """The picture that `provenance` (format 1 or 2) records, made again from the pictures it was made from.
 
+        Of a picture put together from pieces, each is made again; those that no model made are given, in any order.
         Raises `RequestError` for damaged provenance or other sources than it records, and, unless `any_weights`, for a
         model with another digest.
         """
+        if is_composed(provenance):
+
+            def draw(replay: Replay, sources: Sequence[Source]) -> PillowImage.Image:
+                return self._replay(replay, sources, on_progress=on_progress, any_weights=any_weights).image
+
+            return draw_again(provenance, [read_source(source) for source in sources], draw)
         replay = read_replay(provenance)
+        given = [read_source(source) for source in sources]
+        return self._replay(replay, given, on_progress=on_progress, any_weights=any_weights)
+
+    def _replay(
+        self,
+        replay: Replay,
+        given: Sequence[Source],
+        *,
+        on_progress: Callback | None,
+        any_weights: bool,
+    ) -> Image:
         if replay.digest != self.digest and not any_weights:
             raise RequestError(
                 f"the picture was made by {replay.model!r} with the digest {replay.digest}, this is {self.name!r} with "
                 f"{self.digest}: load that model, or allow other weights for a similar picture"
             )
-        given = [read_source(source) for source in sources]
         check_originals(str(getattr(replay.request, "kind", "")), replay.sources, given)
         made = self.run(replay.request, [one.image for one in given], on_progress=on_progress)
         return strip(list(made)) if replay.strip else next(made)

@@ -112,6 +112,11 @@ def read_provenance(source: PictureFile | Any) -> dict[str, Any]:
     return provenance
 
 
+def fits(provenance: Mapping[str, Any]) -> bool:
+    """Whether `read_provenance` reads provenance of this length and depth."""
+    return len(json.dumps(provenance)) <= MAX_PROVENANCE and _is_flat(provenance)
+
+
 def _is_flat(value: Any) -> bool:
     """Whether JSON is nested no deeper than `MAX_DEPTH`, so that all who walk through it can."""
     level = [value]

@@ -1,6 +1,7 @@
 """Our own API: pieces of a canvas put together as one picture, or the part of it in a frame."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -32,10 +33,13 @@ class ComposeBody:
     frame: tuple[int, int, int, int] | None = None
 
 
-def compose(call: Call) -> Response:
-    """PNG of the pieces, transparent where there is none; it carries the mark of a composite with generated pictures."""
-    from PIL import Image
+def compose_pieces(call: Call) -> Response:
+    """PNG of the pieces, transparent where there is none.
 
+    It carries the mark of a composite with generated pictures. The whole, that is without a `frame`, also carries how each
+    piece was made, as far as the pieces do.
+    """
+    from unclip.generate.composed import compose, put_together
     from unclip.images import open_picture
     from unclip.images.metadata import COMPOSITE, encode_png
 
@@ -47,24 +51,29 @@ def compose(call: Call) -> Response:
     if body.frame is not None:
         _check_frame(body.frame, most)
     files = [(piece, call.service.library.source(piece.id)) for piece in body.pieces]
-    frame = body.frame
-    if frame is None:
-        sizes = [(piece, Image.open(io.BytesIO(data)).size) for piece, data in files]
-        frame = (
-            min(piece.x for piece, _ in sizes),
-            min(piece.y for piece, _ in sizes),
-            max(piece.x + width for piece, (width, _) in sizes),
-            max(piece.y + height for piece, (_, height) in sizes),
-        )
-        _check_frame(frame, most)
-    left, top, right, bottom = frame
-    canvas = Image.new("RGBA", (right - left, bottom - top))
-    for piece, data in files:
-        made = open_picture(data).convert("RGBA")
-        canvas.paste(made, (piece.x - left, piece.y - top), made)
-    whole = canvas.getchannel("A").getextrema() == (255, 255)
-    data = encode_png(canvas.convert("RGB") if whole else canvas, source_type=COMPOSITE)
-    return Response(data, media_type="image/png", headers={"Cache-Control": "no-store"})
+    left, top, right, bottom = _cover(files) if body.frame is None else body.frame
+    _check_frame((left, top, right, bottom), most)
+    placed = [(data, piece.x - left, piece.y - top) for piece, data in files]
+    size = (right - left, bottom - top)
+    if body.frame is None:
+        png = compose(placed, size).png()
+    else:
+        image = put_together([(open_picture(data), x, y) for data, x, y in placed], size)
+        png = encode_png(image, source_type=COMPOSITE)
+    return Response(png, media_type="image/png", headers={"Cache-Control": "no-store"})
+
+
+def _cover(files: Sequence[tuple[Piece, bytes]]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of all that pieces cover."""
+    from PIL import Image
+
+    sizes = [(piece, Image.open(io.BytesIO(data)).size) for piece, data in files]
+    return (
+        min(piece.x for piece, _ in sizes),
+        min(piece.y for piece, _ in sizes),
+        max(piece.x + width for piece, (width, _) in sizes),
+        max(piece.y + height for piece, (_, height) in sizes),
+    )
 
 
 def _check_frame(frame: tuple[int, int, int, int], most: int) -> None:
@@ -81,4 +90,4 @@ def _check_frame(frame: tuple[int, int, int, int], most: int) -> None:
 
 def routes() -> list[BaseRoute]:
     """The route of compositions."""
-    return [json_route("/api/compose", POST=compose)]
+    return [json_route("/api/compose", POST=compose_pieces)]

@@ -8,7 +8,6 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from unclip.errors import RequestError
 from unclip.images.errors import PictureError
 from unclip.serve.database import Database
 from unclip.serve.errors import NotFound, Unavailable
@@ -33,7 +32,8 @@ class Library:
         self.database, self.store, self.settings = database, store, settings
 
     def upload(self, data: bytes) -> dict[str, Any]:
-        """A given picture, checked, and kept as PNG with its pixels alone. Raises `PictureError`."""
+        """A given picture, checked, and kept as PNG with its pixels and its provenance alone. Raises `PictureError`."""
+        from unclip.generate.composed import recorded
         from unclip.images import open_picture
         from unclip.images.metadata import encode_png
 
@@ -43,7 +43,8 @@ class Library:
             raise PictureError(
                 f"the picture is {image.width}x{image.height}: give at most {side} pixels a side"
             )
-        encoded = encode_png(image, source_type=None)
+        provenance = recorded(data)
+        encoded = encode_png(image, provenance=provenance, source_type=None)
         id = str(uuid.uuid4())
         self.store.put(upload_name(id), encoded)
         record = {
@@ -53,7 +54,7 @@ class Library:
             "has_alpha": image.mode == "RGBA",
             "bytes": len(encoded),
         }
-        request = _recorded_request(data)
+        request = _request_of(provenance)
         try:
             with self.database.write() as connection:
                 connection.execute(
@@ -192,13 +193,10 @@ def _forget_events(connection: Connection) -> None:
     )
 
 
-def _recorded_request(data: bytes) -> dict[str, Any] | None:
-    """The request that a picture's provenance records; None where there is none that this version can read."""
+def _request_of(provenance: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The request of provenance that can be read; None where there is none, or several."""
+    from unclip.generate.composed import is_composed
     from unclip.generate.replay import read_replay
     from unclip.generate.request import compact
-    from unclip.images.metadata import read_provenance
 
-    try:
-        return compact(read_replay(read_provenance(data)).request)
-    except (PictureError, RequestError):
-        return None
+    return None if provenance is None or is_composed(provenance) else compact(read_replay(provenance).request)

@@ -64,6 +64,9 @@ def _free() -> None:
 
     import torch
 
+    from unclip.generate.offload import return_kept_memory
+
     gc.collect()
+    return_kept_memory()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -30,6 +30,7 @@ class Drawing:
 
         configure_logging()
         self._worker = Worker(Settings(**json.loads(settings)))
+        self._worker.keep_memory()
         self._thread = threading.Thread(target=self._worker.run, name="worker", daemon=True)
         self._thread.start()
 

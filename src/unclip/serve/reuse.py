@@ -115,6 +115,7 @@ def read_picture(data: bytes) -> dict[str, Any]:
 
     Raises `PictureError` for a file that is no picture, or that records nothing.
     """
+    from unclip.generate.composed import is_composed, read_composed
     from unclip.generate.replay import read_replay
     from unclip.images import read_provenance, read_text
 
@@ -122,6 +123,11 @@ def read_picture(data: bytes) -> dict[str, Any]:
     if "unclip" in text:
         provenance = read_provenance(data)
         try:
+            if is_composed(provenance):
+                pieces = len(read_composed(provenance).composed)
+                raise RequestError(
+                    f"the picture is put together from {pieces} pieces, each with a request of its own: `unclip redo` makes them again"
+                )
             replay = read_replay(provenance)
         except RequestError as error:
             return {

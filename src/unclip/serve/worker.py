@@ -53,6 +53,13 @@ class Worker:
             budget=settings.memory,
         )
 
+    def keep_memory(self) -> None:
+        """Have this process, which draws alone, keep the memory of a picture for the next one."""
+        if not self._settings.offload:
+            from unclip.generate.offload import keep_freed_memory
+
+            keep_freed_memory()
+
     def stop(self, *, now: bool = False) -> None:
         """End after the pictures at work; `now` gives them up within a step, and they wait again."""
         self.stopping.set()

@@ -18,6 +18,7 @@ def run_worker(settings: Settings, *, started_by_server: bool = False) -> None:
     from unclip.serve.worker import Worker
 
     worker = Worker(settings)
+    worker.keep_memory()
     count = 0
 
     def end(_signal: int, _frame: Any) -> None:
