@@ -62,7 +62,7 @@ def test_whole_canvas_is_made_again_from_its_file(
 ):
     request = {"kind": "generate", "prompt": "a red apple", "seed": 3}
     first = finished(client.post("/api/jobs", json={"request": request}).json()["id"])["pictures"][0]["id"]
-    pieces = [{"id": first}]
+    pieces: list[dict[str, Any]] = [{"id": first}]
     for seed, (x, y) in enumerate([(16, 0), (-8, -16)]):
         pieces.append({"id": drawn_over(client, finished, pieces, (x, y), seed), "x": x, "y": y})
     whole = client.post("/api/compose", json={"pieces": pieces}).content
@@ -92,7 +92,7 @@ def test_whole_canvas_is_made_again_from_its_file(
 
 def test_given_piece_of_a_canvas_is_asked_for(client: TestClient, finished: Any, tiny_folder: Path):
     id, image = given(client, 32, 32, 4)
-    pieces = [{"id": id}]
+    pieces: list[dict[str, Any]] = [{"id": id}]
     pieces.append({"id": drawn_over(client, finished, pieces, (16, 0), 1), "x": 16, "y": 0})
     whole = client.post("/api/compose", json={"pieces": pieces}).content
     provenance, model = read_provenance(whole), Model.load(tiny_folder)

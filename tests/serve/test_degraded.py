@@ -16,6 +16,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from tests.serve.processes import until
+from unclip.serve.app import create_app
 from unclip.serve.database import Database
 from unclip.serve.errors import Unavailable
 from unclip.serve.leases import Lease, Reaper, is_gone, process_mark, this_host
@@ -165,6 +166,24 @@ def test_job_of_a_client_that_left_while_the_disk_was_full_is_cancelled_later(cl
         assert client.get(f"/api/jobs/{id}").json()["state"] == "waiting"
     until(lambda: client.get(f"/api/jobs/{id}").json()["state"] == "cancelled")
     service.cancel("00000000-0000-0000-0000-000000000000")
+
+
+def test_such_a_job_is_cancelled_after_a_restart_too(settings: Settings):
+    kept = Path(settings.folder) / "cancel-later"
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(TestClient(create_app(settings)))
+        client.post("/api/queue/pause")
+        id = submit(client)
+        # The disk is full until the server has ended.
+        stack.enter_context(full_disk())
+        service: Any = client.app.state.service
+        service.cancel(id)
+        assert kept.read_text() == id
+        stack.callback(service.close)
+    kept.write_text(f"{id} no-id ../../etc/passwd 00000000-0000-0000-0000-000000000000")
+    with TestClient(create_app(settings)) as client:
+        until(lambda: client.get(f"/api/jobs/{id}").json()["state"] == "cancelled")
+        until(lambda: not kept.exists())
 
 
 def test_clock_that_jumps_takes_no_work_away(client: TestClient, finished, monkeypatch: pytest.MonkeyPatch):

@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
@@ -13,6 +14,7 @@ from unclip.errors import RequestError
 from unclip.generate.request import Request, compact
 from unclip.serve.catalog import Catalog
 from unclip.serve.database import Database, shown_url
+from unclip.serve.departed import Departed
 from unclip.serve.errors import NotFound, ServerError, Unavailable
 from unclip.serve.events import Hub
 from unclip.serve.leases import Reaper
@@ -50,8 +52,7 @@ class Service:
         self.hub = Hub(self.database)
         self.draining = threading.Event()
         self._stop = threading.Event()
-        self._to_cancel: set[str] = set()
-        """Jobs whose clients have gone while the database could not be written."""
+        self._departed = Departed(Path(settings.folder))
         self._encoding = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._workers: list[Any] = []
@@ -146,9 +147,9 @@ class Service:
                 self.queue.cancel(id)
         except Unavailable as error:
             logger.warning("a job will be cancelled later: %s", error.message)
-            self._to_cancel.add(id)
+            self._departed.add(id)
         else:
-            self._to_cancel.discard(id)
+            self._departed.discard(id)
 
     @contextlib.contextmanager
     def encoder(self, name: str) -> Iterator[Any]:
@@ -179,7 +180,7 @@ class Service:
         while not self._stop.wait(every):
             try:
                 reaper.reap()
-                for id in list(self._to_cancel):
+                for id in self._departed.jobs:
                     self.cancel(id)
                 if rounds % 3600 == 0:
                     self.library.clean()
