@@ -1,6 +1,7 @@
 // What this browser remembers: settings, and the request that is being written.
 import { effect, signal } from "@preact/signals";
-import type { RequestBody, Sampling } from "./types.ts";
+import { readSize } from "./sizes.ts";
+import type { RequestBody, Sampling, Size } from "./types.ts";
 
 export interface Settings {
   theme: "system" | "light" | "dark";
@@ -22,7 +23,7 @@ export interface Draft {
   negative: string;
   model: string;
   n: number | null;
-  size: number | null;
+  size: Size | null;
   seed: number | null;
   locked: boolean;
   steps: number | null;
@@ -119,7 +120,7 @@ export function draftOf(request: RequestBody, start: StartPicture | null = null)
     prompt: words(prompt),
     negative: words(request["negative"]),
     n: number(request["n"]),
-    size: number(request["size"]),
+    size: readSize(request["size"]),
     seed,
     locked: seed !== null,
     steps: number(sampling.decoder?.["steps"]),

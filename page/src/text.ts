@@ -76,7 +76,8 @@ export const text = {
     candidatesHint: "embeddings sampled per picture; the nearest to the words is kept",
     priorKinds: { diffusion: "diffusion", autoregressive: "autoregressive", text: "text embedding", none: "none" },
     reset: "Reset all options",
-    pixels: (side: number) => `${side} px`,
+    pixels: (size: number | string) => `${String(size).replace("x", " × ")} px`, otherSize: "Other size", width: "Width", height: "Height",
+    multiples: (step: number, most: number) => `a multiple of ${step}, up to ${most}`,
     model_default: (value: string) => `${value} (model)`,
   },
 

@@ -8,6 +8,9 @@ export interface Source {
   upload?: string | null;
 }
 
+/** Side of a square, or height and width. */
+export type Size = number | readonly [height: number, width: number];
+
 /** A request as the server's schema describes it: `kind` and the fields of that kind. */
 export interface RequestBody {
   kind: string;
@@ -65,6 +68,10 @@ export interface ModelInfo {
   /** Sides of the pictures that it makes, ascending. */
   sizes?: number[];
   default_size?: number;
+  /** Number whose multiples its sides may be; null for a model that draws `sizes` alone. */
+  size_step?: number | null;
+  /** Longest side that it draws. */
+  longest_side?: number;
   parts?: string[];
   operations?: Record<string, true | string>;
   default_sampling?: Sampling;

@@ -8,6 +8,7 @@ import { inOrder } from "../src/places/queue.tsx";
 import { rowsOf } from "../src/parts/provenance.tsx";
 import { link, parse } from "../src/route.ts";
 import { DRAFT, draftOf, requestOf } from "../src/settings.ts";
+import { choicesOf, nameOfSize, nearestSide, readSize, sizeNamed } from "../src/sizes.ts";
 import type { Job, Picture } from "../src/types.ts";
 
 test("addresses are read as they are written", () => {
@@ -52,6 +53,18 @@ test("what a picture records becomes the same request again", () => {
   assert.deepEqual(requestOf(draftOf(request), 3), request);
   assert.equal(draftOf({ kind: "text_diff", target: "a cat" }).prompt, "a cat");
   assert.equal(draftOf({ kind: "generate", prompt: ["one", "two"] }).prompt, "one");
+});
+
+test("sizes are squares, or width and height of a model that draws many", () => {
+  const latent = { name: "sd", sizes: [512], default_size: 512, size_step: 8, longest_side: 4096 };
+  assert.deepEqual(choicesOf(latent, 4096).map(nameOfSize), ["512", "768x512", "512x768", "912x512", "512x912"]);
+  assert.deepEqual(choicesOf(latent, 600).map(nameOfSize), ["512", "600x512", "512x600"]);
+  assert.deepEqual(choicesOf({ name: "artwork", sizes: [64, 256, 1024], default_size: 256, size_step: null }, 512), [64, 256]);
+  assert.deepEqual([7, 300, 1e9, -5].map((side) => nearestSide(side, 64, 1000)), [64, 320, 960, 64]);
+  for (const size of [256, [512, 768]] as const) assert.deepEqual(sizeNamed(nameOfSize(size)), size);
+  assert.deepEqual([7, [7, 7], [7, 9], [7], "7", null].map(readSize), [7, 7, [7, 9], null, null, null]);
+  const request = { kind: "generate", prompt: "a fox", n: 1, size: [512, 768] };
+  assert.deepEqual(requestOf(draftOf(request), 1), request);
 });
 
 const picture = (created: string): Picture => ({ created, request: { kind: "generate" } }) as Picture;

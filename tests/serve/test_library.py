@@ -13,6 +13,8 @@ from starlette.testclient import TestClient
 
 from tests.serve.test_jobs import EVERY_KIND
 from unclip.cli.main import build_parser
+from unclip.images import read_provenance, read_text
+from unclip.images.metadata import XMP_KEY
 from unclip.serve.reuse import commands, read_picture
 
 
@@ -129,10 +131,11 @@ def test_dropped_picture_gives_its_request_back(client: TestClient, finished):
     assert found["request"] == picture["request"]
     uploaded = client.post("/api/uploads", content=data).json()
     assert uploaded["request"] == picture["request"]
-    # The given picture keeps its pixels, and nothing else of its file.
+    # The given picture keeps its pixels and its provenance, and nothing else of its file.
     kept = client.get(f"/api/uploads/{uploaded['id']}/file").content
     assert Image.open(BytesIO(kept)).tobytes() == Image.open(BytesIO(data)).tobytes()
-    assert b"unclip" not in kept
+    assert read_provenance(kept) == read_provenance(data)
+    assert set(read_text(data)) - set(read_text(kept)) == {"parameters", XMP_KEY}
 
 
 def png(**text: str) -> bytes:

@@ -2,11 +2,14 @@
 import { useEffect, useState } from "preact/hooks";
 import { api } from "../api.ts";
 import { DRAFT, draft, settings, write } from "../settings.ts";
+import { choicesOf, extentOf, nameOfSize, nearestSide, sizeNamed, sizeOf } from "../sizes.ts";
 import { config, model, modelNamed } from "../store.ts";
 import { text } from "../text.ts";
+import type { ModelInfo, Size } from "../types.ts";
 import { Button, Choice, Field, NumberField, Select, Switch } from "./controls.tsx";
 
 const words = text.options;
+const OTHER = "other";
 const MOST_SEED = Number.MAX_SAFE_INTEGER;
 
 export const randomSeed = (): number => crypto.getRandomValues(new Uint32Array(1))[0] ?? 0;
@@ -32,11 +35,56 @@ function useChoices(): Choices {
   return choices;
 }
 
-/** Sides that can be asked for. */
+const mostOf = (known: ModelInfo | null): number =>
+  Math.min(config.value?.limits.max_side ?? 1024, known?.longest_side ?? Infinity);
+
+/** Sides of squares that can be asked for. */
 export function sizesOf(name?: string): number[] {
   const known = modelNamed(name);
-  const most = config.value?.limits.max_side ?? 1024;
-  return (known?.sizes ?? []).filter((side) => side <= most);
+  return (known?.sizes ?? []).filter((side) => side <= mostOf(known));
+}
+
+/** The size: one of the model's, or where it draws many any width and height that it can. */
+function SizeFields({ known }: { known: ModelInfo }) {
+  const [free, setFree] = useState(false);
+  const size = draft.value.size;
+  const most = mostOf(known);
+  const choices = choicesOf(known, most).map(nameOfSize);
+  const step = known.size_step ?? null;
+  const named = size === null ? "" : nameOfSize(size);
+  const other = step !== null && (free || (named !== "" && !choices.includes(named)));
+  if (choices.length < 2 && step === null) return null;
+  const [height, width] = extentOf(size ?? known.default_size ?? most);
+  const choose = (name: string) => {
+    setFree(name === OTHER);
+    write({ size: name === OTHER ? size ?? known.default_size ?? null : sizeNamed(name) });
+  };
+  const side = (label: string, value: number, put: (side: number) => Size) => step !== null && (
+    <Field label={label} hint={words.multiples(step, most)}>
+      {(id, hintId) => (
+        <input
+          id={id} type="number" inputMode="numeric" min={step} max={most} step={step} aria-describedby={hintId} value={value}
+          onChange={(event) => {
+            const given = event.currentTarget;
+            const near = Number.isFinite(given.valueAsNumber) ? nearestSide(given.valueAsNumber, step, most) : value;
+            given.value = String(near);
+            write({ size: put(near) });
+          }}
+        />
+      )}
+    </Field>
+  );
+  const open = known.default_size ? words.model_default(words.pixels(nameOfSize(known.default_size))) : text.common.auto;
+  return (
+    <>
+      <Select
+        label={words.size} value={other ? OTHER : named} onChange={choose}
+        choices={[["", open], ...choices.map((one) => [one, words.pixels(one)] as const), ...(step === null ? [] : [[OTHER, words.otherSize] as const])]}
+      />
+      {other && side(words.width, width, (near) => sizeOf(height, near))}
+      {other && side(words.height, height, (near) => sizeOf(near, width))}
+    </>
+  );
 }
 
 export function Options() {
@@ -50,7 +98,6 @@ export function Options() {
     return value === undefined || value === null ? text.common.auto : String(value);
   };
   const counts = [1, 2, 4, 6, 8, 12].filter((one) => one <= most);
-  const sizes = sizesOf();
   const open = (name: string): readonly [string, string] => ["", name || text.common.auto];
   return (
     <div class="options">
@@ -64,13 +111,7 @@ export function Options() {
         label={words.n} value={String(now.n ?? settings.value.n)} onChange={(n) => write({ n: Number(n) })}
         choices={counts.map((one) => [String(one), String(one)] as const)}
       />
-      {sizes.length > 1 && (
-        <Select
-          label={words.size} value={String(now.size ?? "")} onChange={(size) => write({ size: size ? Number(size) : null })}
-          choices={[open(known?.default_size ? words.model_default(words.pixels(known.default_size)) : ""),
-            ...sizes.map((side) => [String(side), words.pixels(side)] as const)]}
-        />
-      )}
+      {known && <SizeFields key={known.name} known={known} />}
       <Field label={words.seed} hint={words.seedHint}>
         {(id, hintId) => (
           <div class="with-button">

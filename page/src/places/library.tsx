@@ -11,6 +11,7 @@ import { Icon } from "../parts/icons.tsx";
 import { altOf, Thumbnail } from "../parts/tile.tsx";
 import { removePictures, restorePictures } from "../pictures.ts";
 import { link } from "../route.ts";
+import { choicesOf, nameOfSize } from "../sizes.ts";
 import { attempt, config, libraryChanged, toast } from "../store.ts";
 import { text } from "../text.ts";
 import type { Collection, Picture } from "../types.ts";
@@ -132,7 +133,8 @@ function Filters() {
   const put = (change: Partial<Filter>) => (filter.value = { ...now, ...change });
   const any = ["", words.any] as const;
   const chosen = collections.value.find((one) => one.id === now.collection);
-  const sizes = [...new Set((config.value?.models ?? []).flatMap((one) => one.sizes ?? []))].sort((a, b) => a - b);
+  const sizes = [...new Set((config.value?.models ?? []).flatMap((one) => choicesOf(one, one.longest_side ?? Infinity).map(nameOfSize)))]
+    .sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
   const active = [now.kind, now.model, now.size].filter(Boolean).length;
   return (
     <div class="filters" role="search">
@@ -172,7 +174,7 @@ function Filters() {
           />
           <Select
             label={words.size} value={now.size} onChange={(size) => put({ size })}
-            choices={[any, ...sizes.map((side) => [String(side), text.options.pixels(side)] as const)]}
+            choices={[any, ...sizes.map((size) => [size, text.options.pixels(size)] as const)]}
           />
         </div>
       )}

@@ -16,6 +16,7 @@ from unclip.generate.operations import (
 )
 from unclip.generate.request import Request, compact
 from unclip.serve.plan import kind_of
+from unclip.stages.extent import MAX_SIDE
 from unclip.stages.sampling import Sampling
 
 _EXAMPLES: Mapping[type[Request], Mapping[str, Any]] = {
@@ -95,6 +96,7 @@ class Catalog:
             "sizes": parts.sizes,
             "default_size": parts.default_size,
             "size_step": parts.step,
+            "longest_side": MAX_SIDE if parts.step is not None else parts.sizes[-1],
             "parts": list(parts.names),
             "operations": operations,
             "default_sampling": compact(parts.defaults),
