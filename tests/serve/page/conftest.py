@@ -64,7 +64,11 @@ class Served:
         assert found, f"no address: {line!r}; {(self.folder.parent / 'server.log').read_text()[-2000:]}"
         self.port = int(found[1])
         # Workers import torch first.
-        self.eventually(lambda: self.call("queue")["workers"], 60)
+        try:
+            self.eventually(lambda: self.call("queue")["workers"], 120)
+        except BaseException:
+            self.stop(kill=True)
+            raise
 
     def stop(self, *, kill: bool = False) -> None:
         """End the process; with `kill`, at once and without its help."""
