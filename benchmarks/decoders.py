@@ -133,7 +133,7 @@ def trials() -> dict[str, DecoderTraining]:
         "velocity (flow)": predicting(start, "flow", FLOW, COMMON),
         "v, cosine": predicting(start, "v", COSINE, uniform),
         "eps, cosine": predicting(start, "eps", COSINE, uniform),
-        "EDM": predicting(start, "karras", "edm", LossConfig(density=LogNormal(), weight="edm")),
+        "EDM": predicting(start, "edm", "edm", LossConfig(density=LogNormal(), weight="edm")),
         "x0, min-SNR": replace(start, loss=replace(COMMON, weight="min_snr")),
         "uncertainty weighting": replace(start, uncertainty=True),
         "augmentation as a condition": with_model(start, augmentation=5),

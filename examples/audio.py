@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
         waves = (pitch * harmonics * time).sin() * (-3 * harmonics * time).exp()
         return (0.4 * noise.uniform(5, 1).float() * waves).sum(1, keepdim=True)
 
-    edm = ProcessConfig(parametrization="karras", schedule="edm")
+    edm = ProcessConfig(parametrization="edm", schedule="edm")
     loss = LossConfig(density=LogNormal(), weight="edm")
     model = train(DiffWave(), edm, loss, plucked, args.iterations, 16)
     args.out.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ MEANS = torch.tensor([-0.8, 0.5], dtype=torch.float64)
 STDS = torch.tensor([0.15, 0.25], dtype=torch.float64)
 MEAN = (WEIGHTS * MEANS).sum()
 VARIANCE = (WEIGHTS * (STDS**2 + MEANS**2)).sum() - MEAN**2
-SCHEDULES = {"eps": "cosine", "v": "cosine", "x0": "cosine", "flow": "flow", "karras": "edm"}
+SCHEDULES = {"eps": "cosine", "v": "cosine", "x0": "cosine", "flow": "flow", "edm": "edm"}
 STEPS = {
     "ddim": 200,
     "ddpm": 200,
@@ -55,7 +55,7 @@ def perfect_network(process: Process, name: str):
             sigma = process.table.sigma_of(label)
         else:
             label = label / process.parametrization.label_scale
-            sigma = torch.exp(4 * label) if name == "karras" else label / (1 - label)
+            sigma = torch.exp(4 * label) if name == "edm" else label / (1 - label)
         s, state = sigma[:, None], scaled.double()
         abar = 1 / (1 + s**2)
         if name in ("eps", "v", "x0"):  # state: sqrt(abar) x0 + sqrt(1 - abar) eps

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
+from unclip.config import from_dict, to_dict
 from unclip.diffusion.losses import (
     LogitNormal,
     LogNormal,
@@ -19,7 +20,7 @@ from unclip.diffusion.losses import (
 from unclip.diffusion.parametrization import Preconditioned, Process, ProcessConfig
 from unclip.diffusion.posterior import discretized_nll
 
-ROWS = ["eps", "v", "x0", "flow", "karras"]
+ROWS = ["eps", "v", "x0", "flow", "edm"]
 
 
 def process_of(name: str, **options) -> Process:
@@ -50,7 +51,7 @@ def test_targets_are_the_textbooks(batch) -> None:
     assert torch.allclose(targets["flow"], eps - x0)
     # EDM, equation 8: (x0 - c_skip x) / c_out of table 1.
     skip, out = 0.25 / (s**2 + 0.25), s * 0.5 / (s**2 + 0.25).sqrt()
-    assert torch.allclose(targets["karras"], (x0 - skip * (x0 + s * eps)) / out, rtol=1e-4)
+    assert torch.allclose(targets["edm"], (x0 - skip * (x0 + s * eps)) / out, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -71,7 +72,7 @@ def test_inputs_have_the_scale_they_promise(name: str) -> None:
     if name == "flow":
         assert torch.allclose(into * sigma, 1 - into)
     else:
-        data = 0.25 if name == "karras" else 1.0
+        data = 0.25 if name == "edm" else 1.0
         assert torch.allclose(into**2 * (data + sigma**2), torch.ones(3, dtype=torch.float64))
 
 
@@ -170,7 +171,7 @@ def test_uniform_time_visits_every_time_once() -> None:
 
 def test_log_normal_and_logit_normal_quantiles() -> None:
     u = torch.tensor([0.0, 0.1586552539, 0.5, 0.8413447461], dtype=torch.float64)
-    edm = process_of("karras", schedule="edm")
+    edm = process_of("edm", schedule="edm")
     assert LogNormal().sigma(u, edm)[1:].log().tolist() == pytest.approx([-2.4, -1.2, 0.0], abs=1e-6)
     assert LogNormal().sigma(u, edm)[0] == edm.sigma_min
     flow = process_of("x0", schedule="flow")
@@ -290,3 +291,11 @@ def test_uncertainty_learns_the_loss_to_be_expected() -> None:
     loss = expected.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(uncertainty(loss, sigma).sum(), loss)
     torch.testing.assert_close(gradient * expected, torch.ones(64), rtol=0, atol=0.3)
+
+
+def test_the_row_of_edm_is_read_by_its_old_name() -> None:
+    """Files of version 0.1 call it karras; it is written by its new name."""
+    old = from_dict(ProcessConfig, {"parametrization": "karras", "schedule": "edm"})
+    assert old == ProcessConfig(parametrization="edm", schedule="edm")
+    assert to_dict(old)["parametrization"] == "edm"
+    assert old.build().parametrization.name == "edm"

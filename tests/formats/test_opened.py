@@ -12,7 +12,9 @@ from unclip.checkpoints.manifest import read_manifest
 from unclip.checkpoints.quantize_model import quantize_model
 from unclip.diffusion.parametrization import ProcessConfig
 from unclip.errors import ModelError
-from unclip.formats.opened import OpenPart, check_fit, open_model
+from unclip.formats.fit import check_fit
+from unclip.formats.open_part import OpenPart
+from unclip.formats.opened import open_model
 from unclip.networks.clip import Clip, ClipConfig, TextConfig, VisionConfig
 from unclip.networks.decoder import CaptionConfig, DecoderConfig
 from unclip.networks.prior_autoregressive import AutoregressivePriorConfig

@@ -258,7 +258,7 @@ def test_edm_euler() -> None:
     scheduler = diffusers.EDMEulerScheduler()
     scheduler.set_timesteps(20)
     scheduler.sigmas = scheduler.sigmas.double()
-    model = Preconditioned(edm_network, ProcessConfig(parametrization="karras", schedule="edm").build())
+    model = Preconditioned(edm_network, ProcessConfig(parametrization="edm", schedule="edm").build())
     z, _ = start_of(scheduler.sigmas)
     reference = x = 80 * z.float()
     for t in scheduler.timesteps:
@@ -291,7 +291,7 @@ def edm_algorithm_2(denoise, x, sigmas, normal, churn, low, high, scale) -> Tens
 
 
 def test_heun_with_churn_is_edms_algorithm_2() -> None:
-    model = Preconditioned(edm_network, ProcessConfig(parametrization="karras", schedule="edm").build())
+    model = Preconditioned(edm_network, ProcessConfig(parametrization="edm", schedule="edm").build())
     sigmas = model.process.grid(20)
     z, _ = start_of(sigmas)
     settings = {"churn": 6.0, "churn_min": 0.05, "churn_max": 50.0, "churn_noise": 1.003}
@@ -344,7 +344,7 @@ def test_edm_dpm_solver(steps: int) -> None:
     scheduler = diffusers.EDMDPMSolverMultistepScheduler()
     scheduler.set_timesteps(steps)
     scheduler.sigmas = scheduler.sigmas.double()
-    model = Preconditioned(edm_network, ProcessConfig(parametrization="karras", schedule="edm").build())
+    model = Preconditioned(edm_network, ProcessConfig(parametrization="edm", schedule="edm").build())
     z, _ = start_of(scheduler.sigmas)
     reference = x = 80 * z
     for t in scheduler.timesteps:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from unclip.config import shown
 from unclip.errors import ModelError
 from unclip.networks.adapter import Adapter, product
-from unclip.stages.space import APART, COEFFICIENTS, fingerprint_of
+from unclip.stages.fingerprint import are_apart
+from unclip.stages.space import COEFFICIENTS, fingerprint_of
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -329,8 +330,7 @@ def check_base(adapter: AdapterFile, network: nn.Module, changes: Mapping[str, T
                 "for another model"
             )
         found = fingerprint_of(weights[of].float().flatten(1))
-        squares = [(a - b) ** 2 for a, b in zip(found, adapter.fingerprint, strict=True)]
-        if (sum(squares) / len(squares)) ** 0.5 > APART:
+        if are_apart(found, adapter.fingerprint):
             raise ModelError(
                 f"the adapter {adapter.path} was trained on {adapter.model or 'another model'}, whose weights are not those "
                 f"of the {where}: load that model"

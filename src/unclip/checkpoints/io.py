@@ -31,6 +31,7 @@ from unclip.config import to_dict
 from unclip.disk import disk_full, is_full, require_room
 from unclip.errors import ModelError
 from unclip.networks.inference import matrices
+from unclip.stages.latent_form import LatentForm
 from unclip.stages.sampling import Sampling, read_sampling
 from unclip.stages.space import PROJECTION, fingerprint_of
 
@@ -48,6 +49,7 @@ def save_model(
     description: str = "",
     licence: str = "",
     space: Space | None = None,
+    latents: LatentForm | None = None,
     storage: Storage = "float32",
     force: bool = False,
 ) -> Path:
@@ -55,7 +57,7 @@ def save_model(
 
     `parts` are networks of registered kinds with their `config`; `tokenizer` is the JSON text of one; `defaults` are
     sampling settings, or their JSON (nested, or the flat names of version 0.1); `space` is the embedding space, where no
-    CLIP is among the parts. Raises `FileExistsError` unless `force`, `DiskFull` where there is no room for all parts, and
+    CLIP is among the parts, and `latents` the form of those that the decoder was trained on. Raises `FileExistsError` unless `force`, `DiskFull` where there is no room for all parts, and
     `ValueError` for an unregistered part or a weight that is not finite.
     """
     settings = defaults if isinstance(defaults, Sampling) else read_sampling(defaults or {})
@@ -82,6 +84,7 @@ def save_model(
             tokenizer=tokens,
             defaults=settings,
             space=space_of(parts["clip"]) if "clip" in parts else space,
+            latents=latents if "decoder" in parts else None,
         )
 
     return write_folder(Path(folder), fill, force=force)

@@ -18,6 +18,7 @@ from unclip.checkpoints.foreign import not_weights
 from unclip.config import ConfigError, from_dict, to_dict
 from unclip.errors import ModelError as ModelError
 from unclip.errors import RequestError
+from unclip.stages.latent_form import LatentForm
 from unclip.stages.sampling import Sampling, read_sampling
 
 MANIFEST = "model.json"
@@ -72,6 +73,8 @@ class Manifest:
     """Sampling settings that suit this model; what is None is left to `unclip.stages.sampling.DEFAULTS`."""
     space: Space | None = None
     """Embedding space of the parts; the first folders of version 0.1 do not store it."""
+    latents: LatentForm | None = None
+    """Form of the latents that the decoder was trained on, of a decoder that was saved without its autoencoder."""
 
     @property
     def files(self) -> dict[str, FileEntry]:

@@ -19,7 +19,8 @@ from unclip.diffusion import grids
 from unclip.diffusion.denoiser import Denoised, Denoiser, on_device, per_sample
 from unclip.diffusion.noise import NoiseTable
 
-ParametrizationName = Literal["eps", "v", "x0", "flow", "karras"]
+ParametrizationName = Literal["eps", "v", "x0", "flow", "edm", "karras"]
+"""Names of rows; "karras" is the name that "edm" had in version 0.1, and is read as that."""
 ScheduleName = Literal["cosine", "linear", "scaled_linear", "flow", "edm"]
 Spacing = Literal["respaced", "leading", "trailing", "karras", "flow"]
 
@@ -54,7 +55,7 @@ def _flow(sigma: Tensor, sigma_data: float) -> Coefficients:
 
 
 # EDM (arXiv 2206.00364), table 1: input and target of F have unit variance for data of variance sigma_data².
-def _karras(sigma: Tensor, sigma_data: float) -> Coefficients:
+def _edm(sigma: Tensor, sigma_data: float) -> Coefficients:
     root = (sigma**2 + sigma_data**2).rsqrt()
     return Coefficients((sigma_data * root) ** 2, sigma * sigma_data * root, root)
 
@@ -64,7 +65,7 @@ ROWS: dict[str, Callable[[Tensor, float], Coefficients]] = {
     "v": _v,
     "x0": _x0,
     "flow": _flow,
-    "karras": _karras,
+    "edm": _edm,
 }
 
 
@@ -151,6 +152,11 @@ class ProcessConfig:
     sigma_max: float = 80.0
     betas: tuple[float, float] | None = None
     """First and last beta of "linear" and "scaled_linear"; None is DDPM's and Stable Diffusion's."""
+
+    def __post_init__(self) -> None:
+        """Give the row of EDM the name that it has now."""
+        if self.parametrization == "karras":
+            object.__setattr__(self, "parametrization", "edm")
 
     @property
     def label_scale(self) -> float:

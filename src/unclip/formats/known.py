@@ -1,7 +1,8 @@
 """Public models that are known to be readable: ids on the hub, what they are, licence, size, and what they need beside them.
 
-Sizes are those of the files that are read, by the counts of their weights; the hub's own list is printed when one is pulled.
-Licences are those that the model cards name.
+Sizes are those of the files that are read, by the counts of their weights. Ids and licences are those that the models are
+published under as far as is known; they have not been compared with the hub's pages. What the hub itself says is printed when
+a model is pulled, before anything is downloaded.
 """
 
 import difflib

@@ -5,7 +5,6 @@ Parts of different models can be combined where their embedding spaces, widths a
 
 import functools
 import hashlib
-import itertools
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,38 +16,18 @@ from torch import Tensor, nn
 from unclip.checkpoints.adapters import AdapterFile, add, read_adapter
 from unclip.checkpoints.io import load_part
 from unclip.checkpoints.manifest import MANIFEST, Manifest, read_manifest, verify
-from unclip.checkpoints.registry import Role, read_config, role_of
+from unclip.checkpoints.registry import Role, read_config
 from unclip.errors import ModelError
 from unclip.formats.adapters import changes_of
 from unclip.formats.adapters import part_of as adapted_part
+from unclip.formats.fit import check_fit, check_lengths, check_read
+from unclip.formats.open_part import OpenPart, no_latents, unknown_space
 from unclip.formats.public import PublicModel, pickle_refused
 from unclip.formats.registry import recognise, resolve, what_it_holds
-from unclip.stages.families import FAMILIES, family_of
+from unclip.stages.latent_form import ENCODER, LatentForm
 from unclip.stages.sampling import DEFAULTS, Sampling
 from unclip.stages.space import PROJECTION, EmbeddingSpace, fingerprint_of
 from unclip.tokenizers.reading import CaptionTokenizer, read_tokenizer_json
-
-
-def _unknown_space() -> EmbeddingSpace:
-    return EmbeddingSpace(width=0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class OpenPart:
-    """A network with its config, not loaded yet."""
-
-    model: str
-    """Name of the model that it belongs to."""
-    config: Any
-    load: Callable[..., nn.Module]
-    """`load(device=..., dtype=..., only=...)`: the network in evaluation mode, as `checkpoints.io.load_part`."""
-    space: Callable[[], EmbeddingSpace] = _unknown_space
-    """Embedding space that the part was trained for. The first call may read a matrix of CLIP and the prior's statistics."""
-
-    @property
-    def role(self) -> Role:
-        """What the part does in a model."""
-        return role_of(self.config.kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +44,7 @@ class OpenModel:
     """Tokenizers of parts that have one of their own."""
     defaults: Sampling = DEFAULTS
     """Settings of every stage, with nothing left None that has a default."""
-    space: Callable[[], EmbeddingSpace] = _unknown_space
+    space: Callable[[], EmbeddingSpace] = unknown_space
     """Embedding space of the parts; the first call may read a matrix of CLIP and the prior's statistics."""
     public: bool = False
     """Whether the folder is in a public format, and no model folder."""
@@ -97,7 +76,7 @@ def open_model(
     if others:
         opened = mix(opened, others)
     check_fit(opened.parts)
-    _check_lengths(opened, others)
+    check_lengths(opened.parts, {name: other.parts for name, other in others.items()})
     return adapted(opened, adapters) if adapters else opened
 
 
@@ -127,31 +106,44 @@ def _adapted(part: OpenPart, adapter: AdapterFile, name: str, strength: float) -
     return replace(part, load=load)
 
 
+_BROUGHT = {"prior": ("clip",), "decoder": ("text", "autoencoder")}
+"""Part -> parts of its own model that it brings to a model that lacks them."""
+
+
 def mix(base: OpenModel, others: Mapping[str, OpenModel]) -> OpenModel:
     """`base` with parts of other models in place of its own, or in addition.
 
-    A prior brings its sampling settings, and its CLIP to a model without one. A CLIP brings its tokenizer, and normalises
-    embeddings as the CLIP that it replaces does. Raises `ModelError` for a part that the other model lacks.
+    A prior brings its sampling settings, and its CLIP to a model without one; a decoder brings its text tower and its
+    autoencoder to a model without them, and its sampling settings to one without a decoder. A CLIP brings its tokenizer, and
+    normalises embeddings as the CLIP that it replaces does; a text tower brings its tokenizer, too. Raises `ModelError` for
+    a part that the other model lacks, and for one that the decoder does not read.
     """
     parts, tokenizer, defaults = dict(base.parts), base.tokenizer, base.defaults
     tokenizers = dict(base.tokenizers)
-    if "clip" not in base.parts and "prior" in others and "clip" in others["prior"].parts:
-        others = {"clip": others["prior"], **others}
+    for name, brought in _BROUGHT.items():
+        if (other := others.get(name)) is not None:
+            new = [one for one in brought if one in other.parts and one not in base.parts]
+            others = {**dict.fromkeys(new, other), **others}
     for name, other in others.items():
         if name not in other.parts:
             raise ModelError(f"{other.name!r} has no {name}: it has {', '.join(other.parts)}")
         part = other.parts[name]
         if name == "clip":
+            if "text" in base.parts and "text" not in others:
+                tokenizers.setdefault("text", base.tokenizer)
             tokenizer = other.tokenizer
             if name in base.parts:
                 part = _normalising(part, base.parts[name].config.normalize)
         if name == "prior" and part.config.kind == "prior_laion":
             part = _lengthened(part, base)
         parts[name] = part
-        if name in other.tokenizers:
-            tokenizers[name] = other.tokenizers[name]
+        if name in other.tokenizers or name == "text":
+            tokenizers[name] = other.tokenizers.get(name, other.tokenizer)
+        if name == "decoder" and name not in base.parts:
+            defaults = replace(defaults, decoder=other.defaults.decoder)
         if name == "prior":
             defaults = replace(defaults, prior=replace(other.defaults.prior, kind=defaults.prior.kind))
+    check_read(parts, {name: parts[name] for name in others})
     taken = sorted((name, other.digest) for name, other in others.items())
     return replace(
         base,
@@ -171,89 +163,6 @@ def mix(base: OpenModel, others: Mapping[str, OpenModel]) -> OpenModel:
 def _same_identity(parts: Mapping[str, OpenPart], base: OpenModel) -> tuple[str, tuple[float, ...]]:
     space = parts["clip"].space() if "clip" in parts else base.space()
     return space.name, space.fingerprint
-
-
-def check_fit(parts: Mapping[str, OpenPart]) -> None:
-    """Raise `ModelError` naming two parts that do not fit, and the numbers or embedding spaces of both."""
-    clip, decoder = parts.get("clip"), parts.get("decoder")
-    if clip is not None:
-        _check_readers(clip, parts)
-    if decoder is not None and decoder.config.kind in FAMILIES:
-        autoencoder = parts.get("autoencoder")
-        family = family_of(decoder.config, None if autoencoder is None else autoencoder.config)
-        for reader, what, needed, source, given in family.agreements(
-            {name: part.config for name, part in parts.items()}
-        ):
-            _agree(reader, parts[reader], what, needed, source, parts[source], given)
-    if decoder is not None:
-        source, giving, size = "decoder", decoder, decoder.config.size
-        upsamplers = [name for name, part in parts.items() if part.role == "upsampler"]
-        for name in sorted(upsamplers, key=lambda one: parts[one].config.high_size):
-            config = parts[name].config
-            _agree(name, parts[name], "pictures of side", config.low_size, source, giving, size)
-            source, giving, size = name, parts[name], config.high_size
-    _check_spaces({name: part for name, part in parts.items() if _in_space(part)})
-
-
-def _in_space(part: OpenPart) -> bool:
-    """Whether a part gives or reads image embeddings."""
-    return part.role in ("clip", "prior", "decoder") and getattr(part.config, "embedding", None) is not None
-
-
-def _check_readers(clip: OpenPart, parts: Mapping[str, OpenPart]) -> None:
-    """Priors and decoder read what this CLIP gives."""
-    given, text = clip.config, clip.config.text
-    for name, part in parts.items():
-        if part.role != "prior":
-            continue
-        if given.towers == "image":
-            raise ModelError(
-                f"the {name} of {part.model!r} reads captions, the clip of {clip.model!r} has no text tower: take a CLIP "
-                "that has both"
-            )
-        config = part.config
-        _agree(name, part, "embeddings of width", config.embedding, "clip", clip, given.embedding)
-        _agree(name, part, "text states of width", config.text_width, "clip", clip, text.width)
-        # LAION's prior pads captions, and cuts them.
-        if config.kind != "prior_laion":
-            _agree(name, part, "captions of so many tokens:", config.context, "clip", clip, text.context)
-
-
-def _check_spaces(parts: Mapping[str, OpenPart]) -> None:
-    """Parts of one model share its space; those of different models are compared, as some may not know theirs."""
-    for first, name in itertools.combinations(parts, 2):
-        one, other = parts[first], parts[name]
-        if one.space is not other.space and one.space().differs_from(other.space()):
-            raise ModelError(
-                f"the {name} of {other.model!r} was made for the embeddings of {other.space()}, the {first} of "
-                f"{one.model!r} for those of {one.space()}: they were not made for each other"
-            )
-
-
-def _check_lengths(mixed: OpenModel, others: Mapping[str, OpenModel]) -> None:
-    """Parts of other models read embeddings of the length that the CLIP of their own model gives."""
-    words = {True: "of unit length", False: "as long as they come"}
-    clip = mixed.parts.get("clip")
-    for name, other in others.items():
-        own = other.parts.get("clip")
-        if own is None or clip is None or other.parts[name].role not in ("prior", "decoder"):
-            continue
-        read, given = (bool(EmbeddingSpace.of(one.config).normalised) for one in (own, clip))
-        if read != given:
-            raise ModelError(
-                f"the {name} of {other.name!r} reads embeddings {words[read]}, the clip of {clip.model!r} "
-                f"gives them {words[given]}: load {other.name!r}, and take parts of others into it"
-            )
-
-
-def _agree(
-    reader: str, reading: OpenPart, what: str, needed: int, source: str, giving: OpenPart, given: int
-) -> None:
-    if needed != given:
-        raise ModelError(
-            f"the {reader} of {reading.model!r} reads {what} {needed}, the {source} of {giving.model!r} gives {given}: "
-            "they were not made for each other"
-        )
 
 
 def _open_folder(folder: Path, check: bool) -> OpenModel:
@@ -277,7 +186,8 @@ def _open_folder(folder: Path, check: bool) -> OpenModel:
         )
 
     parts, space = _sharing_space(
-        {name: part(name) for name in manifest.parts}, lambda parts: _identity(manifest, parts)
+        _sharing_latents({name: part(name) for name in manifest.parts}, manifest.latents),
+        lambda parts: _identity(manifest, parts),
     )
     return OpenModel(
         name=manifest.name,
@@ -320,10 +230,12 @@ def open_public(found: PublicModel) -> OpenModel:
         return found.tokenizer()
 
     parts, space = _sharing_space(
-        {
-            name: OpenPart(model=found.name, config=part.config, load=part.load)
-            for name, part in found.parts.items()
-        },
+        _sharing_latents(
+            {
+                name: OpenPart(model=found.name, config=part.config, load=part.load)
+                for name, part in found.parts.items()
+            }
+        ),
         lambda parts: (found.space, _fingerprint(parts)),
     )
     return OpenModel(
@@ -358,7 +270,7 @@ def _space_of(parts: Mapping[str, OpenPart], identity: Identity) -> Callable[[],
         name, fingerprint = identity(parts)
         mean, std = (None, None) if prior is None else _statistics(prior)
         return EmbeddingSpace(
-            width=next((part.config.embedding for part in parts.values() if _in_space(part)), 0),
+            width=next((part.config.embedding for part in parts.values() if part.in_space), 0),
             normalised=None if clip is None else clip.config.normalize,
             name=name,
             fingerprint=fingerprint,
@@ -367,6 +279,27 @@ def _space_of(parts: Mapping[str, OpenPart], identity: Identity) -> Callable[[],
         )
 
     return space
+
+
+def _sharing_latents(
+    parts: Mapping[str, OpenPart], recorded: LatentForm | None = None
+) -> dict[str, OpenPart]:
+    """The parts with the form of their latents: the decoder's as recorded, or that of the autoencoder beside it."""
+    given, autoencoder = dict(parts), parts.get("autoencoder")
+    if autoencoder is not None:
+        form = functools.cache(functools.partial(_form_of, autoencoder))
+        given["autoencoder"] = replace(autoencoder, latents=form)
+    else:
+        form = no_latents
+    if "decoder" in parts:
+        read = form if recorded is None else lambda: recorded
+        given["decoder"] = replace(parts["decoder"], latents=read)
+    return given
+
+
+def _form_of(autoencoder: OpenPart) -> LatentForm:
+    weight = autoencoder.load(only=ENCODER).get_parameter(ENCODER)
+    return LatentForm.of(autoencoder.config, fingerprint_of(weight.flatten(1)))
 
 
 def _statistics(prior: OpenPart) -> tuple[Tensor, Tensor] | tuple[None, None]:

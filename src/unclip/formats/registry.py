@@ -135,6 +135,13 @@ FORMATS: tuple[Format, ...] = (
         key="_class_name",
         values=("PriorTransformer",),
     ),
+    Format(
+        name="autoencoder",
+        module="autoencoder",
+        files=("config.json",),
+        key="_class_name",
+        values=("AutoencoderKL",),
+    ),
     Format(name="laion prior", module="laion", files=("prior_config.json", "prior/prior_config.json")),
     Format(
         name="karlo original",

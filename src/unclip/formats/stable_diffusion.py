@@ -12,9 +12,9 @@ from typing import Any
 from unclip.checkpoints.keymap import Table, row, with_leading
 from unclip.config import shown
 from unclip.errors import ModelError
+from unclip.formats.autoencoder import autoencoder_part
 from unclip.formats.diffusers_folder import prior_part
 from unclip.formats.folder import licence_of, read_json, weight_files
-from unclip.formats.key_maps import autoencoder as autoencoder_map
 from unclip.formats.key_maps import clip as clip_map
 from unclip.formats.key_maps import latent_unet as unet_map
 from unclip.formats.key_maps.latent_scheduler import LatentSchedule, read_schedule
@@ -68,14 +68,19 @@ def open_folder(folder: Path, reader: Reader = FOLDER) -> PublicModel:
     index = read_json(folder / "model_index.json")
     tokenizer = read_tokenizer(folder / "tokenizer")
     text = text_encoder(folder, tokenizer)
-    vae = autoencoder_map.read_config(read_json(folder / "vae" / "config.json"), f"{folder}/vae")
+    autoencoder = autoencoder_part(folder / "vae")
     unclip = index.get("_class_name") in UNCLIP
     schedule = read_schedule(
         read_json(folder / "scheduler" / "scheduler_config.json"), f"{folder}/scheduler", patched=not unclip
     )
     embedding, levels = _augmentation(folder) if unclip else (None, 1000)
     decoder = decoder_config(
-        read_json(folder / "unet" / "config.json"), vae, schedule, f"{folder}/unet", embedding, levels
+        read_json(folder / "unet" / "config.json"),
+        autoencoder.config,
+        schedule,
+        f"{folder}/unet",
+        embedding,
+        levels,
     )
     linear = unet_map.is_linear(read_json(folder / "unet" / "config.json"), f"{folder}/unet")
     table, files = unet_map.table("unet/", linear=linear), {"unet/": weight_files(folder / "unet")}
@@ -90,12 +95,7 @@ def open_folder(folder: Path, reader: Reader = FOLDER) -> PublicModel:
             files={"text_encoder/": weight_files(folder / "text_encoder")},
         ),
         "decoder": PublicPart(kind="text_decoder", config=decoder, table=table, files=files),
-        "autoencoder": PublicPart(
-            kind="autoencoder",
-            config=vae,
-            table=autoencoder_map.table("vae/"),
-            files={"vae/": weight_files(folder / "vae")},
-        ),
+        "autoencoder": autoencoder,
     }
     if unclip:
         parts |= _embedding_parts(folder, tokenizer)

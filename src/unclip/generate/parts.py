@@ -14,7 +14,8 @@ from torch import nn
 from unclip.checkpoints.hub import bundled
 from unclip.checkpoints.registry import role_of
 from unclip.errors import ModelError, RequestError, Unsupported
-from unclip.formats.opened import OpenPart, open_model
+from unclip.formats.open_part import OpenPart
+from unclip.formats.opened import open_model
 from unclip.generate.load_options import given_device, given_strengths, given_tile, named
 from unclip.generate.number_type import number_type, packs_float32
 from unclip.generate.offload import load_in_turns, returned_when_freed, without_weights

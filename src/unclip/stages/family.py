@@ -149,6 +149,16 @@ class Family(ABC):
 
     # Parts that fit
 
+    @property
+    @abstractmethod
+    def reads(self) -> frozenset[str]:
+        """Roles of the parts that the decoder reads, or whose output it reads: "prior", "text", "autoencoder"."""
+
+    @property
+    def text_kind(self) -> str | None:
+        """Kind of the text tower that the decoder reads (the part "text"); None where it reads none."""
+        return None
+
     def agreements(self, configs: Mapping[str, Any]) -> list[Agreement]:
         """Numbers in which the decoder and other parts must agree; `configs` are those of the parts that are there."""
         return []

@@ -18,6 +18,7 @@ from unclip.diffusion.paths import slerp
 from unclip.errors import RequestError
 from unclip.networks.clip import ClipConfig
 from unclip.networks.embedding_codes import principal_components
+from unclip.stages.fingerprint import are_apart
 
 OPENAI_L = "OpenAI CLIP ViT-L/14"
 OPENCLIP_BIG_G = "OpenCLIP ViT-bigG/14"
@@ -25,8 +26,6 @@ PROJECTION = "text.project.weight"
 """The weight of a CLIP that its fingerprint is computed from; CLIPs without an image tower have it too."""
 
 COEFFICIENTS = 8
-APART = 0.1
-"""Root mean square difference above which two fingerprints are of different weights; int8 storage moves one by 0.006."""
 SAME = 1e-4
 """Relative distance below which two text embeddings have no direction between them."""
 
@@ -96,8 +95,7 @@ class EmbeddingSpace:
     def differs_from(self, other: "EmbeddingSpace") -> bool:
         """Whether two spaces are known to be different: by fingerprint if both have one, otherwise by name."""
         if self.fingerprint and other.fingerprint:
-            squares = [(a - b) ** 2 for a, b in zip(self.fingerprint, other.fingerprint, strict=True)]
-            return math.sqrt(sum(squares) / len(squares)) > APART
+            return are_apart(self.fingerprint, other.fingerprint)
         return bool(self.name and other.name) and self.name != other.name
 
     def __str__(self) -> str:

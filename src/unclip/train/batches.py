@@ -10,6 +10,7 @@ from jaxtyping import Int64
 
 from unclip.checkpoints.manifest import Space
 from unclip.rng import Noise
+from unclip.stages.latent_form import LatentForm
 from unclip.train.source import Source
 
 B = TypeVar("B")
@@ -31,6 +32,11 @@ class Batches(Protocol[B_co]):
     @property
     def space(self) -> Space | None:
         """The embedding space of the CLIP that the network learns from; a CLIP has its own."""
+        ...
+
+    @property
+    def latent_form(self) -> LatentForm | None:
+        """Form of the latents that the network learns; None for a network that learns anything else."""
         ...
 
     @property

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unclip.checkpoints.manifest import MANIFEST
-from unclip.formats.opened import OpenPart, open_model
+from unclip.formats.open_part import OpenPart
+from unclip.formats.opened import open_model
 from unclip.networks.patch_transformer import PatchTransformerConfig
 
 

@@ -10,7 +10,10 @@ from unclip.checkpoints.adapters import add, read_adapter
 from unclip.checkpoints.io import load_part, save_model
 from unclip.checkpoints.manifest import MANIFEST, Manifest, read_manifest
 from unclip.checkpoints.quantize import Storage
+from unclip.errors import ModelError
 from unclip.formats.adapters import changes_of, part_of
+from unclip.formats.fit import check_fit
+from unclip.formats.opened import open_model
 from unclip.stages.sampling import DEFAULTS, Sampling
 
 logger = logging.getLogger(__name__)
@@ -38,6 +41,7 @@ def bundle(
     FileExistsError where `out` exists, unless `force`.
     """
     found = find_parts(sources)
+    _check(found)
     parts = {part: load_part(source, manifest, part) for part, (source, manifest) in found.items()}
     for path, strength in (adapters or {}).items():
         adapter = read_adapter(path)
@@ -57,6 +61,7 @@ def bundle(
         description=description,
         licence=licence,
         space=next((manifest.space for _, manifest in found.values() if manifest.space), None),
+        latents=found["decoder"][1].latents if "decoder" in found else None,
         storage=storage,
         force=force,
     )
@@ -80,6 +85,15 @@ def find_parts(sources: Sequence[Path]) -> dict[str, tuple[Path, Manifest]]:
     if not found:
         raise BundleError("none of these folders holds a model; give finished runs of `unclip train`")
     return found
+
+
+def _check(found: Mapping[str, tuple[Path, Manifest]]) -> None:
+    """Raise `BundleError` for parts that do not fit together."""
+    opened = {folder: open_model(folder) for folder, _ in found.values()}
+    try:
+        check_fit({part: opened[folder].parts[part] for part, (folder, _) in found.items()})
+    except ModelError as error:
+        raise BundleError(str(error)) from error
 
 
 def find_tokenizer(found: dict[str, tuple[Path, Manifest]]) -> str | None:

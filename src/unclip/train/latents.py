@@ -136,6 +136,8 @@ class AutoencoderRun:
         self.folder = folder
         self.network: Any = part.load(device=device).requires_grad_(False)
         self.config: Any = part.config
+        self.form = part.latents()
+        """Form of its latents, which a decoder that learns them records."""
         self.device = device
         self.hash = hashlib.sha256(f"{opened.digest} autoencoder".encode()).hexdigest()[:16]
 

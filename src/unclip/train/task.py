@@ -104,7 +104,12 @@ class Task(nn.Module, ABC, Generic[Network]):
             write_public(folder, adapter.factors(), network, part=part, scale=adapter.config.scale)
             return folder
         return save_model(
-            folder, {part: self.network}, name=name, tokenizer=batches.tokenizer_json, space=batches.space
+            folder,
+            {part: self.network},
+            name=name,
+            tokenizer=batches.tokenizer_json,
+            space=batches.space,
+            latents=batches.latent_form,
         )
 
 

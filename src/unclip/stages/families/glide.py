@@ -77,6 +77,11 @@ class GlideFamily(Family):
             resamplings=RESAMPLINGS,
         )
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """No other part: it encodes captions itself, and draws pixels."""
+        return frozenset()
+
     def agreements(self, configs: Mapping[str, Any]) -> list[Agreement]:
         """Vocabulary and length of captions of base and upsampler."""
         found, mine = [], self.config.text

@@ -92,6 +92,16 @@ class KandinskyFamily(Family):
         mask = shrunk(given.known.mask) if self.config.inpainting else given.known.mask
         return blended(walk, levels, given.known.pixels, mask, given.z)
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """Priors and the autoencoder; in 2.1 the multilingual text encoder."""
+        return frozenset({"prior", "autoencoder"} | (set() if self.config.text is None else {"text"}))
+
+    @property
+    def text_kind(self) -> str | None:
+        """In 2.1 the multilingual encoder."""
+        return "multilingual" if self.config.text is not None else None
+
     def agreements(self, configs: Mapping[str, Any]) -> list[Agreement]:
         """Width of embeddings, channels of the latent; width and length of captions."""
         found, config = [], self.config

@@ -91,6 +91,16 @@ class StableDiffusionFamily(Family):
         )
         return blended(walk, given.visits.sigmas, given.known.pixels, given.known.mask, given.z)
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """The text tower and the autoencoder; priors where it reads z_i."""
+        return frozenset({"text", "autoencoder"} | (set() if self.config.embedding is None else {"prior"}))
+
+    @property
+    def text_kind(self) -> str:
+        """CLIP's text tower."""
+        return "text_encoder"
+
     def agreements(self, configs: Mapping[str, Any]) -> list[Agreement]:
         """Width and length of captions, channels of the latent, width of embeddings."""
         found, config = [], self.config

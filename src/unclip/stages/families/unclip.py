@@ -39,7 +39,7 @@ class UnclipFamily(Family):
         """Pixels, or latents where there is an autoencoder."""
         if self.autoencoder is not None:
             return LatentCodec(self.autoencoder, borrow, tile=tile)
-        if self.config.factor != 1 or self.config.channels != 3:
+        if not self._draws_pixels:
             raise Unsupported(
                 "the model has no autoencoder, and its decoder draws latents: bundle it with the autoencoder that it was "
                 "trained with"
@@ -76,6 +76,15 @@ class UnclipFamily(Family):
             noise=given.noise,
             resamplings=RESAMPLINGS,
         )
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Priors, and the autoencoder where it draws latents."""
+        return frozenset({"prior"} if self._draws_pixels else {"prior", "autoencoder"})
+
+    @property
+    def _draws_pixels(self) -> bool:
+        return self.config.factor == 1 and self.config.channels == 3
 
     def agreements(self, configs: Mapping[str, Any]) -> list[Agreement]:
         """Width of embeddings, vocabulary and length of captions; channels of the latent."""

@@ -123,7 +123,7 @@ class PictureBatch:
 class PictureBatches:
     """Pictures, mirrored at times."""
 
-    tokenizer_json = space = None
+    tokenizer_json = space = latent_form = None
 
     def __init__(self, config: AutoencoderTraining, device: torch.device):
         self.config = config

@@ -27,6 +27,8 @@ class CaptionedEmbeddings:
 class CaptionedBatches:
     """Image embeddings by the finished CLIP stage, and captions, to learn from and to validate on."""
 
+    latent_form = None
+
     def __init__(self, config: ClipDependent, device: torch.device):
         self.device = device
         self.clip = ClipRun(config, device)

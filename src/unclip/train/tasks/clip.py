@@ -52,7 +52,7 @@ class PairBatches:
     A begun run keeps the tokenizer that it began with.
     """
 
-    space = None
+    space = latent_form = None
 
     def __init__(self, config: ClipTraining, device: torch.device):
         self.device = device

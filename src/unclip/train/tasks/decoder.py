@@ -107,6 +107,7 @@ class DecoderBatches:
         if isinstance(config, LatentDecoderTraining):
             sources = self.train, self.held_out
             self.images = LatentSpace(config.autoencoder, config, sources, device, flip=config.flip)
+        self.latent_form = self.images.form
         if device.type == "cuda" and config.model.caption is not None:
             self.train.read_captions(self.clip.tokenizer)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unclip.rng import Noise
 from unclip.stages.codec import Codec, PixelCodec
+from unclip.stages.latent_form import LatentForm
 from unclip.train.config import TrainConfig
 from unclip.train.latents import AutoencoderRun
 from unclip.train.source import Source
@@ -19,6 +20,7 @@ class PixelSpace:
     """Pictures themselves."""
 
     codec: Codec = PixelCodec()
+    form: LatentForm | None = None
 
     def learned(
         self, source: Source, indices: Int64[np.ndarray, " b"], noise: Noise
@@ -53,6 +55,7 @@ class LatentSpace:
         self.device = device
         self.run = AutoencoderRun(autoencoder, config.stage, device)
         self.codec: Codec = self.run.codec
+        self.form: LatentForm | None = self.run.form
         self.size = config.data.size
         cache = Path(config.out).parent / "latents"
         self._train, self._held_out = (
@@ -76,6 +79,11 @@ class LatentSpace:
             raise ValueError(
                 f"model.channels is {model.channels}, this autoencoder's latents have {self.codec.channels}: set "
                 "model.channels and the net's channels to that"
+            )
+        if getattr(model, "factor", self.codec.factor) != self.codec.factor:
+            raise ValueError(
+                f"model.factor is {model.factor}, this autoencoder reduces pictures by {self.codec.factor}: set model.factor "
+                "to that"
             )
         if model.size != self.size:
             raise ValueError(

@@ -83,6 +83,7 @@ class CaptionedLatentBatches:
         self.held_out = Source(config, "validation", device)
         sources = self.train, self.held_out
         self.images = LatentSpace(config.autoencoder, config, sources, device, flip=config.flip)
+        self.latent_form = self.images.form
         report_cut_captions(self.train, self.text.tokenizer)
 
     def batch(self, numbers: Int64[np.ndarray, " b"], noise: Noise) -> CaptionedLatents:
@@ -206,6 +207,7 @@ class EmbeddedLatentBatches:
         self._held_out = self.clip.image_embeddings(self.held_out, cache)
         sources = self.train, self.held_out
         self.images = LatentSpace(config.autoencoder, config, sources, device, flip=config.flip)
+        self.latent_form = self.images.form
 
     def batch(self, numbers: Int64[np.ndarray, " b"], noise: Noise) -> EmbeddedLatents:
         """The samples with these numbers."""

@@ -85,7 +85,7 @@ class CropBatch:
 class CropBatches:
     """Random crops of large pictures; of each picture, only what its crop needs is read."""
 
-    tokenizer_json = space = None
+    tokenizer_json = space = latent_form = None
 
     def __init__(self, config: UpsamplerTraining, device: torch.device):
         self.config, self.device = config, device
