@@ -45,6 +45,7 @@ def save_model(
     *,
     name: str,
     tokenizer: str | None = None,
+    tokenizers: Mapping[str, str] | None = None,
     defaults: Sampling | Mapping[str, Any] | None = None,
     description: str = "",
     licence: str = "",
@@ -55,9 +56,10 @@ def save_model(
 ) -> Path:
     """Write a model folder, whole or not at all.
 
-    `parts` are networks of registered kinds with their `config`; `tokenizer` is the JSON text of one; `defaults` are
-    sampling settings, or their JSON (nested, or the flat names of version 0.1); `space` is the embedding space, where no
-    CLIP is among the parts, and `latents` the form of those that the decoder was trained on. Raises `FileExistsError` unless `force`, `DiskFull` where there is no room for all parts, and
+    `parts` are networks of registered kinds with their `config`; `tokenizer` is the JSON text of one, `tokenizers` those of
+    parts that have one of their own; `defaults` are sampling settings, or their JSON (nested, or the flat names of version
+    0.1); `space` is the embedding space, where no CLIP is among the parts, and `latents` the form of those that the decoder
+    was trained on. Raises `FileExistsError` unless `force`, `DiskFull` where there is no room for all parts, and
     `ValueError` for an unregistered part or a weight that is not finite.
     """
     settings = defaults if isinstance(defaults, Sampling) else read_sampling(defaults or {})
@@ -76,12 +78,18 @@ def save_model(
         if tokenizer is not None:
             (fresh / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
             tokens = FileEntry(**entry_of(fresh / "tokenizer.json"))
+        own = {}
+        for part, text in (tokenizers or {}).items():
+            file = fresh / f"{part}_tokenizer.json"
+            file.write_text(text, encoding="utf-8")
+            own[part] = FileEntry(**entry_of(file))
         return Manifest(
             name=name,
             description=description,
             licence=licence,
             parts=entries,
             tokenizer=tokens,
+            tokenizers=own,
             defaults=settings,
             space=space_of(parts["clip"]) if "clip" in parts else space,
             latents=latents if "decoder" in parts else None,

@@ -51,8 +51,8 @@ def quantize_model(
                 bytes_after=parts[name].size,
                 relative_error=relative_error(weights, read_weights(fresh / part.file)),
             )
-        if manifest.tokenizer:
-            shutil.copyfile(source / manifest.tokenizer.file, fresh / manifest.tokenizer.file)
+        for entry in (*filter(None, [manifest.tokenizer]), *manifest.tokenizers.values()):
+            shutil.copyfile(source / entry.file, fresh / entry.file)
         return replace(manifest, parts=parts)
 
     write_folder(Path(target), fill, force=force)

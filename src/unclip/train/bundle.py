@@ -37,8 +37,9 @@ def bundle(
 ) -> Path:
     """One model folder `out` with the parts of finished runs and model folders.
 
-    `defaults` is how the model is sampled. `adapters` are merged: added to the weights, at their strengths. Raises `BundleError` where the folders do not make one model, and
-    FileExistsError where `out` exists, unless `force`.
+    `defaults` is how the model is sampled; what it leaves open is as in the folders of the decoder and of the other parts.
+    Without `licence`, the licences of the folders are kept. `adapters` are merged: added to the weights, at their strengths.
+    Raises `BundleError` where the folders do not make one model, and FileExistsError where `out` exists, unless `force`.
     """
     found = find_parts(sources)
     _check(found)
@@ -47,7 +48,7 @@ def bundle(
         adapter = read_adapter(path)
         changed = part_of(adapter, parts)
         add(parts[changed], changes_of(adapter, parts[changed], changed), strength)
-    settings = DEFAULTS if defaults is None else defaults.over(DEFAULTS)
+    settings = _defaults(found, Sampling() if defaults is None else defaults)
     decoder: Any = getattr(parts.get("decoder"), "config", None)
     if decoder is not None and decoder.kind == "text_decoder" and "prior" not in parts:
         # It draws captions as they are.
@@ -57,9 +58,10 @@ def bundle(
         parts,
         name=name,
         tokenizer=find_tokenizer(found),
+        tokenizers=_own_tokenizers(found),
         defaults=settings,
         description=description,
-        licence=licence,
+        licence=licence or ", ".join(dict.fromkeys(one.licence for _, one in found.values() if one.licence)),
         space=next((manifest.space for _, manifest in found.values() if manifest.space), None),
         latents=found["decoder"][1].latents if "decoder" in found else None,
         storage=storage,
@@ -94,6 +96,23 @@ def _check(found: Mapping[str, tuple[Path, Manifest]]) -> None:
         check_fit({part: opened[folder].parts[part] for part, (folder, _) in found.items()})
     except ModelError as error:
         raise BundleError(str(error)) from error
+
+
+def _defaults(found: Mapping[str, tuple[Path, Manifest]], given: Sampling) -> Sampling:
+    """Settings of each stage: as given, else as the decoder's folder has them, else another's."""
+    first = [manifest for part, (_, manifest) in found.items() if part == "decoder"]
+    for manifest in [*first, *(manifest for _, manifest in found.values())]:
+        given = given.merged(manifest.defaults)
+    return given.over(DEFAULTS)
+
+
+def _own_tokenizers(found: Mapping[str, tuple[Path, Manifest]]) -> dict[str, str]:
+    """Tokenizers of parts that have one of their own, as JSON text."""
+    return {
+        part: (folder / manifest.tokenizers[part].file).read_text(encoding="utf-8")
+        for part, (folder, manifest) in found.items()
+        if part in manifest.tokenizers
+    }
 
 
 def find_tokenizer(found: dict[str, tuple[Path, Manifest]]) -> str | None:

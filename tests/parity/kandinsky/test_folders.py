@@ -8,11 +8,13 @@ import torch
 from diffusers import KandinskyV22CombinedPipeline
 
 import unclip
+from unclip.checkpoints.quantize_model import quantize_model
 from unclip.errors import ModelError, Unsupported
 from unclip.formats.convert import convert
 from unclip.formats.key_maps.kandinsky_scheduler import DDIM, DDPM, read_schedule
 from unclip.formats.opened import open_model
 from unclip.formats.pull import needed
+from unclip.train.bundle import bundle
 
 FEW = {"size": 64, "steps": 2, "prior_steps": 2, "seed": 1}
 
@@ -195,3 +197,21 @@ def test_a_batch_draws_what_single_calls_draw(folders):
             prompt = one.provenance["request"]["prompt"]
             (alone,) = model.generate(prompt, **given | {"seed": one.seed})
             torch.testing.assert_close(one.embedding, alone.embedding, atol=1e-4, rtol=0)
+
+
+def test_a_bundle_and_one_stored_small_keep_the_text_encoder_s_tokenizer(folders, tmp_path):
+    """And the settings and the licence of the folders that they are made of."""
+    sources = [convert(folders["2.1", name], tmp_path / name) for name in ("decoder", "prior")]
+    whole = bundle(sources, tmp_path / "whole", "whole", storage="float32")
+    small = tmp_path / "small"
+    quantize_model(whole, small, storage="float16")
+    apart = unclip.load(sources[0], prior=sources[1], device="cpu")
+    made = apart.generate("a red cat", **FEW)[0].image.tobytes()
+    assert unclip.load(whole, device="cpu").generate("a red cat", **FEW)[0].image.tobytes() == made
+    for folder in (whole, small):
+        opened = open_model(folder, check=True)
+        assert opened.tokenizers["text"]().to_json() == apart.parts.tokenizer_of("text").to_json()
+        assert opened.defaults.decoder == apart.defaults.decoder
+        assert opened.licence == "apache-2.0"
+    assert bundle(sources, tmp_path / "mit", "mit", licence="mit")
+    assert open_model(tmp_path / "mit").licence == "mit"

@@ -57,7 +57,7 @@ def others(saved, tmp_path) -> dict[str, Path]:
 @pytest.mark.parametrize(
     ("name", "numbers"),
     [
-        ("a quarter", "latents reduced by 8, .* gives 4"),
+        ("a quarter", "reduced by 8, .* gives 4"),
         ("another scale", "scaled by 0.18215, .* gives 0.13025"),
     ],
 )
