@@ -136,8 +136,10 @@ def flatten(image: Image.Image) -> Image.Image:
 
 
 def centre_crop(image: Image.Image) -> Image.Image:
-    """The largest square in the middle."""
+    """The largest square in the middle; of a square, itself."""
     side = min(image.size)
+    if image.size == (side, side):
+        return image
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side))
 

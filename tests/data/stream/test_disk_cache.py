@@ -7,7 +7,7 @@ import time
 import pytest
 
 from unclip.data.stream.disk_cache import CachedStore, DiskCache
-from unclip.data.stream.store import LocalStore
+from unclip.data.stream.store import LocalStore, Vanished
 
 
 def fill(folder, budget, first):
@@ -69,6 +69,27 @@ def test_a_failed_piece_leaves_nothing(tmp_path):
         cache.path("one", fail)
     assert cache.size() == 0
     assert cache.path("one", lambda: b"ab").read_bytes() == b"ab"
+
+
+def test_hits_leave_nothing_in_memory(tmp_path):
+    cache = DiskCache(tmp_path, 10_000)
+    for _ in range(2):
+        for number in range(50):
+            assert cache.read(f"{number}", lambda: b"abc", [(1, 2)]) == [b"bc"]
+    assert (cache.hits, cache.misses) == (50, 50)
+    assert cache._locks == {}
+
+
+def test_a_file_that_is_not_there_to_be_made_is_asked_for_once(tmp_path):
+    asked = []
+
+    def gone():
+        asked.append(1)
+        raise Vanished("gone")
+
+    with pytest.raises(Vanished):
+        DiskCache(tmp_path, 10_000).read("one", gone, [(0, 1)])
+    assert len(asked) == 1
 
 
 def test_pieces_of_files(tmp_path):

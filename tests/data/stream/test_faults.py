@@ -72,6 +72,30 @@ def test_a_shard_that_vanishes_while_it_is_read(tmp_path, cache, s3, made):
     assert found[1].picture == made.png(15)
 
 
+def test_a_damaged_row_group(tmp_path, cache, made):
+    pytest.importorskip("pyarrow")
+    folder = made.storages["parquet"](tmp_path / "data")
+    file = folder / "train-00000-of-00002.parquet"
+    data = bytearray(file.read_bytes())
+    # The pictures of the first row group, behind the header of their page.
+    data[60:400] = bytes(340)
+    file.write_bytes(data)
+    found = open_stream(folder, cache=cache).read(range(12))
+    assert {getattr(one, "kind", None) for one in found[:6]} == {CORRUPT}
+    assert file.name in str(found[0])
+    assert [one.picture for one in found[6:]] == [made.png(number) for number in range(6, 12)]
+
+
+def test_a_parquet_file_that_vanishes_while_it_is_read(tmp_path, cache, made):
+    pytest.importorskip("pyarrow")
+    folder = made.storages["parquet"](tmp_path / "data")
+    dataset = open_stream(folder, cache=cache)
+    (folder / "train-00000-of-00002.parquet").unlink()
+    found = dataset.read([0, 25])
+    assert found[0].kind == VANISHED
+    assert found[1].picture == made.png(25)
+
+
 def test_a_truncated_object(tmp_path, cache, s3, made):
     folder = indexed(made.tars(tmp_path / "data"))
     url = s3.upload(folder)

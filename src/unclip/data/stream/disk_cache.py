@@ -27,7 +27,7 @@ class DiskCache:
     def __init__(self, folder: str | os.PathLike[str], budget: int = 20 * GIB):
         if budget < 1:
             raise ValueError(f"a cache needs a budget of at least one byte, not {budget}")
-        self.folder, self.budget = Path(folder), budget
+        self.folder, self.budget, self._place = Path(folder), budget, os.fspath(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.hits = self.misses = 0
         self._begin()
@@ -40,35 +40,52 @@ class DiskCache:
 
     def path(self, name: str, make: Callable[[], bytes]) -> Path:
         """The file of `name`, made by `make` where it is not there. Read it at once: it may be removed later."""
+        return Path(self._made(name, make))
+
+    def _made(self, name: str, make: Callable[[], bytes]) -> str:
         digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-        path = self.folder / digest[:2] / digest[2:]
+        path = f"{self._place}/{digest[:2]}/{digest[2:]}"
+        if self._is_hit(path):
+            return path
         with self._lock:
             own = self._locks.setdefault(digest, threading.Lock())
         with own:
-            with contextlib.suppress(FileNotFoundError):
-                # Its time is that of its last use.
-                os.utime(path)
-                self.hits += 1
-                return path
-            self.misses += 1
-            self._write(path, make())
+            if not self._is_hit(path):
+                self.misses += 1
+                self._write(Path(path), make())
         with self._lock:
             self._locks.pop(digest, None)
         return path
 
-    def read(self, name: str, make: Callable[[], bytes], spans: Sequence[Span]) -> list[bytes]:
-        """Ranges of the file of `name`."""
+    def _is_hit(self, path: str) -> bool:
+        try:
+            # Its time is that of its last use.
+            os.utime(path)
+        except FileNotFoundError:
+            return False
+        self.hits += 1
+        return True
+
+    @contextlib.contextmanager
+    def opened(self, name: str, make: Callable[[], bytes]) -> Iterator[int]:
+        """A descriptor of the file of `name`, for `os.pread`."""
         while True:
-            path = self.path(name, make)
+            path = self._made(name, make)
             try:
                 descriptor = os.open(path, os.O_RDONLY)
             except FileNotFoundError:
                 # Removed by another process since.
                 continue
-            try:
-                return [os.pread(descriptor, length, offset) for offset, length in spans]
-            finally:
-                os.close(descriptor)
+            break
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def read(self, name: str, make: Callable[[], bytes], spans: Sequence[Span]) -> list[bytes]:
+        """Ranges of the file of `name`."""
+        with self.opened(name, make) as descriptor:
+            return [os.pread(descriptor, length, offset) for offset, length in spans]
 
     def _write(self, path: Path, data: bytes) -> None:
         with self._lock:

@@ -61,32 +61,39 @@ class Reader:
                 initializer=_adopt,
                 initargs=(self.dataset, self.size, self.captions),
             )
-        # Near samples, such as those of a shard, go to one worker; the pieces are put together in the order asked for.
+        # Near samples, such as those of a shard, go to one worker; `get` brings them into the order asked for.
+        near = np.sort(indices)
         size = max(1, min(_PIECE, -(-len(indices) // self.workers)))
         self._pending[name] = [
-            self._executor.submit(_decode_adopted, indices[start : start + size])
-            for start in range(0, len(indices), size)
+            self._executor.submit(_decode_adopted, near[start : start + size])
+            for start in range(0, len(near), size)
         ]
 
     def get(self, indices: Int[np.ndarray, " b"]) -> Decoded:
         """Some samples, in the order asked for."""
         if not self.workers:
-            pieces = [_decode(self.dataset, self.size, self.captions, indices)]
-        else:
-            self.ahead(indices)
-            try:
-                pieces = [one.result() for one in self._pending.pop(indices.tobytes())]
-            except BrokenProcessPool as error:
-                self.close()
-                raise RuntimeError(
-                    "a process that reads pictures was ended, often for lack of memory: give fewer workers"
-                ) from error
-        for piece in pieces:
+            piece = _decode(self.dataset, self.size, self.captions, indices)
             self.faults.merge(*piece.retried)
-        if len(pieces) == 1:
-            return Decoded(pieces[0].samples, pieces[0].pictures)
-        samples = [one for piece in pieces for one in piece.samples]
-        return Decoded(samples, np.concatenate([piece.pictures for piece in pieces]))
+            return Decoded(piece.samples, piece.pictures)
+        self.ahead(indices)
+        places = np.argsort(indices, kind="stable")
+        pictures = np.empty((len(indices), 3, self.size, self.size), dtype=np.uint8)
+        samples: dict[int, Sample | Fault] = {}
+        start = 0
+        try:
+            for one in self._pending.pop(indices.tobytes()):
+                piece = one.result()
+                self.faults.merge(*piece.retried)
+                here = places[start : start + len(piece.samples)]
+                pictures[here] = piece.pictures
+                samples.update(zip(here.tolist(), piece.samples))
+                start += len(here)
+        except BrokenProcessPool as error:
+            self.close()
+            raise RuntimeError(
+                "a process that reads pictures was ended, often for lack of memory: give fewer workers"
+            ) from error
+        return Decoded([samples[place] for place in range(len(indices))], pictures)
 
     def forget(self, keep: int) -> None:
         """Give up what was begun, but for the last `keep` requests."""
