@@ -13,7 +13,7 @@ one guided call of the U-Net a step in both programs.
 
 The peak of memory is the process's largest resident one, on CUDA what torch had allocated. "fast" is this project's `--fast`
 against the pipelines' own numbers of steps (50, and 25 and 100): its seconds are measured, theirs are computed from the
-measured stages. On CUDA the share is of what the same run measured for a product of 8192 x 8192 matrices.
+measured stages.
 """
 
 # diffusers imports its names lazily, which type checkers do not follow.
@@ -198,8 +198,8 @@ def unclip_draws(arguments: argparse.Namespace, timers: Timers) -> Callable[[], 
     codec = model.parts.codec
     decode = codec.decode
 
-    def watched(state: Any) -> Any:
-        seen[:] = [decode(state)]
+    def watched(state: Any, *given: Any) -> Any:
+        seen[:] = [decode(state, *given)]
         return seen[0]
 
     codec.decode = watched  # pyright: ignore[reportAttributeAccessIssue]

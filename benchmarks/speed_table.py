@@ -33,9 +33,11 @@ THEIRS = ("diffusers-float32", "diffusers-bfloat16")
 ROWS = (
     *THEIRS,
     "unclip-float32",
+    "unclip-winograd",
     "unclip-auto",
     "unclip-openvino-int8",
     "unclip-auto-fast",
+    "unclip-winograd-fast",
     "unclip-openvino-int8-fast",
     "unclip-openvino-bfloat16",
 )

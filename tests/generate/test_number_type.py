@@ -11,15 +11,16 @@ import torch
 
 import unclip
 from unclip.cli.main import main
-from unclip.generate import number_type
+from unclip.generate import number_type, placement
 from unclip.generate.model import Model
 from unclip.generate.number_type import FILE, fastest, measured
-from unclip.generate.parts import decisive_layers
+from unclip.generate.placement import decisive_layers
 from unclip.networks.products import products
 from unclip.networks.unet import UnetConfig
 from unclip.networks.upsampler import UpsamplerConfig
-from unclip.nn.packed import PackedLinear
-from unclip.nn.precision import Product, Speeds, packed_speeds
+from unclip.nn.packed import EitherConv2d, PackedLinear
+from unclip.nn.precision import Product, Speeds, packed_speeds, winograd_widths
+from unclip.nn.winograd import Widths, WinogradConv2d
 from unclip.recipes.tiny import decoder
 
 LAYERS = (Product("convolution", 320, 16), Product("linear", 640, 256))
@@ -39,12 +40,13 @@ def timed(monkeypatch):
     """`timed(bfloat16)` gives every measurement that ratio, and returns the list of those that are made."""
     made = []
 
-    def to(bfloat16, float32=1.0):
-        def measure(layers):
+    def to(bfloat16, float32=1.0, widths=(0, 0, 0)):
+        def measure(layers, widths=None):
             made.append(layers)
             return Speeds(bfloat16, float32)
 
         monkeypatch.setattr(number_type, "packed_speeds", measure)
+        monkeypatch.setattr(number_type, "winograd_widths", lambda: Widths(*widths))
         return made
 
     return to
@@ -82,12 +84,12 @@ def test_the_cache_of_another_machine_is_not_believed(cache, timed, change):
 @pytest.mark.parametrize(
     "content",
     [
-        "{", "[]", "null", '{"format": 99}', '{"format": 2, "machine": 3}',
-        '{"format": 2, "machine": MACHINE, "speeds": [1]}',
-        '{"format": 2, "machine": MACHINE, "speeds": {KEY: "fast"}}',
-        '{"format": 2, "machine": MACHINE, "speeds": {KEY: [1.0]}}',
-        '{"format": 2, "machine": MACHINE, "speeds": {KEY: [-3.0, 1.0]}}',
-        '{"format": 2, "machine": MACHINE, "speeds": {KEY: [NaN, 1.0]}}',
+        "{", "[]", "null", '{"format": 99}', '{"format": 3, "machine": 3}',
+        '{"format": 3, "machine": MACHINE, "speeds": [1]}',
+        '{"format": 3, "machine": MACHINE, "speeds": {KEY: "fast"}}',
+        '{"format": 3, "machine": MACHINE, "speeds": {KEY: [1.0]}}',
+        '{"format": 3, "machine": MACHINE, "speeds": {KEY: [-3.0, 1.0]}}',
+        '{"format": 3, "machine": MACHINE, "speeds": {KEY: [NaN, 1.0]}}',
     ],
 )  # fmt: skip
 def test_a_damaged_cache_is_measured_again(cache, timed, content):
@@ -177,15 +179,74 @@ def test_a_real_measurement_has_a_sign():
         assert 0.01 < speed < 100
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_redo_lays_layers_out_as_the_picture_was_made(cache, timed, packed, tmp_path):
-    timed(0.5, 2.0 if packed else 0.5)
+def test_measured_widths_are_few_numbers():
+    widths = winograd_widths()
+    assert len(widths) == 3
+    assert all(width == 0 or 64 <= width <= 1024 for width in widths)
+
+
+def test_widths_are_measured_once_a_machine(cache, timed, monkeypatch):
+    timed(0.5, 2.0, (32, 48, 64))
+    assert number_type.measured_widths() == (32, 48, 64)
+    assert json.loads(cache.read_text())["winograd"] == [32, 48, 64]
+    timed(0.5, 2.0, (1, 1, 1))
+    assert number_type.measured_widths() == (32, 48, 64)
+    for damaged in ([1, 2], "fast", [1.0, 2.0, 3.0], [-1, 2, 3], [True, 1, 1]):
+        held = json.loads(cache.read_text())
+        cache.write_text(json.dumps(held | {"winograd": damaged}))
+        timed(0.5, 2.0, (7, 8, 9))
+        assert number_type.measured_widths() == (7, 8, 9)
+
+
+WINOGRAD = (0, 32, 32)
+"""Widths at which the bundled upsampler's wider layers, on maps of 32 and more, take fewer products."""
+
+
+@pytest.mark.parametrize(
+    ("memory", "offload", "dtype", "fewer"),
+    [
+        (2**40, False, "auto", True),
+        (2**20, False, "auto", False),
+        (0, False, "auto", False),
+        (2**40, True, "auto", False),
+        (2**40, False, "float32", False),
+    ],
+)
+def test_fewer_products_where_there_is_memory(cache, timed, monkeypatch, memory, offload, dtype, fewer):
+    timed(0.5, 2.0, WINOGRAD)
+    monkeypatch.setattr(placement, "physical_memory", lambda: memory)
+    model = unclip.load("artwork", device="cpu", dtype=dtype, offload=offload)
+    assert model.parts.packed == (WINOGRAD if fewer else dtype == "auto")
+    with model.parts.lend("upsampler", torch.nn.Module) as network:
+        assert any(isinstance(module, EitherConv2d) for module in network.modules()) == fewer
+
+
+def test_pictures_of_fewer_products_are_the_same_to_rounding(cache, timed, monkeypatch):
+    timed(0.5, 2.0, WINOGRAD)
+    monkeypatch.setattr(placement, "physical_memory", lambda: 2**40)
+    calls = []
+    forward = WinogradConv2d.forward
+    monkeypatch.setattr(
+        WinogradConv2d, "forward", lambda self, x, **given: calls.append(x.shape) or forward(self, x, **given)
+    )
+    fewer, exact = (unclip.load("artwork", device="cpu", dtype=name) for name in ("auto", "float32"))
+    small = {"seed": 1, "steps": 2, "prior_steps": 2, "upsampler_steps": 1, "size": 256}
+    a, b = (np.asarray(one.generate("a red apple", **small)[0].image, float) for one in (fewer, exact))
+    assert calls
+    assert 10 * np.log10(255**2 / max(np.mean((a - b) ** 2), 1e-9)) > 50
+
+
+@pytest.mark.parametrize("packed", [True, False, WINOGRAD])
+def test_redo_lays_layers_out_as_the_picture_was_made(cache, timed, monkeypatch, packed, tmp_path):
+    monkeypatch.setattr(placement, "physical_memory", lambda: 2**40)
+    timed(0.5, 2.0 if packed else 0.5, packed if isinstance(packed, tuple) else (0, 0, 0))
     model = unclip.load("artwork", device="cpu", dtype="auto")
-    before = model.generate("a red apple", seed=1, steps=2, prior_steps=2, size=64)[0]
-    assert before.provenance.get("packed") == (True if packed else None)
+    small = {"seed": 1, "steps": 2, "prior_steps": 2, "upsampler_steps": 1}
+    before = model.generate("a red apple", **small, size=64 if isinstance(packed, bool) else 256)[0]
+    assert before.provenance.get("packed") == (list(packed) if isinstance(packed, tuple) else packed or None)
     before.save(tmp_path / "apple.png")
     # The machine would choose the other layout now.
-    timed(0.5, 0.5 if packed else 2.0)
+    timed(0.5, 0.5 if packed else 2.0, WINOGRAD)
     cache.unlink()
     assert main(["redo", str(tmp_path / "apple.png"), "-o", str(tmp_path / "again.png"), "--quiet"]) == 0
     again = unclip.Image.open(tmp_path / "again.png")

@@ -1,6 +1,7 @@
 """OpenVINO computes the same pictures, from nets that are exported once; int8 is calibrated first, or refused."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -181,6 +182,18 @@ def test_bounds_are_of_both_measures():
     assert Likeness(psnr=20.0, clip_distance=0.01, **known).accepted
     assert not Likeness(psnr=20.0, clip_distance=0.2, **known).accepted
     assert not Likeness(psnr=10.0, clip_distance=0.01, **known).accepted
+
+
+def test_logs_of_others_stay_as_they_are(installed):
+    nncf = logging.getLogger("nncf")
+    handler = logging.Handler()
+    nncf.addHandler(handler)
+    try:
+        openvino_nets.quantiser()
+        assert handler.level == logging.NOTSET
+        assert nncf.level == logging.ERROR
+    finally:
+        nncf.removeHandler(handler)
 
 
 @pytest.mark.parametrize(

@@ -319,7 +319,7 @@ def test_dtype_auto_is_the_measured_one_and_recorded(tiny_folder, monkeypatch):
     monkeypatch.setattr("unclip.networks.products.LEAST", 0)
     for ratio, dtype in ((4.0, "bfloat16"), (0.2, "float32")):
         speeds = Speeds(ratio, 1.0)
-        monkeypatch.setattr("unclip.generate.number_type.measured", lambda products, speeds=speeds: speeds)
+        monkeypatch.setattr("unclip.generate.number_type.measured", lambda *_, speeds=speeds, **__: speeds)
         (made,) = Model.load(tiny_folder, device="cpu", dtype="auto").generate(PROMPT, seed=2, size=16)
         assert made.provenance["dtype"] == dtype
 

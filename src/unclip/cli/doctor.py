@@ -55,6 +55,8 @@ def machine() -> dict[str, Any]:
     """Cores, memory, devices, and the number formats that the processor multiplies fast."""
     import torch
 
+    from unclip.generate.placement import physical_memory
+
     capabilities = torch.cpu.get_capabilities()
     fast = ("avx2", "avx512_f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "bf16", "sve")
     facts: dict[str, Any] = {
@@ -64,11 +66,11 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "fast formats": " ".join(name for name in fast if capabilities.get(name)) or "none known",
     }
-    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
-        page = os.sysconf("SC_PAGE_SIZE")
-        facts["memory"] = f"{os.sysconf('SC_PHYS_PAGES') * page / 2**30:.1f} GiB"
+    if memory := physical_memory():
+        facts["memory"] = f"{memory / 2**30:.1f} GiB"
         if "SC_AVPHYS_PAGES" in os.sysconf_names:
-            facts["memory free"] = f"{os.sysconf('SC_AVPHYS_PAGES') * page / 2**30:.1f} GiB"
+            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+            facts["memory free"] = f"{free / 2**30:.1f} GiB"
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         facts[f"cuda:{index}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import torch
 
     from unclip.generate.model import Model
+    from unclip.generate.number_type import Packing
 
 
 def load(
@@ -23,7 +24,7 @@ def load(
     adapters: Mapping[str, float] | None = None,
     backend: str | None = None,
     backend_precision: str | None = None,
-    packed: bool | None = None,
+    packed: "Packing | None" = None,
 ) -> "Model":
     """Model on the given or the best device. Raises `UsageError` for a device that does not exist here."""
     from unclip.generate.model import Model

@@ -178,7 +178,7 @@ def _describe_public(model: str) -> dict:
 def _computes_in(opened: "OpenModel") -> str:
     """The number type that a public model computes in by default on this machine."""
     from unclip.generate.number_type import number_type
-    from unclip.generate.parts import best_device, decisive_layers
+    from unclip.generate.placement import best_device, decisive_layers
 
     configs = [part.config for part in opened.parts.values()]
     return str(number_type("auto", best_device(), decisive_layers(configs))).removeprefix("torch.")

@@ -162,7 +162,7 @@ def name_of(model: Model, sampling: Sampling, size: int) -> str:
     backend = model.parts.backend
     how = [
         str(model.parts.dtype),
-        *(["packed"] if model.parts.packed else []),
+        *([f"packed {model.parts.packed}"] if model.parts.packed else []),
         *(() if backend is None else backend.record.values()),
     ]
     return f"{size}-{_digest([model.digest, to_dict(sampling), *how])}"

@@ -101,7 +101,9 @@ def accelerate(
     library()
     if precision == "int8":
         quantiser()
-    opened = Model.load(model, device="cpu", dtype="float32", parts=parts or {}, adapters=adapters or {})
+    opened = Model.load(
+        model, device="cpu", dtype="float32", parts=parts or {}, adapters=adapters or {}, packed=False
+    )
     recorders, options = _place_recorders(opened), {"size": size, **(settings or {})}
     reference, torch_seconds = _draw(opened, captions, seed, options)
     folders = []

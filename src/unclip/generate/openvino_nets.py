@@ -104,7 +104,8 @@ def quantiser() -> Any:
         raise Unsupported(
             "int8 needs the package nncf, which is not installed: pip install 'unclip[openvino]'"
         ) from error
-    nncf.set_log_level(logging.ERROR)
+    # Its own `set_log_level` would also change handlers that other programs have put there.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     return nncf
 
 

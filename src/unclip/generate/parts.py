@@ -5,7 +5,7 @@ import functools
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -13,18 +13,24 @@ from torch import nn
 
 from unclip.checkpoints.hub import bundled
 from unclip.checkpoints.registry import role_of
-from unclip.errors import ModelError, RequestError, Unsupported
+from unclip.errors import ModelError, Unsupported
 from unclip.formats.open_part import OpenPart
 from unclip.formats.opened import open_model
 from unclip.generate.load_options import given_device, given_strengths, given_tile, named
-from unclip.generate.number_type import number_type, packs_float32
-from unclip.generate.offload import load_in_turns, returned_when_freed, without_weights
+from unclip.generate.number_type import Packing, number_type, packing
+from unclip.generate.offload import load_in_turns, returned_when_freed
 from unclip.generate.openvino_nets import Openvino, backend_of
-from unclip.networks.clip import ClipConfig
-from unclip.networks.inference import is_packed, prepack, settle, suits_channels_last
-from unclip.networks.products import products
-from unclip.networks.unet import UnetConfig
-from unclip.nn.precision import Product
+from unclip.generate.placement import (
+    SAMPLED,
+    affords_winograd,
+    best_device,
+    check_backend,
+    compute_dtype,
+    computes_in,
+    decisive_layers,
+    prepare,
+)
+from unclip.networks.inference import is_packed
 from unclip.stages.cascade import Link, sizes
 from unclip.stages.codec import Codec
 from unclip.stages.extent import Sides, check_size
@@ -37,10 +43,6 @@ from unclip.tokenizers.reading import CaptionTokenizer
 logger = logging.getLogger(__name__)
 
 Network = TypeVar("Network", bound=nn.Module)
-
-LARGE_CLIP = 2 << 30
-"""Bytes of float32 weights from which CLIP computes in the model's dtype, as other parts do. Smaller ones use float32,
-in which they are quick enough and exact."""
 
 
 class Part(NamedTuple):
@@ -77,10 +79,10 @@ class Parts:
         mixed: Mapping[str, str] | None = None,
         adapters: Mapping[str, float] | None = None,
         backend: Openvino | None = None,
-        packed: bool = False,
+        packed: Packing = False,
     ):
         self.packed = packed
-        """Whether float32 layers of the large nets are oneDNN's, laid out once, and not torch's own."""
+        """Whether float32 layers of the large nets are oneDNN's, laid out once, and not torch's own; or `Widths` as well."""
         self.backend = backend
         """What computes the insides of the nets, if not torch."""
         self.adapters = dict(adapters or {})
@@ -125,18 +127,19 @@ class Parts:
         adapters: Mapping[Any, float] | Any = None,
         backend: str | None = None,
         backend_precision: str | None = None,
-        packed: bool | None = None,
+        packed: Packing | None = None,
     ) -> "Parts":
         """Parts of a bundled model by its name, of a model folder, or of a public model: a folder, or a pulled hub id.
 
         `dtype` is "float32", "bfloat16", or "auto", the faster one by a measurement of the model's layers on this machine; None is
         "auto" for public models, and "float32" for model folders, whose pictures are then the same on every processor to
         rounding. `packed` says whether float32 layers on a CPU are oneDNN's, laid out once, which are equal to torch's to
-        rounding; None lets the measurement of "auto" decide, and is torch's otherwise. `parts` names other models to take
-        parts from, such as {"clip": folder}. `check` compares every file with its SHA-256 first. `tile` bounds the side of
-        what an autoencoder decodes at once, in pixels; pictures differ a little at the tiles' borders. `adapters` are low-rank
-        adapters with their strengths, such as {folder: 0.8}. `backend` "openvino" computes U-Nets and transformers on patches
-        by OpenVINO on the CPU, in `backend_precision`: "float32" (the default), "bfloat16" or "int8". Raises
+        rounding; `Widths` are those from which 3x3 convolutions take fewer products as well (`unclip.nn.winograd`). None lets the
+        measurement of "auto" decide, and is torch's otherwise. `parts` names other models to take parts from, such as
+        {"clip": folder}. `check` compares every file with its SHA-256 first. `tile` bounds the side of what an autoencoder
+        decodes at once, in pixels; pictures differ a little at the tiles' borders. `adapters` are low-rank adapters with
+        their strengths, such as {folder: 0.8}. `backend` "openvino" computes U-Nets and transformers on patches by OpenVINO
+        on the CPU, in `backend_precision`: "float32" (the default), "bfloat16" or "int8". Raises
         `FileNotFoundError` where there is no model, `ModelError` where it is damaged or parts do not fit together.
         """
         tile, strengths = given_tile(tile), given_strengths(adapters)
@@ -144,20 +147,24 @@ class Parts:
         opened = open_model(model, parts=parts, check=check, adapters=strengths)
         other = backend_of(backend, backend_precision, target)
         if other is not None:
-            _check_backend(other, dtype, offload)
+            check_backend(other, dtype, offload)
             dtype = "float32"
         name = str(dtype or ("auto" if opened.public else "float32"))
         layers = decisive_layers(part.config for part in opened.parts.values())
+        fewer = name == "auto" and target.type == "cpu" and bool(layers) and not offload
+        fewer = fewer and affords_winograd(opened.parts.values())
         chosen = number_type(
             name,
             target,
             layers,
+            winograd=fewer,
             warn=dtype is not None and other is None and (opened.public or "bfloat16" in str(dtype)),
         )
 
-        pack = target.type == "cpu" and (
-            name == "auto" and packs_float32(layers) if packed is None else packed
-        )
+        exact = chosen == torch.float32
+        if packed is None:
+            packed = name == "auto" and target.type == "cpu" and packing(layers, winograd=fewer and exact)
+        pack = target.type == "cpu" and packed
 
         def part(source: OpenPart) -> Part:
             inside = compute_dtype(source, chosen)
@@ -217,7 +224,7 @@ class Parts:
 
         def part(name: str, network: nn.Module) -> Part:
             config: Any = network.config
-            inside = chosen if _computes_in(config, chosen) else torch.float32
+            inside = chosen if computes_in(config, chosen) else torch.float32
             return Part(role_of(config.kind), config, inside, functools.partial(nn.Module.eval, network))
 
         made = cls(
@@ -377,7 +384,7 @@ class Parts:
     def _in_memory(self, name: str, exact: bool = False, only: str = "") -> Iterator[nn.Module]:
         if exact and self._parts[name].dtype != torch.float32:
             with torch.inference_mode(False):
-                network = _prepare(self._parts[name].load(dtype=torch.float32))
+                network = prepare(self._parts[name].load(dtype=torch.float32))
             yield network
             return
         if not self.offload:
@@ -395,14 +402,11 @@ class Parts:
         # One stage at a time, whoever asks.
         with self._lock, returned_when_freed():
             with torch.inference_mode(False):
-                prepare = functools.partial(self._prepared, name)
-                network = load_in_turns(self._parts[name].load, prepare, only)
+                network = load_in_turns(self._parts[name].load, functools.partial(self._prepared, name), only)
             yield network
 
     def _prepared(self, name: str, network: nn.Module) -> nn.Module:
-        return _prepare(
-            network, packed=self.packed and self._parts[name].role in ("prior", "decoder", "upsampler")
-        )
+        return prepare(network, packed=self.packed if self._parts[name].role in SAMPLED else False)
 
     def _part(self, name: str) -> Part:
         if name not in self._parts:
@@ -445,60 +449,3 @@ _WORDS = {
     "prompt": "text encoder",
     "own_embedding": "image encoder",
 }
-
-
-def best_device() -> torch.device:
-    """A CUDA device if there is one, else Apple's GPU, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def _check_backend(backend: Openvino, dtype: torch.dtype | str | None, offload: bool) -> None:
-    """Raise `RequestError` for options that a backend has no use for."""
-    name = str(dtype or "auto").removeprefix("torch.")
-    if name not in ("auto", "float32"):
-        raise RequestError(
-            f"dtype {name} is torch's: with the backend openvino, give backend_precision {backend.precision} or another"
-        )
-    if offload:
-        raise RequestError(
-            "offload is torch's: the backend openvino keeps its nets in memory; leave one of them out"
-        )
-
-
-def decisive_layers(configs: Iterable[Any]) -> tuple[Product, ...]:
-    """The layers that decide a model's number type: those of its decoder and upsamplers."""
-    return tuple(dict.fromkeys(product for config in configs for product in products(config)))
-
-
-def compute_dtype(part: OpenPart, dtype: torch.dtype) -> torch.dtype:
-    """Type that a part computes in: `dtype` where it is safe, else float32."""
-    if part.role in ("clip", "text"):
-        weights = without_weights(part.load).parameters() if dtype != torch.float32 else ()
-        return dtype if 4 * sum(weight.numel() for weight in weights) > LARGE_CLIP else torch.float32
-    return dtype if _computes_in(part.config, dtype) else torch.float32
-
-
-def _computes_in(config: Any, dtype: torch.dtype) -> bool:
-    """Whether a part may compute in a half type: not CLIP, and not most networks that predict eps.
-
-    An eps rounded to bfloat16 is off by more than the picture at the cosine schedule's largest sigma. U-Nets compute
-    their last layer in float32 in any case.
-    """
-    eps = getattr(getattr(config, "process", None), "parametrization", None) == "eps"
-    unet = isinstance(getattr(config, "net", None), UnetConfig)
-    text = isinstance(config, ClipConfig) or getattr(config, "kind", "") == "text_encoder"
-    return dtype == torch.float32 or not (text or (eps and not unet))
-
-
-def _prepare(network: nn.Module, *, packed: bool = False) -> nn.Module:
-    """The network in evaluation mode, with weights in the layout of its device's kernels."""
-    device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
-    if device.type == "cpu":
-        prepack(network, float32=packed)
-    elif device.type == "cuda":
-        settle(network)
-    if suits_channels_last(network, device):
-        network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    return network.eval()

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
+from unclip.generate.number_type import Packing
 from unclip.generate.request import Request, compact
 from unclip.generate.sources import Source
+from unclip.nn.winograd import Widths
 
 FORMAT = 2
 
@@ -29,13 +31,13 @@ def provenance_of(
     parts: Mapping[str, str] | None = None,
     adapters: Mapping[str, float] | None = None,
     backend: Mapping[str, str] | None = None,
-    packed: bool = False,
+    packed: Packing = False,
 ) -> dict[str, Any]:
     """JSON-able provenance of one picture of `size` (width, height). `results` are measurements, such as a PSNR.
 
     `parts` names the models that parts were taken from, where they are mixed, `adapters` the adapters and their strengths,
     `backend` what computed the nets, its precision and its version, where that was not torch, and `packed` that float32
-    layers were oneDNN's.
+    layers were oneDNN's, by the widths from which convolutions took fewer products if any did.
     """
     recorded = compact(request)
     return {
@@ -53,7 +55,7 @@ def provenance_of(
         "unclip": importlib.metadata.version("unclip"),
         "device": device,
         "dtype": dtype,
-        **({"packed": True} if packed else {}),
+        **({"packed": list(packed) if isinstance(packed, Widths) else True} if packed else {}),
         **({"backend": dict(backend)} if backend else {}),
         "torch": torch.__version__,
     }

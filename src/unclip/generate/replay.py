@@ -6,9 +6,11 @@ from typing import Any, Literal, NamedTuple
 
 from unclip.config import read_field, read_value, shown
 from unclip.errors import RequestError
+from unclip.generate.number_type import Packing
 from unclip.generate.operations import BY_KIND, read_request
 from unclip.generate.provenance import FORMAT
 from unclip.generate.request import Request
+from unclip.nn.winograd import Widths
 from unclip.stages.sampling import DEFAULTS, FLAT_NAMES, of_0_1, sampling
 
 
@@ -28,7 +30,7 @@ class Replay(NamedTuple):
     backend: str | None = None
     """What computed the nets, where that was not torch, and its precision."""
     backend_precision: str | None = None
-    packed: bool = False
+    packed: Packing = False
     """Whether float32 layers were oneDNN's, laid out once."""
 
     @property
@@ -55,7 +57,7 @@ class _Record:
     torch: str | None = None
     parts: dict[str, str] | None = None
     backend: dict[str, str] | None = None
-    packed: bool | None = None
+    packed: bool | tuple[int, int, int] | None = None
 
 
 def read_replay(provenance: Mapping[str, Any] | Any) -> Replay:
@@ -88,7 +90,7 @@ def read_replay(provenance: Mapping[str, Any] | Any) -> Replay:
         parts=record.parts or {},
         backend=(record.backend or {}).get("name"),
         backend_precision=(record.backend or {}).get("precision"),
-        packed=bool(record.packed),
+        packed=Widths(*record.packed) if isinstance(record.packed, tuple) else bool(record.packed),
     )
 
 

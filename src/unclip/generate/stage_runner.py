@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from unclip.diffusion import paths
 from unclip.diffusion.conventions import Visits
 from unclip.diffusion.denoiser import NoiseSource, Step
-from unclip.errors import NonFinite, RequestError, Unsupported
+from unclip.errors import RequestError, Unsupported
+from unclip.generate.encoders import ModelEncoders
 from unclip.generate.parts import Parts
 from unclip.generate.progress import Callback, Reporter
-from unclip.generate.sources import Source, read_source
-from unclip.images.tensors import to_image, to_tensor
-from unclip.networks.clip import Clip
+from unclip.generate.sources import Source
+from unclip.images.tensors import to_tensor
 from unclip.networks.glide import GlideUpsampler, GlideUpsamplerConfig
 from unclip.networks.prior_autoregressive import AutoregressivePrior
 from unclip.networks.prior_diffusion import EmbeddingDiffusion
@@ -27,7 +27,6 @@ from unclip.stages.cascade import Link, route
 from unclip.stages.conditioner import Condition
 from unclip.stages.extent import Extent, Sides
 from unclip.stages.families.glide import glide_upsampler_renderer, known_hint
-from unclip.stages.family import Encoders
 from unclip.stages.finite import Watch
 from unclip.stages.inpainting import InpaintingReference
 from unclip.stages.noise import Seeds
@@ -35,7 +34,7 @@ from unclip.stages.prior import choose, prior_condition, sample_autoregressive_p
 from unclip.stages.renderer import Renderer, inversion_grid, upsampler_renderer
 from unclip.stages.sampling import Sampling, settled
 from unclip.stages.space import Basis
-from unclip.stages.text import Captions, Tower, read_captions, truncation_warning
+from unclip.stages.text import Captions
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ class Inversion(NamedTuple):
     x_T: Float[Tensor, "c sh sw"]
 
 
-class StageRunner(Encoders):
+class StageRunner(ModelEncoders):
     """The stages of a model with resolved sampling settings: text, prior, decoder, upsamplers."""
 
     def __init__(
@@ -67,19 +66,12 @@ class StageRunner(Encoders):
     ):
         if batch_size is not None and batch_size < 1:
             raise RequestError(f"batch_size is {batch_size}: give 1 or more")
-        self.parts, self.sampling, self.seed = parts, sampling, seed
+        super().__init__(parts)
+        self.sampling, self.seed = sampling, seed
         # Rounding depends on the batch, and the CPU gains little from large ones: alone, a picture is always the same.
         self.batch_size = batch_size or (1 if parts.device.type == "cpu" else 4)
-        self.warnings: list[str] = []
         self._callback = on_progress
         self._reporter: Reporter | None = None
-        self._empty: Captions | None = None
-        self._grey: Tensor | None = None
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the model."""
-        return self.parts.device
 
     def batches(self, count: int) -> list[range]:
         """Indices of `count` pictures, in batches."""
@@ -138,78 +130,7 @@ class StageRunner(Encoders):
         """`visits` without what goes with the levels."""
         return self.visits(strength).sigmas
 
-    # Text and embeddings
-
-    @torch.no_grad()
-    def captions(self, prompts: Sequence[str]) -> Captions:
-        """Tokens and text encodings of prompts."""
-        read: list[Captions] = []
-        for name in self.parts.text_towers:
-            pad = getattr(self.parts.config(name), "pad", 0)
-            with self.parts.lend(name, nn.Module, only="text" if name == "clip" else "") as tower:
-                tokenizer = self.parts.tokenizer_of(name)
-                read.append(read_captions(cast(Tower, tower), tokenizer, prompts, self.device, pad))
-            for field in read[-1].encoding:
-                self.require_finite(field, name, "text")
-        return (
-            read[0] if self.parts.text_towers[-1:] != ("text",) else read[0]._replace(own=read[-1].encoding)
-        )
-
-    @property
-    def empty_caption(self) -> Captions:
-        """Encoding of the empty caption, one row; read once."""
-        if self._empty is None:
-            self._empty = self.captions([""])
-        return self._empty
-
-    def warn_if_truncated(self, *prompts: str | None) -> None:
-        """Record a warning for each prompt that is longer than the model's context."""
-        for warning in self.truncations(*prompts):
-            self.warn(warning)
-
-    def warn(self, warning: str) -> None:
-        """Record a warning, which the pictures carry."""
-        logger.warning(warning)
-        self.warnings.append(warning)
-
-    def truncations(self, *prompts: str | None) -> list[str]:
-        """Warning for each prompt that is longer than the model's context."""
-        found = [truncation_warning(self.parts.tokenizer, prompt) for prompt in prompts if prompt]
-        return [warning for warning in found if warning is not None]
-
-    @torch.no_grad()
-    def embed_text(self, prompts: Sequence[str]) -> Float[Tensor, "b d"]:
-        """CLIP text embeddings z_t, on the model's device."""
-        return self.captions(prompts).encoding.embedding
-
-    @torch.no_grad()
-    def embed_images(self, sources: Sequence[Source]) -> Float[Tensor, "b d"]:
-        """CLIP image embeddings z_i, on the model's device; pictures are cropped to their middle square and resized, as its tower has it."""
-        tower = self.parts.config("clip").vision
-        whole = tower.resize == "squash"
-        with self.parts.lend("clip", Clip, only="vision") as clip:
-            pixels = (
-                source.square(tower.size, whole=whole, interpolation=tower.interpolation).to(self.device)
-                for source in sources
-            )
-            z_i = torch.cat([clip.encode_image(one[None]) for one in pixels])
-        self.require_finite(z_i, "clip", "image")
-        return z_i
-
-    @torch.no_grad()
-    def embed_pixels(self, pixels: Float[Tensor, "3 s s"]) -> Float[Tensor, "1 d"]:
-        """CLIP image embedding of a square in [-1, 1], rounded to 8 bits as a saved picture is."""
-        return self.embed_images([read_source(to_image(pixels))])
-
-    def embed_grey(self) -> Float[Tensor, "1 d"]:
-        """CLIP image embedding of a picture of its mean colour, which it sees as zeros; computed once."""
-        if self._grey is None:
-            vision = self.parts.config("clip").vision
-            colour = torch.tensor(vision.mean, device=self.device)[:, None, None]
-            with torch.no_grad(), self.parts.lend("clip", Clip, only="vision") as clip:
-                self._grey = clip.encode_image((2 * colour - 1).expand(1, -1, vision.size, vision.size))
-            self.require_finite(self._grey, "clip", "image")
-        return self._grey
+    # Embeddings
 
     def pixels(self, source: Source) -> Float[Tensor, "3 h w"]:
         """Pixels of a given picture in [-1, 1], on the CPU; transparent ones show white."""
@@ -487,17 +408,6 @@ class StageRunner(Encoders):
             state = self._follow(walk, "upsampler", len(grid) - 1, first, renderer.codec)
             self.require_finite(state, link.name, "upsampler", renderer.watch)
             return state
-
-    def require_finite(self, state: Tensor, part: str, stage: str, watch: Watch | None = None) -> None:
-        """Raise `NonFinite` where the last state of a stage, or an answer of its network, is not finite."""
-        if bool(torch.isfinite(state).all()) and (watch is None or watch.finite):
-            return
-        dtype = str(self.parts.dtype).removeprefix("torch.")
-        remedy = "get the model again" if dtype == "float32" else f"compute in float32 in place of {dtype}"
-        raise NonFinite(
-            f"the {part} of {self.parts.name!r} gave NaN or infinite numbers in the stage {stage!r}, which are no picture: its "
-            f"weights are damaged, or settings such as guidance too extreme; {remedy}"
-        )
 
     def _reporting(self, total: int) -> Reporter:
         if self._reporter is None:

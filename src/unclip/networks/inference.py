@@ -8,8 +8,9 @@ from torch import nn
 from unclip.networks.unet import Unet
 from unclip.nn.fused import FusedResBlock
 from unclip.nn.map_blocks import MapDecoder, MapEncoder
-from unclip.nn.packed import PackedConv2d, PackedLinear, PackedResBlock, can_pack
+from unclip.nn.packed import PackedConv2d, PackedLinear, PackedResBlock, can_pack, packed_convolution
 from unclip.nn.resblock import ResBlock
+from unclip.nn.winograd import Widths, suits
 
 
 def matrices(network: nn.Module) -> frozenset[str]:
@@ -25,16 +26,17 @@ def matrices(network: nn.Module) -> frozenset[str]:
     )
 
 
-def prepack(network: nn.Module, *, float32: bool = False) -> None:
+def prepack(network: nn.Module, *, float32: bool | Widths = False) -> None:
     """Put packed layers in the place of those whose weights are bfloat16, one at a time.
 
-    With `float32`, layers of that type are packed as well; the answers differ by rounding. Nothing changes where torch or the
-    processor cannot do it. The network cannot be trained nor saved any more.
+    With `float32`, layers of that type are packed as well; the answers differ by rounding. Given widths, 3x3 convolutions take
+    fewer products where those say so. Nothing changes where torch or the processor cannot do it. The network cannot be trained nor saved any more.
     """
     if can_pack():
         _prepack_within(network, torch.bfloat16, frozenset())
     if float32 and can_pack(torch.float32):
-        _prepack_within(network, torch.float32, _kept(network))
+        widths = float32 if isinstance(float32, Widths) else None
+        _prepack_within(network, torch.float32, _kept(network), widths)
 
 
 def is_packed(network: nn.Module) -> bool:
@@ -111,17 +113,25 @@ def _ends(network: Unet | MapEncoder | MapDecoder) -> Iterator[nn.Module]:
     yield network.exit
 
 
-def _prepack_within(module: nn.Module, dtype: torch.dtype, kept: Container[nn.Module]) -> None:
+def winograd_bytes(network: nn.Module) -> int:
+    """Bytes that the weights of all 3x3 convolutions take for fewer products, beside the network's own."""
+    convolutions = (module for module in network.modules() if suits(module))
+    return sum(4 * 4 * weight.numel() for layer in convolutions for weight in layer.parameters())
+
+
+def _prepack_within(
+    module: nn.Module, dtype: torch.dtype, kept: Container[nn.Module], widths: Widths | None = None
+) -> None:
     for name, child in list(module.named_children()):
         packed = None
         if isinstance(child, ResBlock) and child.conv1.weight.dtype == dtype:
-            packed = PackedResBlock(child, dtype)
+            packed = PackedResBlock(child, dtype, widths)
         elif type(child) is nn.Conv2d and child.weight.dtype == dtype and child not in kept:
-            packed = PackedConv2d(child, dtype)
+            packed = packed_convolution(child, dtype, widths)
         elif type(child) is nn.Linear and child.weight.dtype == dtype:
             packed = PackedLinear(child, dtype)
         if packed is None:
-            _prepack_within(child, dtype, kept)
+            _prepack_within(child, dtype, kept, widths)
         else:
             setattr(module, name, packed)
         del child

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from unclip.nn.resample import double, halve
 from unclip.nn.resblock import ResBlock
+from unclip.nn.winograd import Widths, WinogradConv2d, suits
 
 
 def can_pack(dtype: torch.dtype = torch.bfloat16) -> bool:
@@ -65,6 +66,42 @@ class PackedConv2d(nn.Module):
             self.weight = torch.ops.mkldnn._reorder_convolution_weight(plain, *self.shape, list(shape))
             self._packed_for = shape
         return self.weight
+
+
+class EitherConv2d(nn.Module):
+    """A 3x3 convolution in float32 that takes fewer products on the maps where that is faster (`unclip.nn.winograd`)."""
+
+    def __init__(self, layer: nn.Conv2d, widths: Widths):
+        super().__init__()
+        self.widths, self.channels = widths, min(layer.in_channels, layer.out_channels)
+        self.direct = PackedConv2d(layer, torch.float32)
+        self._layer = [layer]
+        self._fewer: list[WinogradConv2d] = []
+
+    def forward(
+        self,
+        x: Float[Tensor, "b c h w"],
+        *,
+        plus: Float[Tensor, "b k h w"] | None = None,
+        shift: Float[Tensor, "b k"] | None = None,
+    ) -> Float[Tensor, "b k h w"]:
+        """As `PackedConv2d`'s."""
+        if not self.widths.take(self.channels, *x.shape[-2:]):
+            return self.direct(x, plus=plus, shift=shift)
+        if not self._fewer:
+            self._fewer.append(WinogradConv2d(self._layer[0]))
+        return self._fewer[0](x, plus=plus, shift=shift)
+
+
+def packed_convolution(
+    layer: nn.Conv2d, dtype: torch.dtype = torch.bfloat16, widths: Widths | None = None
+) -> "PackedConv2d | EitherConv2d":
+    """A convolution of `dtype`, made of an ordinary one; in float32 one that may take fewer products, if `widths` say so."""
+    if widths is not None and dtype == torch.float32 and suits(layer):
+        least = min((width for width in widths if width), default=0)
+        if 0 < least <= min(layer.in_channels, layer.out_channels):
+            return EitherConv2d(layer, widths)
+    return PackedConv2d(layer, dtype)
 
 
 class DoublingConv2d(nn.Module):
@@ -148,13 +185,15 @@ class PackedPixelwise(nn.Module):
 class PackedResBlock(nn.Module):
     """A `ResBlock`, with its convolutions packed."""
 
-    def __init__(self, block: ResBlock, dtype: torch.dtype = torch.bfloat16):
+    def __init__(self, block: ResBlock, dtype: torch.dtype = torch.bfloat16, widths: Widths | None = None):
         super().__init__()
         self.scale_shift_norm, self.resample = block.scale_shift_norm, block.resample
         self.norm1, self.norm2 = block.norm1, block.norm2
-        kind = DoublingConv2d if block.resample is double else PackedConv2d
-        self.conv1 = kind(block.conv1, dtype)
-        self.conv2 = PackedConv2d(block.conv2, dtype)
+        doubles = block.resample is double
+        self.conv1 = (
+            DoublingConv2d(block.conv1, dtype) if doubles else packed_convolution(block.conv1, dtype, widths)
+        )
+        self.conv2 = packed_convolution(block.conv2, dtype, widths)
         self.embedding = PackedLinear(block.embedding, dtype)
         self.skip = PackedPixelwise(block.skip, dtype) if isinstance(block.skip, nn.Conv2d) else None
 

@@ -4,22 +4,28 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unclip.nn.packed import PackedConv2d, PackedLinear, can_pack
+from unclip.nn.packed import PackedLinear, can_pack, packed_convolution
+from unclip.nn.winograd import Widths, WinogradConv2d
 
 logger = logging.getLogger(__name__)
 
 Precision = Literal["bf16", "fp32"]
 Layer = TypeVar("Layer", bound=nn.Module)
+Key = TypeVar("Key", bound=Hashable)
 
 #: bfloat16 has to be so many times as fast as float32: rounding and conversions cost time, too.
 WORTHWHILE = 1.2
+#: Fewer products have to make a convolution so many times as fast: their rounding is larger, and their weights take more memory.
+FEWER = 1.1
+#: Numbers of channels that are tried for them.
+TRIED = (128, 192, 256, 384, 640)
 #: A measurement ends after this time, once every product has run twice.
 SECONDS = 0.2
 
@@ -90,38 +96,77 @@ class Speeds(NamedTuple):
     float32: float
 
 
-def packed_speeds(products: Sequence[Product]) -> Speeds:
-    """Speeds of the layers of inference, whose weights are in oneDNN's layout; measured as `speedup`."""
-    return Speeds(*_ratios(products, [(torch.float32, False), (torch.bfloat16, True), (torch.float32, True)]))
+def packed_speeds(products: Sequence[Product], widths: Widths | None = None) -> Speeds:
+    """Speeds of the layers of inference, whose weights are in oneDNN's layout; measured as `speedup`.
+
+    Given widths, float32 convolutions take fewer products where those say so.
+    """
+    ways = [(torch.float32, False), (torch.bfloat16, True), (torch.float32, True)]
+    return Speeds(*_ratios(products, ways, widths))
 
 
-def _ratios(products: Sequence[Product], ways: Sequence[tuple[torch.dtype, bool]]) -> list[float]:
+def winograd_widths() -> Widths:
+    """The widths from which convolutions with fewer products are `FEWER` times as fast as direct ones on this processor.
+
+    Takes about a second. Layers run on torch's number of threads, and the fastest runs count: on two threads the products alone
+    get twice as fast.
+    """
+    if not can_pack(torch.float32):
+        return Widths(0, 0, 0)
+    return Widths(*(next((c for c in TRIED if _gain(c, side) > FEWER), 0) for side in (16, 32, 64)))
+
+
+def _gain(channels: int, side: int) -> float:
+    """How many times as fast a convolution is with fewer products, on one sample of `side` x `side`."""
+    conv, x = _convolution(Product("convolution", channels, side), torch.float32)
+    layers = {"direct": packed_convolution(conv, torch.float32), "fewer": WinogradConv2d(conv)}
+    calls = {name: functools.partial(layer, x) for name, layer in layers.items()}
+    seconds = _fastest(calls, SECONDS / 4, threads=torch.get_num_threads(), clock=time.perf_counter)
+    return seconds["direct"] / seconds["fewer"]
+
+
+def _ratios(
+    products: Sequence[Product], ways: Sequence[tuple[torch.dtype, bool]], widths: Widths | None = None
+) -> list[float]:
     """How many times as fast as the first way layers are in each of the others."""
-    layers = {(way, product): _layer(product, *way) for product in products for way in ways}
-    seconds = dict.fromkeys(layers, math.inf)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.inference_mode():
-            begun, rounds = time.thread_time(), 0
-            # The first product of a kind also sets up the library.
-            while rounds < 2 or (rounds < 50 and time.thread_time() - begun < SECONDS):
-                for key, layer in layers.items():
-                    before = time.thread_time()
-                    layer()
-                    seconds[key] = min(seconds[key], time.thread_time() - before)
-                rounds += 1
-    finally:
-        torch.set_num_threads(threads)
-    # Each layer counts as one, whatever its size; thread_time may be too coarse for a tiny one.
-    shares = [
-        [max(seconds[way, product], 1e-9) / max(seconds[ways[0], product], 1e-9) for product in products]
-        for way in ways[1:]
-    ]
+    seconds = _fastest(
+        {(way, product): _layer(product, *way, widths) for product in products for way in ways}, SECONDS
+    )
+    # Each layer counts as one, whatever its size.
+    shares = [[seconds[way, product] / seconds[ways[0], product] for product in products] for way in ways[1:]]
     return [len(products) / sum(share) for share in shares]
 
 
-def _layer(product: Product, dtype: torch.dtype, packed: bool) -> Callable[[], Tensor]:
+def _fastest(
+    layers: Mapping[Key, Callable[[], Tensor]],
+    most: float,
+    *,
+    threads: int = 1,
+    clock: Callable[[], float] = time.thread_time,
+) -> dict[Key, float]:
+    """Seconds of each layer's fastest run, by default of processor time on one thread; all take about `most` seconds."""
+    seconds = dict.fromkeys(layers, math.inf)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode():
+            begun, rounds = clock(), 0
+            # The first product of a kind also sets up the library.
+            while rounds < 2 or (rounds < 50 and clock() - begun < most):
+                for key, layer in layers.items():
+                    started = clock()
+                    layer()
+                    seconds[key] = min(seconds[key], clock() - started)
+                rounds += 1
+    finally:
+        torch.set_num_threads(before)
+    # The clock may be too coarse for a tiny layer.
+    return {key: max(found, 1e-9) for key, found in seconds.items()}
+
+
+def _layer(
+    product: Product, dtype: torch.dtype, packed: bool, widths: Widths | None = None
+) -> Callable[[], Tensor]:
     packed = packed and can_pack(dtype)
     channels, size = product.channels, product.size
     if product.kind == "attention":
@@ -132,10 +177,19 @@ def _layer(product: Product, dtype: torch.dtype, packed: bool) -> Callable[[], T
             linear = _filled(nn.Linear(channels, channels, device="meta"))
             x = torch.ones(size, channels, dtype=dtype)
             return functools.partial(PackedLinear(linear, dtype) if packed else linear.to(dtype), x)
-        conv = _filled(nn.Conv2d(channels, channels, 3, padding=1, device="meta"))
+    conv, x = _convolution(product, dtype)
+    if packed:
+        return functools.partial(packed_convolution(conv, dtype, widths), x)
+    return functools.partial(conv.to(memory_format=torch.channels_last), x)  # pyright: ignore[reportCallIssue]
+
+
+def _convolution(product: Product, dtype: torch.dtype) -> tuple[nn.Conv2d, Tensor]:
+    """A 3x3 convolution, and what it is given."""
+    channels, size = product.channels, product.size
+    with torch.inference_mode(False):
+        conv = _filled(nn.Conv2d(channels, channels, 3, padding=1, device="meta")).to(dtype)
         x = torch.ones(1, channels, size, size, dtype=dtype).contiguous(memory_format=torch.channels_last)
-        last = conv.to(dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        return functools.partial(PackedConv2d(conv, dtype) if packed else last, x)
+    return conv, x
 
 
 def _filled(layer: Layer) -> Layer:

@@ -113,7 +113,7 @@ class Worker:
     def _batch(self) -> int:
         if self._settings.batch is not None:
             return self._settings.batch
-        from unclip.generate.parts import best_device
+        from unclip.generate.placement import best_device
 
         device = self._settings.device or str(best_device())
         return 1 if device.startswith("cpu") else 8

@@ -343,7 +343,7 @@ def test_an_autoencoder_that_overflows_in_half_precision_is_computed_in_float32(
 
     monkeypatch.setattr(network, "decode", overflowing)
     # In bfloat16, layers may be replaced by packed ones: keep them.
-    monkeypatch.setattr("unclip.generate.parts.prepack", lambda network, **options: None)
+    monkeypatch.setattr("unclip.generate.placement.prepack", lambda network, **options: None)
     with caplog.at_level(logging.WARNING):
         made = model.generate("a red cat", **QUICK)[0]
     assert len(exact) == 1
