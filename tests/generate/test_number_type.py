@@ -15,6 +15,7 @@ from unclip.generate import number_type, placement
 from unclip.generate.model import Model
 from unclip.generate.number_type import FILE, fastest, measured
 from unclip.generate.placement import decisive_layers
+from unclip.networks.inference import matrices
 from unclip.networks.products import products
 from unclip.networks.unet import UnetConfig
 from unclip.networks.upsampler import UpsamplerConfig
@@ -264,3 +265,44 @@ def test_a_copy_lays_layers_out_as_the_model_does(cache, timed, monkeypatch, tmp
     timed(0.5, 0.5)
     cache.unlink()
     assert copy.deepcopy(model.parts).packed
+
+
+@pytest.mark.parametrize("unet", [True, False])
+def test_bfloat16_weights_are_rounded_and_the_rest_is_float32(tiny, tiny_folder, tmp_path, unet):
+    folder = tiny.save(tmp_path / "unet", unet=True) if unet else tiny_folder
+    kept = Model.load(folder, device="cpu", dtype="bfloat16-weights")
+    rounded = Model.load(folder, device="cpu", dtype="float32")
+    for name in rounded.parts.names:
+        with (
+            rounded.parts.lend(name, torch.nn.Module) as network,
+            kept.parts.lend(name, torch.nn.Module) as half,
+        ):
+            stored = dict(half.named_parameters())
+            for key in (
+                matrices(network) if any(one.dtype == torch.bfloat16 for one in stored.values()) else ()
+            ):
+                weight = network.get_parameter(key)
+                weight.data = weight.data.bfloat16().float()
+                assert (
+                    stored[f"{key.removesuffix('weight')}parametrizations.weight.original"].dtype
+                    == torch.bfloat16
+                )
+    pictures = [one.generate("a red apple", seed=1, size=32)[0] for one in (kept, rounded)]
+    apart = np.abs(np.subtract(*(np.asarray(one.image, int) for one in pictures)))
+    assert apart.max() <= 1
+    assert pictures[0].provenance["dtype"] == "bfloat16-weights"
+    assert kept.dtype == torch.float32
+    pictures[0].save(tmp_path / "before.png")
+    again = [
+        "redo",
+        str(tmp_path / "before.png"),
+        "--model",
+        str(folder),
+        "-o",
+        str(tmp_path / "again.png"),
+        "--quiet",
+    ]
+    assert main(again) == 0
+    after = unclip.Image.open(tmp_path / "again.png")
+    assert np.array_equal(np.asarray(after.image), np.asarray(pictures[0].image))
+    assert copy.deepcopy(kept.parts).number_type == "bfloat16-weights"

@@ -121,8 +121,8 @@ def add_device(
     )
     parser.add_argument(
         "--dtype",
-        choices=("float32", "bfloat16", "auto"),
-        help=f"what the networks compute in; auto measures which is faster (default: {dtype or default or 'float32; of public models, auto'})",
+        choices=("float32", "bfloat16", "bfloat16-weights", "auto"),
+        help=f"what the networks compute in; bfloat16-weights halves the memory and computes in float32, auto measures which of the first two is faster (default: {dtype or default or 'float32; of public models, auto'})",
     )
 
 

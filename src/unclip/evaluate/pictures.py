@@ -161,7 +161,7 @@ def name_of(model: Model, sampling: Sampling, size: int) -> str:
     """Folder name of pictures: their size, and a hash of the model's digest, what computes it and the sampling settings."""
     backend = model.parts.backend
     how = [
-        str(model.parts.dtype),
+        model.parts.number_type if model.parts.widened else str(model.parts.dtype),
         *([f"packed {model.parts.packed}"] if model.parts.packed else []),
         *(() if backend is None else backend.record.values()),
     ]

@@ -76,7 +76,7 @@ def _provenance(evaluation: Evaluation) -> dict[str, Any]:
         "size": evaluation.size,
         "counts": {one.group.name: len(one.questions.asked) for one in evaluation.asked},
         "device": model.parts.device.type,
-        "dtype": str(model.parts.dtype).removeprefix("torch."),
+        "dtype": model.parts.number_type,
         "unclip": importlib.metadata.version("unclip"),
         "code": code_version(),
         "torch": torch.__version__,

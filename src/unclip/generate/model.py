@@ -425,8 +425,8 @@ def load(
 ) -> Model:
     """A model: bundled (by name), from a folder, or public (a hub id that was pulled).
 
-    `device` is the best one unless given. `dtype` is what the networks compute in: "float32", "bfloat16" or "auto", the
-    faster one by measurement; None is "auto" for public models and "float32" for others. The sampler's state is float32
+    `device` is the best one unless given. `dtype` is what the networks compute in: "float32", "bfloat16", "auto", the
+    faster one by measurement, or "bfloat16-weights", float32 with weights kept in bfloat16; None is "auto" for public models and "float32" for others. The sampler's state is float32
     always. `prior` and `clip` name other models to take these parts from, `parts` any part.
     With `offload`, only the network at work is in memory; `tile` bounds the side in pixels of what an autoencoder decodes at
     once. `adapters` are low-rank adapters (LoRA) by file or folder, and the strength of each. `backend` "openvino" computes

@@ -24,7 +24,9 @@ FILE = "speed.json"
 FORMAT = 3
 Packing = bool | Widths
 """Whether float32 layers are oneDNN's, laid out once; given widths, with fewer products in 3x3 convolutions (`unclip.nn.winograd`)."""
-NAMES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+WIDENED = "bfloat16-weights"
+"""Weights in bfloat16, and all else in float32."""
+NAMES = {"float32": torch.float32, "bfloat16": torch.bfloat16, WIDENED: torch.float32}
 
 _warned: set[str] = set()
 
@@ -49,10 +51,10 @@ def number_type(
     if name == "auto":
         return fastest(device, products, winograd=winograd)
     if name not in NAMES:
-        raise RequestError(f"dtype {dtype} is not one of auto, float32, bfloat16")
+        raise RequestError(f"dtype {dtype} is not one of auto, {', '.join(NAMES)}")
     if warn and products and device.type == "cpu" and name not in _warned:
         ratio = measured(products).bfloat16
-        slower, other = (ratio, "bfloat16") if name == "float32" else (1 / ratio, "float32")
+        slower, other = (1 / ratio, "float32") if name == "bfloat16" else (ratio, "bfloat16")
         if slower >= SEVERAL:
             _warned.add(name)
             logger.warning(

@@ -17,7 +17,7 @@ from unclip.errors import ModelError, Unsupported
 from unclip.formats.open_part import OpenPart
 from unclip.formats.opened import open_model
 from unclip.generate.load_options import given_device, given_strengths, given_tile, named
-from unclip.generate.number_type import Packing, number_type, packing
+from unclip.generate.number_type import WIDENED, Packing, number_type, packing
 from unclip.generate.offload import load_in_turns, returned_when_freed
 from unclip.generate.openvino_nets import Openvino, backend_of
 from unclip.generate.placement import (
@@ -80,7 +80,10 @@ class Parts:
         adapters: Mapping[str, float] | None = None,
         backend: Openvino | None = None,
         packed: Packing = False,
+        widened: bool = False,
     ):
+        self.widened = widened
+        """Whether weights are bfloat16, and are widened to float32 whenever they are used."""
         self.packed = packed
         """Whether float32 layers of the large nets are oneDNN's, laid out once, and not torch's own; or `Widths` as well."""
         self.backend = backend
@@ -131,9 +134,9 @@ class Parts:
     ) -> "Parts":
         """Parts of a bundled model by its name, of a model folder, or of a public model: a folder, or a pulled hub id.
 
-        `dtype` is "float32", "bfloat16", or "auto", the faster one by a measurement of the model's layers on this machine; None is
-        "auto" for public models, and "float32" for model folders, whose pictures are then the same on every processor to
-        rounding. `packed` says whether float32 layers on a CPU are oneDNN's, laid out once, which are equal to torch's to
+        `dtype` is "float32", "bfloat16", "bfloat16-weights", which keeps weights in bfloat16 and computes in float32, or
+        "auto", the faster one of the first two by a measurement of the model's layers on this machine; None is "auto" for
+        public models, and "float32" for model folders, whose pictures are then the same on every processor to rounding. `packed` says whether float32 layers on a CPU are oneDNN's, laid out once, which are equal to torch's to
         rounding; `Widths` are those from which 3x3 convolutions take fewer products as well (`unclip.nn.winograd`). None lets the
         measurement of "auto" decide, and is torch's otherwise. `parts` names other models to take parts from, such as
         {"clip": folder}. `check` compares every file with its SHA-256 first. `tile` bounds the side of what an autoencoder
@@ -164,12 +167,13 @@ class Parts:
         exact = chosen == torch.float32
         if packed is None:
             packed = name == "auto" and target.type == "cpu" and packing(layers, winograd=fewer and exact)
-        pack = target.type == "cpu" and packed
+        widened = name == WIDENED
+        pack = target.type == "cpu" and not widened and packed
 
         def part(source: OpenPart) -> Part:
-            inside = compute_dtype(source, chosen)
-            load = functools.partial(source.load, device=target, dtype=inside)
-            return Part(source.role, source.config, inside, load)
+            kept = compute_dtype(source, torch.bfloat16 if widened else chosen)
+            load = functools.partial(source.load, device=target, dtype=kept)
+            return Part(source.role, source.config, chosen if widened else kept, load)
 
         made = cls(
             {name: part(source) for name, source in opened.parts.items()},
@@ -187,13 +191,14 @@ class Parts:
             adapters=named(strengths),
             backend=other,
             packed=pack,
+            widened=widened,
         )
         made._again = functools.partial(
             _reopen,
             _absolute(model),
             opened.digest,
             device=str(target),
-            dtype=str(chosen),
+            dtype=made.number_type,
             parts={name: _absolute(other) for name, other in (parts or {}).items()},
             offload=offload,
             tile=tile,
@@ -241,6 +246,11 @@ class Parts:
             cls.of, dict(networks), tokenizer, name=name, digest=digest, defaults=defaults, dtype=str(chosen)
         )
         return made
+
+    @property
+    def number_type(self) -> str:
+        """Name of what the networks compute in, as `Parts.open` reads it."""
+        return WIDENED if self.widened else str(self.dtype).removeprefix("torch.")
 
     @functools.cached_property
     def tokenizer(self) -> CaptionTokenizer:
@@ -406,7 +416,8 @@ class Parts:
             yield network
 
     def _prepared(self, name: str, network: nn.Module) -> nn.Module:
-        return prepare(network, packed=self.packed if self._parts[name].role in SAMPLED else False)
+        packed = self.packed if self._parts[name].role in SAMPLED else False
+        return prepare(network, packed=packed, widened=self.widened)
 
     def _part(self, name: str) -> Part:
         if name not in self._parts:

@@ -13,7 +13,7 @@ from unclip.generate.number_type import Packing
 from unclip.generate.offload import without_weights
 from unclip.generate.openvino_nets import Openvino
 from unclip.networks.clip import ClipConfig
-from unclip.networks.inference import prepack, settle, suits_channels_last, winograd_bytes
+from unclip.networks.inference import prepack, settle, suits_channels_last, widen, winograd_bytes
 from unclip.networks.products import products
 from unclip.networks.unet import UnetConfig
 from unclip.nn.precision import Product
@@ -85,10 +85,12 @@ def computes_in(config: Any, dtype: torch.dtype) -> bool:
     return dtype == torch.float32 or not (text or (eps and not unet))
 
 
-def prepare(network: nn.Module, *, packed: Packing = False) -> nn.Module:
-    """The network in evaluation mode, with weights in the layout of its device's kernels."""
+def prepare(network: nn.Module, *, packed: Packing = False, widened: bool = False) -> nn.Module:
+    """The network in evaluation mode, with weights in the layout of its device's kernels, or widened at every call."""
     device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
-    if device.type == "cpu":
+    if widened:
+        widen(network)
+    elif device.type == "cpu":
         prepack(network, float32=packed)
     elif device.type == "cuda":
         settle(network)

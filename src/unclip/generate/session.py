@@ -229,7 +229,7 @@ class Session(StageRunner):
             digest=self.parts.digest,
             size=image.size,
             device=self.device.type,
-            dtype=str(self.parts.dtype).removeprefix("torch."),
+            dtype=self.parts.number_type,
             sources=sources,
             results=results,
             warnings=warnings,

@@ -3,7 +3,8 @@
 from collections.abc import Container, Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from unclip.networks.unet import Unet
 from unclip.nn.fused import FusedResBlock
@@ -37,6 +38,22 @@ def prepack(network: nn.Module, *, float32: bool | Widths = False) -> None:
     if float32 and can_pack(torch.float32):
         widths = float32 if isinstance(float32, Widths) else None
         _prepack_within(network, torch.float32, _kept(network), widths)
+
+
+def widen(network: nn.Module) -> None:
+    """Let layers whose weights are bfloat16 compute in float32: weights are widened at every call, and stay as they are.
+
+    Half the memory, at float32's precision of everything but the weights. The network cannot be saved any more.
+    """
+    for module in list(network.modules()):
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding) and module.weight.dtype == torch.bfloat16:
+            # What reads `weight` anywhere gets float32, which torch's check of a parametrization's type would forbid.
+            parametrize.register_parametrization(module, "weight", _Widened(), unsafe=True)
+
+
+class _Widened(nn.Module):
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight.float()
 
 
 def is_packed(network: nn.Module) -> bool:

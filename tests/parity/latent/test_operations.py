@@ -483,3 +483,21 @@ def test_pickled_folders_whole_and_in_shards_through_convert(saved, tmp_path):
     (copied / "unet" / "diffusion_pytorch_model-00002-of-00003.bin").unlink()
     with pytest.raises(ModelError, match=r"00002-of-00003\.bin is missing, which .*index\.json names"):
         convert(copied, tmp_path / "other")
+
+
+@pytest.mark.parametrize("name", ["sd1", "unclip h"])
+def test_weights_in_bfloat16_are_used_in_float32(saved, name):
+    kept, exact = (
+        Model.load(saved(name)[1], device="cpu", dtype=kind) for kind in ("bfloat16-weights", "float32")
+    )
+    with (
+        kept.parts.lend("decoder", torch.nn.Module) as half,
+        exact.parts.lend("decoder", torch.nn.Module) as whole,
+    ):
+        sizes = [sum(weight.nbytes for weight in one.parameters()) for one in (half, whole)]
+    assert sizes[0] < 0.6 * sizes[1]
+    a, b = (
+        np.asarray(one.generate("a red cat", seed=3, steps=2, size=64)[0].image, float)
+        for one in (kept, exact)
+    )
+    assert 0 < np.abs(a - b).mean() < 6
