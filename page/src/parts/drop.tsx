@@ -105,6 +105,10 @@ function Offer({ file, name, url }: Dropped) {
   const close = () => {
     dropped.value = null;
   };
+  const refuse = () => {
+    close();
+    toast(text.errors.notPicture, { bad: true });
+  };
   const begin = async (then: (upload: Upload) => unknown) => {
     const upload = await send(file);
     if (!upload) return;
@@ -116,7 +120,7 @@ function Offer({ file, name, url }: Dropped) {
   return (
     <Dialog title={text.library.dropTitle} onClose={close}>
       <div class="offer">
-        <img src={url} alt={name} />
+        <img src={url} alt={name} onError={refuse} />
         <div>
           {!found && <p>{text.common.loading}</p>}
           {found && !request && <p>{text.library.dropNone}</p>}

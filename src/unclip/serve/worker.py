@@ -69,7 +69,7 @@ class Worker:
     def run(self) -> None:
         """Draw until `stop`."""
         self.lease = self.patiently(
-            lambda: Lease(self.database, list(self._settings.models), self._settings.device or "best")
+            lambda: Lease(self.database, list(self._settings.models), self._device)
         )
         watch, self.changes = self.database.watch(), self.database.watch()
         self._finisher = Finisher(self)
@@ -110,13 +110,16 @@ class Worker:
         return True
 
     @functools.cached_property
+    def _device(self) -> str:
+        from unclip.generate.placement import best_device
+
+        return self._settings.device or str(best_device())
+
+    @property
     def _batch(self) -> int:
         if self._settings.batch is not None:
             return self._settings.batch
-        from unclip.generate.placement import best_device
-
-        device = self._settings.device or str(best_device())
-        return 1 if device.startswith("cpu") else 8
+        return 1 if self._device.startswith("cpu") else 8
 
     def _draw(self, held: Sequence[Task]) -> None:
         follower = Follower(self, held)

@@ -200,3 +200,9 @@ def test_a_file_that_is_no_picture_is_refused(open_page: Callable[..., Any], tmp
     file.write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     page.locator("input[type=file]").first.set_input_files(file)
     expect(page.get_by_text("This is not a picture.").first).to_be_visible()
+    page.get_by_role("button", name="Dismiss").first.click()
+    file = tmp_path / "damaged.png"
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(2000))
+    page.locator("input[type=file]").first.set_input_files(file)
+    expect(page.get_by_text("This is not a picture.").first).to_be_visible()
+    expect(page.get_by_role("dialog")).to_have_count(0)
