@@ -68,9 +68,7 @@ class Worker:
 
     def run(self) -> None:
         """Draw until `stop`."""
-        self.lease = self.patiently(
-            lambda: Lease(self.database, list(self._settings.models), self._device)
-        )
+        self.lease = self.patiently(lambda: Lease(self.database, list(self._settings.models), self._device))
         watch, self.changes = self.database.watch(), self.database.watch()
         self._finisher = Finisher(self)
         done = threading.Event()
