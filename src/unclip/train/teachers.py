@@ -7,6 +7,7 @@ TEACHERS = {
     "clip": "the CLIP that it learns from is another",
     "autoencoder": "the autoencoder whose latents it learns is another",
     "text": "the text tower that reads its captions is another",
+    "decoder": "the decoder that it is distilled from is another",
     "tokenizer": "the tokenizer of its captions is another",
 }
 """Name of each, and how a message says that it changed."""
@@ -19,6 +20,7 @@ def teachers(batches: Any) -> dict[str, str | None]:
         "clip": getattr(batches, "clip", None),
         "autoencoder": getattr(getattr(batches, "images", None), "run", None),
         "text": getattr(batches, "text", None),
+        "decoder": getattr(batches, "teacher", None),
     }
     return {
         **{name: getattr(one, "hash", None) for name, one in found.items()},

@@ -14,6 +14,8 @@ from jaxtyping import Float, Int64
 from PIL import Image
 from torch import Tensor
 
+from unclip.checkpoints.weights_digest import weights_digest
+from unclip.diffusion.denoiser import per_sample
 from unclip.diffusion.losses import LossConfig, Uncertainty, diffusion_loss
 from unclip.diffusion.parametrization import Preconditioned
 from unclip.diffusion.samplers import sample
@@ -23,8 +25,10 @@ from unclip.rng import Noise
 from unclip.stages.codec import Codec, PixelCodec
 from unclip.stages.conditioner import reads_text_encodings
 from unclip.stages.renderer import decoder_renderer
+from unclip.train.begin import take_weights
 from unclip.train.config import ClipDependent
 from unclip.train.cut_captions import report_cut_captions
+from unclip.train.distillation import DistillationConfig, Teacher
 from unclip.train.embed import ClipReader, ClipRun
 from unclip.train.source import Source, evenly_spaced, on_device
 from unclip.train.task import Built, ByBlock, Losses, Task, by_block, compiled
@@ -50,6 +54,14 @@ class DecoderTraining(ClipDependent):
     """Image embeddings lean by up to this factor towards those of other pictures, as a prior's do."""
     uncertainty: bool = False
     """Whether the expected loss at each noise level is learned as well, and the loss divided by it."""
+    distillation: DistillationConfig | None = None
+    """Learn what the weights of `init` answer, under guidance or after several steps, in place of the pictures."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a distillation of no weights."""
+        super().__post_init__()
+        if self.distillation is not None and not self.init:
+            raise ValueError("distillation learns from the weights of a model: set init to it")
 
     MOVED: ClassVar[Mapping[str, str]] = {
         f"model.{name}": name for name in ("dropout_image", "dropout_caption", "dropout_hint", "uncertainty")
@@ -108,6 +120,7 @@ class DecoderBatches:
             sources = self.train, self.held_out
             self.images = LatentSpace(config.autoencoder, config, sources, device, flip=config.flip)
         self.latent_form = self.images.form
+        self.teacher: Teacher | None = None
         if device.type == "cuda" and config.model.caption is not None:
             self.train.read_captions(self.clip.tokenizer)
 
@@ -175,8 +188,10 @@ class DecoderTask(Task[Decoder]):
         *,
         reader: ClipReader | None = None,
         codec: Codec | None = None,
+        teacher: Teacher | None = None,
     ):
         super().__init__()
+        self.teacher = teacher
         self.reader, self.codec = reader, PixelCodec() if codec is None else codec
         self.config, self.network, self.device = config, network, device
         self.uncertainty = Uncertainty().to(device) if config.uncertainty else None
@@ -196,10 +211,19 @@ class DecoderTask(Task[Decoder]):
             condition = replace(condition, hint=random_hint(x0, noise.fork("hint"), config.dropout_hint))
         if batch.augmentation is not None:
             condition = replace(condition, augmentation=batch.augmentation)
-        sigma = config.loss.density.sigma(noise.fork("sigma").uniform(), self.process)
+        u, end = noise.fork("sigma").uniform(), None
+        if self.teacher is None:
+            sigma = config.loss.density.sigma(u, self.process)
+        else:
+            sigma, end = self.teacher.sigma(u, config.loss.density, self.process)
         eps = noise.fork("eps").normal(*x0.shape[1:])
         if isinstance(config, LatentDecoderTraining):
             eps = offset(eps, noise, config.noise_offset)
+        if self.teacher is not None:
+            # The same noisy pictures, taken apart as the teacher has it.
+            x = x0 + per_sample(sigma, x0) * eps
+            x0 = self.teacher.estimate(x, sigma, end, condition)
+            eps = (x - x0) / per_sample(sigma, x)
         context = (self.encode or self.network.encode)(condition)
         loss = diffusion_loss(self.training_denoiser, x0, eps, sigma, context, config.loss)
         if self.uncertainty is None:
@@ -213,15 +237,25 @@ class DecoderTask(Task[Decoder]):
         return losses_at_levels(self.denoiser, held_out.pictures, context, self.config.loss, self.process)
 
     def preview(self, batches: DecoderBatches) -> Image.Image:
-        """Held-out pictures, and below each the decoder's picture of its embedding (guidance 2, 16 steps)."""
+        """Held-out pictures, and below each the decoder's picture of its embedding (guidance 2, 16 steps).
+
+        A distilled decoder draws as it is meant to, without guidance and in its own number of steps.
+        """
         held_out = batches.held_out_pictures(16)
         x0 = held_out.pictures
         renderer = decoder_renderer(self.network, self.codec)
-        denoise = renderer.denoiser(self._read(held_out.condition), guidance=2.0)
+        learned = self.config.distillation
+        denoise = renderer.denoiser(self._read(held_out.condition), guidance=2.0 if learned is None else 1.0)
+        few = None if learned is None else learned.steps
         noise = Noise(range(len(x0))).fork("decoder")
         side = x0.shape[-1] * self.codec.factor
         steps = renderer.sample_from_noise(
-            denoise, noise, size=side, steps=16, sampler="dpmpp_2m", device=self.device
+            denoise,
+            noise,
+            size=side,
+            steps=few or 16,
+            sampler="dpmpp_2m" if few is None else "ddim",
+            device=self.device,
         )
         x0, drawn = (self.codec.decode(state) for state in (x0, sample(steps)))
         rows = [row for i in range(0, len(x0), 8) for row in (x0[i : i + 8], drawn[i : i + 8])]
@@ -241,7 +275,15 @@ def build(config: DecoderTraining, device: torch.device) -> Built:
     network = Decoder(model).to(device)
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     reader = ClipReader(batches.clip) if reads_text_encodings(model) else None
-    return Built(DecoderTask(config, network, device, reader=reader, codec=batches.images.codec), batches)
+    codec = batches.images.codec
+    if config.distillation is not None:
+        assert config.init is not None
+        taught = Decoder(model).to(device)
+        take_weights(taught, config.init, "decoder")
+        batches.teacher = Teacher(taught, config.distillation, codec, weights_digest(taught))
+    return Built(
+        DecoderTask(config, network, device, reader=reader, codec=codec, teacher=batches.teacher), batches
+    )
 
 
 def _fitted(config: DecoderConfig, batches: DecoderBatches) -> DecoderConfig:
