@@ -1,6 +1,7 @@
 """Distillation: what the teacher answers is learned, for guidance in one call and for a few steps in place of many."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -38,7 +39,7 @@ def config(small, base, tmp_path):
     return to
 
 
-def loaded(base):
+def loaded(base) -> Any:
     return load_part(base, read_manifest(base), "decoder")
 
 
