@@ -10,6 +10,7 @@ import pytest
 from unclip.checkpoints.io import save_model
 from unclip.errors import ModelError
 from unclip.formats import registry
+from unclip.formats.folder import weight_files
 from unclip.formats.registry import FORMATS, format_name, format_of, resolve
 from unclip.networks.clip import Clip, ClipConfig, TextConfig, VisionConfig
 
@@ -95,3 +96,27 @@ def test_resolving_names_and_folders(tmp_path, monkeypatch):
         resolve("tony")
     with pytest.raises(FileNotFoundError, match=r"has no model\.json"):
         resolve(folder.parent)
+
+
+def test_what_an_unknown_folder_holds_is_said(tmp_path):
+    """Models one level below, parts without their index, and weights under a name that is not read."""
+    (home := tmp_path / "models").mkdir()
+    for index in range(7):
+        (home / f"m{index}").mkdir()
+        (home / f"m{index}" / "model_index.json").write_text("{}")
+    with pytest.raises(
+        FileNotFoundError, match="holds the model folders m0, m1, m2, m3, m4 and 2 more, give one"
+    ):
+        resolve(home)
+    for part in ("unet", "vae"):
+        (tmp_path / "half" / part).mkdir(parents=True)
+        (tmp_path / "half" / part / "config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"it holds unet, vae without the model_index\.json"):
+        resolve(tmp_path / "half")
+    (tmp_path / "half" / "unet" / "diffusion_pytorch_model.non_ema.safetensors").touch()
+    with pytest.raises(
+        ModelError, match=r"holds no weights under the names .*, but diffusion_.*non_ema\.safetensors"
+    ):
+        weight_files(tmp_path / "half" / "unet")
+    with pytest.raises(ModelError, match="vae holds no weights: get the model again"):
+        weight_files(tmp_path / "half" / "vae")

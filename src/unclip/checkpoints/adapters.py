@@ -232,7 +232,7 @@ def read_adapter(path: str | os.PathLike[str]) -> AdapterFile:
     layers: dict[str, Factors] = {}
     halves: dict[str, dict[str, Tensor]] = {}
     for name, value in tensors.items():
-        match = _NAME.fullmatch(name)
+        match = _NAME.fullmatch(_present_name(name))
         if match is None:
             raise ModelError(f"{path} holds {name!r}, which is no factor of a low-rank adapter")
         if not bool(torch.isfinite(value).all()):
@@ -303,6 +303,22 @@ _HALVES = {
     **dict.fromkeys(("lora_B.weight", "lora_B.default.weight", "lora_up.weight"), "up"),
     "alpha": "alpha",
 }
+
+
+_OLD_ATTENTION = re.compile(
+    r"(?P<layer>.+?)(\.processor)?\.(?P<name>to_q|to_k|to_v|to_out|add_k_proj|add_v_proj)_lora\.(?P<half>down|up)\.weight"
+)
+_OLD_LAYER = re.compile(r"(?P<layer>.+)\.lora\.(?P<half>down|up)\.weight")
+
+
+def _present_name(name: str) -> str:
+    """Name of a factor, given that or one of diffusers' before version 0.22."""
+    if (match := _OLD_ATTENTION.fullmatch(name)) is not None:
+        layer = "to_out.0" if match["name"] == "to_out" else match["name"]
+        return f"{match['layer']}.{layer}.lora_{match['half']}.weight"
+    if (match := _OLD_LAYER.fullmatch(name)) is not None:
+        return f"{match['layer']}.lora_{match['half']}.weight"
+    return name
 
 
 def _fits(layer: str, key: str) -> bool:

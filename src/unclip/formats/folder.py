@@ -32,7 +32,13 @@ def weight_files(folder: Path, stems: Sequence[str] = STEMS) -> tuple[Path, ...]
                 for index in (f"{stem}{suffix}.index{variant}.json", f"{stem}{variant}{suffix}.index.json"):
                     if (folder / index).is_file():
                         return _shards(folder / index)
-    raise ModelError(f"{folder} holds no weights: get the model again")
+    others = sorted(
+        one.name
+        for one in (folder.iterdir() if folder.is_dir() else ())
+        if one.suffix in (".safetensors", ".bin")
+    )
+    there = f" under the names that are read ({', '.join(stems)}), but {others[0]}" if others else ""
+    raise ModelError(f"{folder} holds no weights{there}: get the model again")
 
 
 def _shards(index: Path) -> tuple[Path, ...]:

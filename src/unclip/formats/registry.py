@@ -227,21 +227,20 @@ def what_it_holds(folder: Path) -> str:
             data = read_json(folder / name)
         except ModelError:
             continue
-        kind = data.get("_class_name") or data.get("model_type") or "part"
+        kind = data.get("_class_name") or data.get("model_type") or folder.name
         if whole is not None:
             return f": it is one part ({str(kind)[:60]}) of the model in {whole}, give that folder"
         if name == "config.json" and (data.get("_class_name") or data.get("model_type")):
             what = "of diffusers" if data.get("_class_name") else "of transformers"
             return f": it holds a single {str(kind)[:60]} {what}, give the folder of a whole model"
-    inner = (
-        [one.name for one in sorted(folder.iterdir()) if (one / MANIFEST).is_file()]
-        if folder.is_dir()
-        else []
-    )
+    within = sorted(folder.iterdir()) if folder.is_dir() else []
+    inner = [one.name for one in within if (one / MANIFEST).is_file() or (one / "model_index.json").is_file()]
     if inner:
-        return (
-            f": it holds the model folder{'s' if inner[1:] else ''} {', '.join(inner[:5])}, give one of them"
-        )
+        more = f" and {len(inner) - 5} more" if inner[5:] else ""
+        return f": it holds the model folder{'s' if inner[1:] else ''} {', '.join(inner[:5])}{more}, give one of them"
+    parts = [one.name for one in within if (one / "config.json").is_file()]
+    if parts:
+        return f": it holds {', '.join(parts[:5])} without the model_index.json that names a pipeline's parts, get the model again"
     weights = (
         sorted(one.name for one in folder.iterdir() if one.suffix in _WEIGHTS) if folder.is_dir() else []
     )

@@ -152,6 +152,11 @@ def decoder_config(
             f"{channels}: {what} is not supported; inpainting reads {2 * channels + 1}"
         )
     vector = None if embedding is None else 2 * embedding
+    if embedding is None and net.vector_width is not None:
+        raise ModelError(
+            f"{where}: projection_class_embeddings_input_dim is {net.vector_width}: the U-Net reads image embeddings, as those "
+            f"of {' and '.join(UNCLIP)} do, and model_index.json names another pipeline"
+        )
     if net.vector_width != vector:
         raise ModelError(
             f"{where}: projection_class_embeddings_input_dim is {net.vector_width}, image embeddings of {embedding} "

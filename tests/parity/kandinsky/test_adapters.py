@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from diffusers import UNet2DConditionModel  # pyright: ignore[reportPrivateImportUsage]
+from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
 from safetensors.torch import load_file, save_file
 
 from unclip.checkpoints.adapters import add, read_adapter, save_adapter
@@ -137,6 +138,46 @@ def test_diffusers_reads_ours(pair, tmp_path):
     finally:
         theirs.unload_lora()
     assert (one - plain).abs().max() > 0.1
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=2e-5)
+
+
+def old_name(name: str, kind: str) -> str:
+    """Name of a factor of attention as diffusers' training scripts wrote it in 2023."""
+    layer, half = name.rsplit(".lora_", 1)
+    half = "down" if half[0] == "A" else "up"
+    if kind == "lora":
+        return f"{layer}.lora.{half}.weight"
+    home, projection = layer.removesuffix(".0").rsplit(".", 1)
+    return f"{home}.processor.{projection}_lora.{half}.weight"
+
+
+@pytest.mark.parametrize("kind", ["processor", "lora"])
+def test_we_read_diffusers_old_names(pair, tmp_path, kind):
+    ours, theirs = pair
+    generator = torch.Generator().manual_seed(1)
+    tensors = {}
+    for name, module in theirs.named_modules():
+        if name.endswith(("to_q", "add_v_proj", "to_out.0")):
+            down, up = (
+                0.3 * torch.randn(*shape, generator=generator)
+                for shape in ((2, module.weight.shape[1]), (module.weight.shape[0], 2))
+            )
+            tensors |= {f"unet.{name}.lora_A.weight": down, f"unet.{name}.lora_B.weight": up}
+    theirs.load_lora_adapter(dict(tensors), prefix="unet")
+    old = {old_name(name, kind): value for name, value in tensors.items()}
+    # diffusers' own converter does not know the projections of Kandinsky's context.
+    known, found = (
+        {name for name in names if "add_v" not in name}
+        for names in (tensors, convert_unet_state_dict_to_peft(dict(old)))
+    )
+    assert found == known
+    save_file(old, tmp_path / "file.safetensors")
+    try:
+        adapter = read_adapter(tmp_path / "file.safetensors")
+        add(ours, changes_of(adapter, ours, part_of(adapter, {"prior": None, "decoder": None})), 1.0)
+        one, other = drawn(ours, theirs)
+    finally:
+        theirs.unload_lora()
     torch.testing.assert_close(one, other, rtol=1e-4, atol=2e-5)
 
 
