@@ -135,8 +135,12 @@ def captions_in(record: Mapping[str, Any]) -> tuple[str, ...]:
             if isinstance(record.get(name), str)
         ][:1]
     captions = tuple(text.strip() for text in found if text.strip())
-    if any("\ud800" <= letter <= "\udfff" for text in captions for letter in text):
-        raise ValueError("its caption holds half a character (a surrogate on its own): save it as UTF-8")
+    try:
+        "".join(captions).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            "its caption holds half a character (a surrogate on its own): save it as UTF-8"
+        ) from None
     return captions
 
 

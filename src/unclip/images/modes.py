@@ -18,6 +18,20 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SILENT = frozenset(
+    (
+        "jfif",
+        "jfif_version",
+        "jfif_unit",
+        "jfif_density",
+        "dpi",
+        "progressive",
+        "progression",
+        "adobe",
+        "adobe_transform",
+    )
+)
+"""What most JPEG files say of themselves: nothing that changes how pixels are shown."""
 _KEYED = ("1", "L", "I;16", "RGB")
 _ARRAYS = "give (height, width), or that with 1, 3 or 4 channels last, of uint8 (0 to 255), uint16 (0 to 65535), bool or float (0 to 1)"
 
@@ -30,6 +44,10 @@ def normalise(image: Image.Image, name: str = "the picture") -> Image.Image:
     """
     if image.mode in ("RGB", "RGBA") and not image.info:
         return image
+    if image.mode == "RGB" and image.info.keys() <= _SILENT:
+        made = image.copy()
+        made.info = {}
+        return made
     try:
         profile = None if image.mode == "LAB" else named_profile(image, name)
         plain = _plain(_upright(image, name), name)

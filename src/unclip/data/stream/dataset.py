@@ -50,7 +50,7 @@ class Record:
                 meta = read_json(decode(self.json, "its .json"))
                 if not isinstance(meta, dict):
                     raise ValueError("its JSON is not an object")
-            captions = captions_in(meta)
+            captions = captions_in(meta) if meta else ()
             if not captions and self.text is not None:
                 captions = captions_in({"captions": split_lines(decode(self.text, "its .txt"))})
             if not captions:

@@ -15,7 +15,7 @@ from unclip.data.sample import Sample
 from unclip.data.stream.dataset import Fault, Record, StreamDataset
 from unclip.data.stream.faults import CORRUPT, Faults
 
-_PIECE = 32
+_PIECE = 128
 
 
 class Decoded(NamedTuple):
