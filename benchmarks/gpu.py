@@ -30,7 +30,6 @@ import gc
 import json
 import os
 import platform
-import signal
 import statistics
 import sys
 import tempfile
@@ -45,6 +44,8 @@ from typing import Any, NamedTuple
 START = time.monotonic()
 
 import torch  # noqa: E402
+from gpu_plan import Clock, Row, TimeUp, plan  # noqa: E402
+from gpu_table import described, table  # noqa: E402
 from graphs import Graphed  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
@@ -58,84 +59,6 @@ ENOUGH, MOST = 1.0, 5
 
 Steps = tuple[int, int, int]
 """Of the prior, the decoder and the upsampler."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """What is measured: a picture by `what`, or training's stage `what`, in batches, in which way.
-
-    `least` is how many seconds must be left for it to be begun. A batch of 0 is the recipe's.
-    """
-
-    part: str
-    what: str
-    how: str
-    batch: int
-    least: float = 0.0
-
-
-def plan(*, tiny: bool, cuda: bool) -> list[Row]:
-    """All rows, the most important ones first, and no model made twice without need."""
-    one, many, most = (1, 2, 3) if tiny else (1, 16, 256)
-    trained = ("decoder", "clip", "prior", "upsampler")
-    rows = [Row("bundled", "unclip", "eager", batch, 4) for batch in (one, many, most)]
-    rows += [Row("karlo", "unclip", "eager", one, 8), Row("karlo", "unclip", "eager", many, 12)]
-    rows += [Row("karlo", "diffusers", "eager", one, 15), Row("karlo", "diffusers", "eager", many, 15)]
-    rows += [Row("karlo", library, "channels last", many, 12) for library in ("diffusers", "unclip")]
-    rows += [Row("training", stage, "eager", 0, 6) for stage in trained]
-    # After all that is certain: a recording that fails can leave the device unusable.
-    rows += [Row("bundled", "unclip", "graphs", batch, 4) for batch in (one, many)]
-    rows += [Row("bundled", "unclip", "host noise", most, 4)]
-    rows += [Row("karlo", "unclip", "graphs", one, 8), Row("karlo", "unclip", "host noise", many, 12)]
-    rows += [Row("karlo", "diffusers", "graphs", one, 8)]
-    for library in ("unclip", "diffusers"):
-        rows += [Row("karlo", library, "compiled", one, 45)]
-        rows += [Row("karlo", library, "compiled, graphs", one, 8)]
-    rows += [Row("karlo", library, "compiled", many, 60) for library in ("unclip", "diffusers")]
-    rows += [Row("training", stage, "compiled", 0, 25) for stage in trained]
-    rows += [Row("bundled", "unclip", "compiled", batch, 25) for batch in (one, many, most)]
-    rows += [Row("bundled", "unclip", "float32", many, 4)]
-    if not cuda:
-        rows = [row for row in rows if "graphs" not in row.how and row.how != "float32"]
-    if tiny:
-        # One of each is enough to see that it works; a compiled training step cannot be had in time.
-        rows = [row for row in rows if row.how != "compiled" or (row.part != "training" and row.batch == one)]
-        rows = [dataclasses.replace(row, least=0) for row in rows]
-    return rows
-
-
-class TimeUp(BaseException):
-    """The time is up. No `Exception`: what catches those must not catch this."""
-
-
-class Clock:
-    """The time that a run has, from its process's start."""
-
-    def __init__(self, seconds: float, start: float = START):
-        self.end = start + seconds
-
-    @property
-    def left(self) -> float:
-        """The seconds that are left."""
-        return self.end - time.monotonic()
-
-    @contextlib.contextmanager
-    def alarm(self) -> Iterator[None]:
-        """`TimeUp` is raised within when the time is up, where the system has such signals."""
-        if not hasattr(signal, "setitimer"):
-            yield
-            return
-
-        def ring(*given: Any) -> None:
-            raise TimeUp
-
-        before = signal.signal(signal.SIGALRM, ring)
-        signal.setitimer(signal.ITIMER_REAL, max(self.left, 0.001))
-        try:
-            yield
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
 
 
 class Timed(NamedTuple):
@@ -481,68 +404,6 @@ def run_rows(
         report(entry)
 
 
-def described(entry: dict[str, Any]) -> str:
-    """A row in words, while others are measured."""
-    name = ", ".join(str(entry[key]) for key in ("part", "what", "how", "batch") if entry[key])
-    if entry["status"] != "done":
-        return f"{name}: {entry['status']}, {entry['why']}"
-    unit = "samples" if entry["part"] == "training" else "pictures"
-    return f"{name}: {entry['rate']:.4g} {unit}/s, {entry['share']:.1%} of the peak"
-
-
-def table(result: dict[str, Any]) -> str:
-    """The JSON as Markdown: a table of pictures, one of training, and what is missing."""
-    side = result["matrix"]
-    parts = [
-        f"{result['device']}, torch {result['torch']}, {result['date']}. A product of {side} x {side} matrices in "
-        f"{result['dtype']}: {result['peak']:.3g} TFLOP/s."
-    ]
-    done = [row for row in result["rows"] if row["status"] == "done"]
-    pictures = [
-        {
-            "model": row["part"],
-            "by": row["what"],
-            "how": row["how"],
-            "batch": row["batch"],
-            "s a picture": f"{row['each']:.4f}",
-            "pictures/s": f"{row['rate']:.2f}",
-            "TFLOP a picture": f"{row['teraflop']:.3g}",
-            **_common(row),
-        }
-        for row in done
-        if row["part"] != "training"
-    ]
-    training = [
-        {
-            "stage": row["what"],
-            "how": row["how"],
-            "batch": row["batch"],
-            "samples/s": f"{row['rate']:,.0f}",
-            "GFLOP a sample": f"{1000 * row['teraflop']:.2f}",
-            **_common(row),
-        }
-        for row in done
-        if row["part"] == "training"
-    ]
-    parts += [_markdown(rows) for rows in (pictures, training) if rows]
-    missing = [f"- {described(row)}" for row in result["rows"] if row["status"] != "done"]
-    return "\n\n".join([*parts, *(["\n".join(missing)] if missing else [])])
-
-
-def _common(row: dict[str, Any]) -> dict[str, str]:
-    memory = {"peak MiB": row.get("peak_mib"), "reserved MiB": row.get("reserved_mib")}
-    return {
-        "share of peak": f"{row['share']:.1%}",
-        **{name: "" if value is None else f"{value:,.0f}" for name, value in memory.items()},
-        "first s": f"{row['first']:.1f}",
-    }
-
-
-def _markdown(rows: Sequence[dict[str, object]]) -> str:
-    lines = [f"| {' | '.join(map(str, row.values()))} |" for row in rows]
-    return "\n".join([f"| {' | '.join(rows[0])} |", "|" + "---|" * len(rows[0]), *lines])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -563,7 +424,7 @@ def main() -> None:
         parser.error("at full size it needs a CUDA GPU: add --tiny to try it elsewhere")
     warnings.simplefilter("ignore")
     os.environ["HF_HUB_OFFLINE"] = "1"
-    clock, device = Clock(arguments.seconds), Device(arguments.device)
+    clock, device = Clock(arguments.seconds, START), Device(arguments.device)
     side = 256 if arguments.tiny else MATRIX
     peak = device.matrix_peak(side)
     result: dict[str, Any] = {
