@@ -1,5 +1,6 @@
 """A selection by a score of each embedding, such as an aesthetic or a safety head gives (`unclip data filter`)."""
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ class Limits:
 
     def __post_init__(self) -> None:
         """Raise ValueError for limits that nothing meets."""
+        for name, value in (("at least", self.at_least), ("at most", self.at_most)):
+            if value is not None and math.isnan(value):
+                raise ValueError(f"the scores that are kept are {name} {value}, which is no number: give one")
         if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
             raise ValueError(f"no score is at least {self.at_least} and at most {self.at_most}")
 

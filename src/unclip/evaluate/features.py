@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,17 +10,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from unclip.checkpoints.io import load_part
 from unclip.checkpoints.manifest import read_manifest
 from unclip.data.decoded_cache import DecodedCache
+from unclip.errors import NonFinite
 from unclip.generate.model import Model
-from unclip.images import from_uint8
+from unclip.images import from_uint8, write_atomically
 from unclip.networks.clip import Clip
 from unclip.tokenizers.reading import CaptionTokenizer, read_tokenizer_json
+
+logger = logging.getLogger(__name__)
 
 
 class Encoder:
@@ -32,6 +36,7 @@ class Encoder:
     def __init__(self, clip: Clip, tokenizer: CaptionTokenizer, *, name: str):
         self.clip, self.tokenizer, self.name = clip.eval(), tokenizer, name
         self.device = next(clip.parameters()).device
+        self._noted = False
         self.digest = _hash(clip, tokenizer)
 
     @classmethod
@@ -64,22 +69,20 @@ class Encoder:
 
     @torch.no_grad()
     def captions(self, texts: Sequence[str], *, batch: int = 256) -> Float[Tensor, "n d"]:
-        """Embeddings of captions, on the CPU; longer ones than the context are truncated."""
+        """Embeddings of captions, on the CPU; longer ones than the context are truncated, with a note in the log, once."""
+        self._note_cut(texts)
         tokens = self.tokenizer.encode(texts).to(self.device)
         parts = [self.clip.encode_text(some).embedding for some in tokens.split(batch)]
-        return normalize(torch.cat(parts).float(), dim=-1).cpu()
+        return self._directions(torch.cat(parts), "captions")
 
     def training_set(self, decoded: DecodedCache, fingerprint: str, cache: Path) -> Float[Tensor, "n d"]:
         """Embeddings of a whole data set, computed once and kept in the folder `cache`."""
         file = cache / f"{fingerprint[:24]}-{len(decoded)}-{decoded.size}-judged-{self.digest}.safetensors"
         if file.exists():
-            return load_file(file)["image_embedding"]
+            return self._directions(load_file(file)["image_embedding"], "pictures")
         chunks = np.array_split(np.arange(len(decoded)), -(-len(decoded) // 1024))
         embeddings = torch.cat([self.pictures(decoded.pictures(chunk)) for chunk in chunks])
-        cache.mkdir(parents=True, exist_ok=True)
-        fresh = file.with_suffix(".writing")
-        save_file({"image_embedding": embeddings}, fresh)
-        fresh.rename(file)
+        write_atomically(file, save({"image_embedding": embeddings}), force=True)
         return embeddings
 
     def _embed(self, pixels: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
@@ -89,7 +92,29 @@ class Encoder:
             pictures = interpolate(
                 pictures, (size, size), mode="bilinear", antialias=True, align_corners=False
             )
-        return normalize(self.clip.encode_image(pictures).float(), dim=-1).cpu()
+        return self._directions(self.clip.encode_image(pictures), "pictures")
+
+    def _note_cut(self, texts: Sequence[str]) -> None:
+        cut = [text for text in texts if self.tokenizer.length(text) > self.tokenizer.context]
+        if cut and not self._noted:
+            self._noted = True
+            logger.warning(
+                "%d of %d captions are longer than the context of %d tokens of %r, which does not read their ends: %.60s",
+                len(cut),
+                len(texts),
+                self.tokenizer.context,
+                self.name,
+                cut[0],
+            )
+
+    def _directions(self, embeddings: Float[Tensor, "n d"], what: str) -> Float[Tensor, "n d"]:
+        """Embeddings with length 1, on the CPU. Raises `NonFinite` for what has no direction: of NaN, argmax is the first."""
+        if not bool(torch.isfinite(embeddings).all()):
+            raise NonFinite(
+                f"{self.name!r} embeds {what} as numbers that are not finite, and cannot judge them: its weights are damaged; "
+                "get it again, or name another --judge"
+            )
+        return normalize(embeddings.float(), dim=-1).cpu()
 
 
 def _hash(clip: Clip, tokenizer: CaptionTokenizer) -> str:
