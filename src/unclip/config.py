@@ -179,7 +179,11 @@ def from_dict(cls: type[T], data: Any, where: str = "", *, error: type[ValueErro
     if missing:
         raise ConfigError(f"{where}: the key {missing[0]!r} is missing")
     values = {name: _read(hints[name], value, f"{where}.{name}") for name, value in data.items()}
-    return cls(**values)
+    try:
+        return cls(**values)
+    except ArithmeticError as wrong:
+        # A size of 0, or one that no number type holds.
+        raise ConfigError(f"{where}: its numbers describe nothing ({wrong})") from wrong
 
 
 def override(config: T, assignments: Sequence[str]) -> T:
@@ -245,6 +249,8 @@ def _read(hint: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"{where}: {shown(value)} is too large for a float") from None
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise ConfigError(f"{where}: expected {hint.__name__}, got {shown(value)}")
+    if hint is float and not math.isfinite(value):
+        raise ConfigError(f"{where} is {value}: give a finite number")
     return value
 
 

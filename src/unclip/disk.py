@@ -45,11 +45,21 @@ def require_room(folder: Path, size: int, *, what: str, remedy: str, name: Path)
 
 
 def remove_abandoned(folder: Path, pattern: str) -> None:
-    """Remove files of a temporary name that nobody has written to for an hour: what processes left that were killed."""
-    for file in folder.glob(pattern):
+    """Remove files and folders of a temporary name that nobody has written to for an hour: what killed processes left."""
+    for one in folder.glob(pattern):
         with contextlib.suppress(OSError):
-            if time.time() - file.stat().st_mtime > ABANDONED:
-                file.unlink()
+            if not is_abandoned(one):
+                continue
+            if one.is_dir() and not one.is_symlink():
+                shutil.rmtree(one)
+            else:
+                one.unlink()
+
+
+def is_abandoned(one: Path) -> bool:
+    """Whether nothing of a file or a folder was written for an hour."""
+    inside = one.rglob("*") if one.is_dir() else ()
+    return time.time() - max(each.lstat().st_mtime for each in (one, *inside)) > ABANDONED
 
 
 def is_full(error: BaseException) -> bool:

@@ -428,3 +428,24 @@ def test_integers_are_stored_as_they_are():
     stored = encode({"a": torch.arange(5000).reshape(2, -1), "b": torch.zeros(2)}, "int8")
     assert stored["a"].dtype == torch.int64
     assert stored["b"].dtype == torch.float16
+
+
+def test_what_a_killed_process_left_beside_a_model_is_cleared(tmp_path):
+    def made(name):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+        return tmp_path / name
+
+    def age(folder):
+        for one in (folder / "file", folder):
+            os.utime(one, (1, 1))
+
+    abandoned, fresh = made(".model.0123abcd.new"), made(".model.89ab0123.new")
+    moved, others = made(".model.ffffffff.old"), made(".other.0123abcd.new")
+    for folder in (abandoned, moved, others):
+        age(folder)
+    # Killed between two renames: the old model is back, and is not overwritten.
+    with pytest.raises(FileExistsError):
+        save_model(tmp_path / "model", {}, name="model")
+    assert (tmp_path / "model" / "file").read_text() == moved.name
+    assert {one.name for one in tmp_path.iterdir()} == {"model", fresh.name, others.name}

@@ -262,3 +262,13 @@ def test_names_that_are_not_utf8(tmp_path):
     decoded = DecodedCache.load(data, 8, tmp_path / "cache", bad=bad)
     assert decoded.pictures([0])[0, 0, 0, 0] == 7
     assert list(decoded.contents()) == [r"caf\xe9.png"]
+
+
+def test_of_two_spellings_of_a_caption_file_the_first_is_read_and_the_other_noted(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "a.TXT").write_text("the first")
+    (tmp_path / "a.txt").write_text("the second")
+    bad = BadSamples()
+    found = FolderDataset(tmp_path, bad)
+    assert found.info(0).captions == ("the first",)
+    assert bad.notes == {"a.txt": "is not read, as a.TXT is"}

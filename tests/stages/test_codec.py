@@ -70,3 +70,23 @@ def test_sides_that_the_factor_does_not_divide_are_refused():
         codec().encode(torch.zeros(1, 3, 16, 18))
     with pytest.raises(ValueError, match="a picture of 18x16 does not fit"):
         Autoencoder(CONFIG).encode(torch.zeros(1, 3, 16, 18))
+
+
+def test_latents_computed_again_in_float32_have_the_noise_of_the_first_time(caplog):
+    """Half precision may overflow; the sample was then the mean, and noise behind it began at another place."""
+    exact = Affine()
+    encode = exact.encode
+
+    class Overflowing(Affine):
+        def encode(self, pixels: Tensor) -> Posterior:
+            found = encode(pixels)
+            return Posterior(found.mean * float("nan"), found.log_variance)
+
+    def borrow(exact_: bool = False):
+        return contextlib.nullcontext(exact if exact_ else Overflowing())
+
+    pixels = Noise([1]).normal(3, 16, 24).float().clamp(-1, 1)
+    one, noise, other = LatentCodec(CONFIG, lambda exact=False: borrow(exact)), Noise([2]), Noise([2])
+    assert torch.equal(one.encode(pixels, noise), codec().encode(pixels, other))
+    assert "computing in float32" in caplog.text
+    assert torch.equal(one.encode(pixels), codec().encode(pixels))

@@ -1,9 +1,13 @@
 """Runs that begin with the weights of a finished one."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from unclip.checkpoints.io import load_model
+from unclip.formats.opened import open_model
+from unclip.tokenizers.multilingual import MultilingualTokenizer
 from unclip.train.loop import train
 
 
@@ -50,3 +54,21 @@ def test_weights_of_another_size_or_stage_are_told(small, begin, tmp_path):
         begin(small("decoder", f"init={first}"))
     with pytest.raises(FileNotFoundError, match=r"there is no model .*nothing"):
         begin(small("upsampler", f"init={tmp_path / 'nothing'}", f"out={tmp_path}/other"))
+
+
+def test_a_clip_takes_over_the_tokenizer_of_any_model(small, begin, clip_run, tmp_path, monkeypatch):
+    """Of a finished run, a bundled model by its name, a folder of transformers: not of model folders alone."""
+    from unclip.train import begin as begin_module
+
+    for given in (clip_run, clip_run / "model"):
+        assert begin_module.tokenizer_of(str(given)) == (clip_run / "model" / "tokenizer.json").read_text()
+    run = begin(small("clip", f"init={clip_run}"))
+    assert run.batches.tokenizer_json == (clip_run / "model" / "tokenizer.json").read_text()
+    assert begin_module.tokenizer_of("artwork") == open_model("artwork").tokenizer().to_json()
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        begin_module.tokenizer_of(str(tmp_path / "nothing"))
+    other = MultilingualTokenizer.__new__(MultilingualTokenizer)
+    opened = SimpleNamespace(tokenizer=lambda: other)
+    monkeypatch.setattr(begin_module, "_opened", lambda folder: opened)
+    with pytest.raises(ValueError, match="another tokenizer than CLIP's"):
+        begin_module.tokenizer_of("x")

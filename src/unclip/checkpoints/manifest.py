@@ -4,6 +4,7 @@ A folder is whole when every file that `model.json` names is there with the reco
 default settings by stage; format 1 (version 0.1) is still read.
 """
 
+import glob
 import hashlib
 import json
 import re
@@ -16,6 +17,7 @@ from typing import Any
 
 from unclip.checkpoints.foreign import not_weights
 from unclip.config import ConfigError, from_dict, to_dict
+from unclip.disk import is_abandoned, remove_abandoned
 from unclip.errors import ModelError as ModelError
 from unclip.errors import RequestError
 from unclip.stages.latent_form import LatentForm
@@ -198,13 +200,26 @@ def entry_of(path: Path) -> dict[str, Any]:
     return {"file": path.name, "size": path.stat().st_size, "sha256": sha256_of(path)}
 
 
+def _clear_abandoned(folder: Path) -> None:
+    """Bring back a model that a killed process had moved away, and remove what it left half written."""
+    mark = "[0-9a-f]" * 8
+    beside = f".{glob.escape(folder.name)}.{mark}"
+    for old in folder.parent.glob(f"{beside}.old"):
+        if not folder.exists() and is_abandoned(old):
+            old.rename(folder)
+    for suffix in ("new", "old"):
+        remove_abandoned(folder.parent, f"{beside}.{suffix}")
+
+
 def write_folder(folder: Path, fill: Callable[[Path], Manifest], *, force: bool) -> Path:
     """Write a model folder: `fill` writes the files into a new folder, which one rename puts in place.
 
-    If it is interrupted, `folder` holds all of the old model or all of the new one, or nothing. Raises
+    If it is interrupted, `folder` holds all of the old model or all of the new one, or nothing. What a killed process left
+    beside it is removed by the next one that writes there; an old model that it had moved away comes back. Raises
     `FileExistsError` if `folder` exists and `force` is not given, or if it holds anything but a model.
     """
     folder = folder.absolute()
+    _clear_abandoned(folder)
     if folder.exists():
         if not force:
             raise FileExistsError(f"{folder} exists: choose another name, or ask to overwrite it")

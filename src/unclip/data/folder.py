@@ -151,11 +151,11 @@ class FolderDataset:
                 yield _Found(prefix + shown(name), table.parent / name, row, f" ({row_name})")
 
     def _from_pairs(self, pictures: Sequence[Path], files: Sequence[Path]) -> Iterator[_Found]:
-        texts = {
-            (path.parent, path.stem, path.suffix.lower()): path
-            for path in files
-            if path.suffix.lower() in _TEXTS
-        }
+        texts: dict[tuple[Path, str, str], Path] = {}
+        for path in files:
+            if path.suffix.lower() in _TEXTS:
+                # Of x.TXT and x.txt the first is read, and the second noted.
+                texts.setdefault((path.parent, path.stem, path.suffix.lower()), path)
         for path in pictures:
             key = self._key(path)
             beside = next(

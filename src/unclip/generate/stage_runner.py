@@ -300,7 +300,10 @@ class StageRunner(ModelEncoders):
     ) -> Float[Tensor, "b c sh sw"]:
         """States of pictures in [-1, 1], on the model's device; a sample of them with `noise`."""
         self._begin("encoding latents", len(pixels), first)
-        return self.parts.codec.encode(pixels.to(self.device), noise)
+        state = self.parts.codec.encode(pixels.to(self.device), noise)
+        if self.parts.codec.factor > 1:
+            self.require_finite(state, "autoencoder", "encoding")
+        return state
 
     def decoded(self, state: Float[Tensor, "b c sh sw"], first: int = 0) -> Float[Tensor, "b 3 h w"]:
         """Pictures in [-1, 1] of the decoder's states. Raises `NonFinite` for an autoencoder that gives none."""

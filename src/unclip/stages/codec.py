@@ -122,19 +122,22 @@ class LatentCodec:
     ) -> Float[Tensor, "b c sh sw"]:
         """Latents of pictures: the posterior's mean, or with `noise` a sample of it."""
         state_shape(self, *pixels.shape[-2:])
+        # Drawn once: a second draw would be another place in the noise.
+        draws: list[Tensor] = []
         with self.borrow() as network:
-            found = self._latent(network, pixels, noise)
+            found = self._latent(network, pixels, noise, draws)
         if not bool(torch.isfinite(found).all()):
             logger.warning("the autoencoder gave numbers that are not finite: computing in float32")
             with self.borrow(exact=True) as network:
-                found = self._latent(network, pixels, None)
+                found = self._latent(network, pixels, noise, draws)
         return found
 
-    def _latent(self, network: Any, pixels: Tensor, noise: NoiseSource | None) -> Tensor:
+    def _latent(self, network: Any, pixels: Tensor, noise: NoiseSource | None, draws: list[Tensor]) -> Tensor:
         found = network.encode(pixels)
         if isinstance(found, Posterior):
-            drawn = None if noise is None else noise.normal(*found.mean.shape[1:]).to(found.mean)
-            found = found.mean if drawn is None else found.sample(drawn)
+            if noise is not None and not draws:
+                draws.append(noise.normal(*found.mean.shape[1:]))
+            found = found.sample(draws[0].to(found.mean)) if draws else found.mean
         return standardised(found, self.config).float()
 
     def decode(

@@ -11,16 +11,31 @@ from torch.nn import functional as F
 
 from unclip.checkpoints.manifest import MANIFEST
 from unclip.formats.open_part import OpenPart
-from unclip.formats.opened import open_model
+from unclip.formats.opened import OpenModel, open_model
 from unclip.networks.patch_transformer import PatchTransformerConfig
+from unclip.tokenizers.clip import ClipTokenizer
 
 
 def open_parts(folder: str) -> Mapping[str, OpenPart]:
     """The parts of a model folder, of a bundled model, or of a model in a public format; they need not make a whole model."""
-    path = Path(folder)
-    if not (path / MANIFEST).is_file() and path.is_dir() and (path / "model" / MANIFEST).is_file():
-        path = path / "model"
-    return open_model(path if path.is_dir() else folder).parts
+    return _opened(folder).parts
+
+
+def tokenizer_of(folder: str) -> str:
+    """JSON of CLIP's tokenizer in a model folder, a bundled model, or a model in a public format. Raises ValueError for another kind."""
+    found = _opened(folder).tokenizer()
+    if not isinstance(found, ClipTokenizer):
+        raise ValueError(
+            f"init: the captions of {folder} are read by another tokenizer than CLIP's: name another model"
+        )
+    return found.to_json()
+
+
+def _opened(folder: str) -> OpenModel:
+    path, inner = Path(folder), Path(folder) / "model"
+    # As given, a bundled model's name is one where there is a folder of that name, too.
+    is_run = not (path / MANIFEST).is_file() and (inner / MANIFEST).is_file()
+    return open_model(inner if is_run else folder)
 
 
 def take_weights(model: nn.Module, folder: str, stage: str) -> None:

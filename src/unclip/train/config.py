@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from unclip.config import ConfigError, from_dict, override, to_dict
 from unclip.networks.adapter import AdapterConfig
 from unclip.train.optim import OptimizerConfig
+from unclip.train.ranges import check_ranges
 from unclip.train.registry import config_class
 
 logger = logging.getLogger(__name__)
@@ -206,6 +207,7 @@ class TrainConfig:
             raise ValueError("adapter is for the weights of a model: set init to it")
         if self.prefetch < 0:
             raise ValueError(f"prefetch is {self.prefetch}; it must be at least 0")
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -357,6 +357,12 @@ def test_damaged_weights_are_no_picture(saved):
         network.get_parameter("decoder.exit.bias").data.fill_(float("nan"))
     with pytest.raises(NonFinite, match=r"autoencoder .* gave NaN"):
         model.generate("a red cat", **QUICK)
+    model = Model.load(saved("sd1")[1], device="cpu")
+    with model.parts.lend("autoencoder", torch.nn.Module) as network:
+        network.get_parameter("encoder.exit.bias").data.fill_(float("nan"))
+    picture = np.zeros((64, 64, 3), np.uint8)
+    with pytest.raises(NonFinite, match=r"the autoencoder of .* in the stage 'encoding'"):
+        model.redraw(picture, "a red cat", **QUICK)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """CLIP's stage: contrastive training of both towers on pictures and captions (arXiv 2103.00020)."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from unclip.evaluate.retrieval import retrieval
 from unclip.networks.clip import Clip, ClipConfig
 from unclip.rng import Noise
 from unclip.tokenizers.clip import ClipTokenizer
+from unclip.train.begin import tokenizer_of
 from unclip.train.config import TrainConfig
 from unclip.train.cut_captions import report_cut_captions
 from unclip.train.run_folder import kept_tokenizer
@@ -60,7 +60,7 @@ class PairBatches:
         self.held_out = Source(config, "validation", device)
         kept = kept_tokenizer(config.out)
         if kept is None and config.init:
-            kept = (Path(config.init) / "tokenizer.json").read_text(encoding="utf-8")
+            kept = tokenizer_of(config.init)
         self.tokenizer = (
             ClipTokenizer.from_json(kept)
             if kept is not None
