@@ -40,3 +40,13 @@ def test_parts_of_another_model_are_mixed_recorded_and_redone(unclip, tiny_folde
 def test_a_part_is_a_name_and_a_model(unclip):
     wrong = unclip("generate", "a", "--part", "prior")
     assert (wrong.code, "NAME=MODEL" in wrong.err) == (2, True)
+
+
+def test_what_is_named_twice_is_refused(unclip, tiny_folder):
+    """Of two values for one name the first was lost without a word."""
+    for option, name, values in (
+        ("--part", "prior", ("prior=x", "prior=y")),
+        ("--adapter", "x", ("x:0.5", "x")),
+    ):
+        made = unclip("generate", "a", "-m", tiny_folder, option, values[0], option, values[1])
+        assert (made.code, f"{name} is given twice" in made.err) == (2, True), made.err

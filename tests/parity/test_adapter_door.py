@@ -173,3 +173,11 @@ def test_damaged_notes_of_our_own_are_named(tmp_path, own):
     save_file({A: torch.ones(3, 8), B: torch.ones(6, 3)}, tmp_path / "one.safetensors", {"unclip": own})
     with pytest.raises(ModelError, match="damaged"):
         read_adapter(tmp_path / "one.safetensors")
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.bfloat16, torch.float64])
+def test_factors_of_every_type(tmp_path, kind):
+    save_file({A: torch.ones(3, 8).to(kind), B: torch.ones(6, 3).to(kind)}, tmp_path / "one.safetensors")
+    (found,) = read_adapter(tmp_path / "one.safetensors").layers.values()
+    assert found.change.dtype == torch.float32
+    assert torch.equal(found.change, torch.full((6, 8), 3.0))

@@ -235,9 +235,11 @@ def read_adapter(path: str | os.PathLike[str]) -> AdapterFile:
         match = _NAME.fullmatch(_present_name(name))
         if match is None:
             raise ModelError(f"{path} holds {name!r}, which is no factor of a low-rank adapter")
-        if not bool(torch.isfinite(value).all()):
+        # Types of 8 bits have no arithmetic of their own.
+        exact = value.float()
+        if not bool(torch.isfinite(exact).all()):
             raise ModelError(f"{path}: {name!r} holds numbers that are not finite: get the adapter again")
-        halves.setdefault(match["layer"].removeprefix(PREFIX), {})[_HALVES[match["half"]]] = value.float()
+        halves.setdefault(match["layer"].removeprefix(PREFIX), {})[_HALVES[match["half"]]] = exact
     for layer, parts in halves.items():
         if not {"down", "up"} <= parts.keys():
             raise ModelError(f"{path} lacks one of the two factors of the layer {layer!r}")

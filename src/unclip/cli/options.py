@@ -170,13 +170,24 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 def add_parts(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--part",
-        action="append",
+        action=Once,
         default=[],
         type=part,
         metavar="NAME=MODEL",
         help="take a part from another model, such as prior=FOLDER or clip=FOLDER; repeatable",
     )
     add_adapters(parser)
+
+
+class Once(argparse.Action):
+    """Action of a repeatable option whose values are pairs: of two with one name, one would be lost."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Append a pair."""
+        found = list(getattr(namespace, self.dest) or [])
+        if any(name == values[0] for name, _ in found):
+            raise argparse.ArgumentError(self, f"{values[0]} is given twice")
+        setattr(namespace, self.dest, [*found, values])
 
 
 def adapter(text: str) -> tuple[str, float]:
@@ -196,7 +207,7 @@ def adapter(text: str) -> tuple[str, float]:
 def add_adapters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--adapter",
-        action="append",
+        action=Once,
         default=[],
         type=adapter,
         metavar="FILE[:STRENGTH]",

@@ -48,6 +48,7 @@ class FolderDataset:
         self.bad = bad if bad is not None else BadSamples()
         self._root = self.folder.resolve()
         self._named: set[Path] = set()
+        self._read: set[Path] = set()
         self._samples: list[tuple[Sample, Path]] = []
         places: dict[str, int] = {}
         before = len(self.bad)
@@ -158,19 +159,25 @@ class FolderDataset:
                 texts.setdefault((path.parent, path.stem, path.suffix.lower()), path)
         for path in pictures:
             key = self._key(path)
-            beside = next(
-                (texts[name] for ending in _TEXTS if (name := (path.parent, path.stem, ending)) in texts),
-                None,
-            )
-            record: Mapping[str, Any] = {}
+            names = ((path.parent, path.stem, ending) for ending in _TEXTS)
             try:
-                if beside is not None:
-                    self._check_inside(beside)
-                    record = _read_text_of(beside)
+                record = self._record_of([texts[name] for name in names if name in texts])
             except (OSError, ValueError, RuntimeError) as error:
                 self.bad.record(key, f"caption file: {error}")
                 continue
             yield _Found(key, path, record)
+
+    def _record_of(self, beside: Sequence[Path]) -> Mapping[str, Any]:
+        """The record of a picture's caption files: of the first, with the captions of the next where a .json has none."""
+        record: Mapping[str, Any] = {}
+        for path in beside:
+            self._check_inside(path)
+            self._read.add(path)
+            found = _read_text_of(path)
+            record = {**record, **found}
+            if path.suffix.lower() != ".json" or captions_in(record):
+                break
+        return record
 
     def _note_unread_texts(
         self, loose: Sequence[Path], files: Sequence[Path], owners: Mapping[Path, Path]
@@ -187,8 +194,10 @@ class FolderDataset:
                 self.bad.note(self._key(path), f"is not read, as {self._key(owner)} is")
             elif place not in pictures and place not in named:
                 self.bad.note(self._key(path), "no picture has its name")
-            elif place in pictures and (first := taken.setdefault(place, path)) != path:
-                self.bad.note(self._key(path), f"is not read, as {self._key(first)} is")
+            elif place in pictures:
+                first = taken.setdefault(place, path)
+                if path != first and path not in self._read:
+                    self.bad.note(self._key(path), f"is not read, as {self._key(first)} is")
 
     def _key(self, path: Path) -> str:
         return shown(path.relative_to(self.folder).as_posix())

@@ -124,16 +124,24 @@ def shown(name: str) -> str:
 
 
 def captions_in(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """The captions of a metadata record: `captions` (a list), or `caption`, `text` or `prompt` (one string)."""
-    listed = record.get("captions")
-    if isinstance(listed, (list, tuple)):
-        found = [text for text in listed if isinstance(text, str)]
-    else:
-        found = [
-            record[name]
-            for name in ("caption", "text", "prompt", "captions")
-            if isinstance(record.get(name), str)
-        ][:1]
+    """The captions of a metadata record: the list `captions`, or else `caption`, `text`, `prompt` or `captions`, a text or a list.
+
+    Raises ValueError for a list that holds anything else.
+    """
+    found: list[str] = []
+    names = ("caption", "text", "prompt", "captions")
+    for name in sorted(
+        names, key=lambda name: not isinstance(record.get(name), list | tuple) or name != "captions"
+    ):
+        value = record.get(name)
+        if isinstance(value, list | tuple):
+            if odd := [one for one in value if not isinstance(one, str | None)]:
+                raise ValueError(f"{name} holds {reprlib.repr(odd[0])}, which is no text")
+            found = [one for one in value if one]
+        elif isinstance(value, str):
+            found = [value]
+        if any(text.strip() for text in found):
+            break
     captions = tuple(text.strip() for text in found if text.strip())
     try:
         "".join(captions).encode()

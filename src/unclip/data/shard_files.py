@@ -176,7 +176,9 @@ def scan(path: Path, bad: BadSamples) -> Samples:
             times[key, extension] = times.get((key, extension), 0) + 1
             if times[key, extension] == 1:
                 samples.setdefault(key, {})[extension] = (member.offset_data, member.size)
-            elif extension in EXTENSIONS:
+            elif extension in _TEXTS:
+                bad.note(f"{stem}/{name}", "is in the tar more than once: the first is read")
+            else:
                 bad.record(
                     f"{stem}/{key} ({times[key, extension]})",
                     f"{name} is in the tar more than once: the first is used; give each sample a name of its own",

@@ -16,6 +16,7 @@ from unclip.networks.clip import Clip
 from unclip.stages.family import Encoders
 from unclip.stages.finite import Watch
 from unclip.stages.text import Captions, Tower, read_captions, truncation_warning
+from unclip.tokenizers.reading import CaptionTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +68,19 @@ class ModelEncoders(Encoders):
         self.warnings.append(warning)
 
     def truncations(self, *prompts: str | None) -> list[str]:
-        """Warning for each prompt that is longer than the model's context."""
-        found = [truncation_warning(self.parts.tokenizer, prompt) for prompt in prompts if prompt]
-        return [warning for warning in found if warning is not None]
+        """Warning for each prompt that is longer than the context of a network that reads it."""
+        found = [
+            truncation_warning(tokenizer, prompt, context)
+            for prompt in prompts
+            if prompt
+            for tokenizer, context in self.readers()
+        ]
+        return list(dict.fromkeys(warning for warning in found if warning is not None))
+
+    def readers(self) -> list[tuple[CaptionTokenizer, int]]:
+        """Tokenizer and context of each text tower; the decoder's own may have others than CLIP."""
+        found = [self.parts.tokenizer_of(name) for name in self.parts.text_towers]
+        return [(tokenizer, tokenizer.context) for tokenizer in found]
 
     @torch.no_grad()
     def embed_text(self, prompts: Sequence[str]) -> Float[Tensor, "b d"]:

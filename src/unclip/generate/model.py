@@ -30,13 +30,13 @@ from unclip.generate.operations import (
 )
 from unclip.generate.operations.generate import draw_together
 from unclip.generate.parts import Parts
-from unclip.generate.probes import Match, TypographicProbe, nearest_captions, write_word
+from unclip.generate.probes import Match, TypographicProbe, check_word, nearest_captions, write_word
 from unclip.generate.progress import Callback
 from unclip.generate.replay import Replay, read_replay
 from unclip.generate.request import Request, check_characters, resolve_inversion
 from unclip.generate.sequence import strip
 from unclip.generate.session import Session, choose_seed
-from unclip.generate.sources import PictureLike, Source, check_originals, read_source
+from unclip.generate.sources import PictureLike, Source, check_originals, listed_pictures, read_source
 from unclip.generate.stage_runner import Inversion
 from unclip.stages.sampling import FLAT_NAMES, Sampling, read_sampling, sampling
 from unclip.tokenizers.reading import CaptionTokenizer
@@ -139,9 +139,9 @@ class Model:
     def run(
         self,
         request: Request | Any,
-        sources: Sequence[PictureLike] = (),
+        sources: Sequence[PictureLike] | Any = (),
         *,
-        on_progress: Callback | None = None,
+        on_progress: Callback | Any = None,
         batch_size: int | None = None,
     ) -> Iterator[Image]:
         """Pictures of a request, each yielded when it is finished: stopping early keeps what is done.
@@ -149,6 +149,9 @@ class Model:
         Raises before the first picture is drawn; an exception of `on_progress` ends the call.
         """
         batch_size = read_value(int | None, batch_size, "batch_size", error=RequestError)
+        sources = listed_pictures(sources, "sources")
+        if not (on_progress is None or callable(on_progress)):
+            raise RequestError(f"on_progress is {shown(on_progress)}: give a function of a Progress")
         resolved = self.check(request, len(sources))
         given = [source if isinstance(source, Source) else read_source(source) for source in sources]
         seed = choose_seed(request.seed)
@@ -252,7 +255,9 @@ class Model:
         None for the picture's own transparent pixels. Options are the fields of `unclip.Edit`.
         """
         is_box = isinstance(mask, list | tuple) or getattr(mask, "ndim", None) == 1
-        box = mask if is_box else options.pop("box", None)
+        if is_box and options.get("box") is not None:
+            raise RequestError("a box is given twice: give it in place of a mask, or by its name")
+        box = mask if is_box else options.get("box")
         masks: tuple[Any, ...] = () if mask is None or is_box else (mask,)
         return self._call(Edit, (picture, *masks), options, prompt=prompt, box=box)
 
@@ -275,7 +280,7 @@ class Model:
         self,
         picture: PictureLike,
         dimensions: Sequence[int],
-        basis: Sequence[PictureLike] | None = None,
+        basis: Sequence[PictureLike] | Any = None,
         **options: Any,
     ) -> Images:
         """A picture decoded from its first principal components, once per number of dimensions, from one noise.
@@ -283,8 +288,9 @@ class Model:
         The components are those of the pictures in `basis`, or of the autoregressive prior. Options are the fields of
         `unclip.Components`.
         """
+        given = () if basis is None else listed_pictures(basis, "basis")
         whose = "model" if basis is None else "given"
-        return self._call(Components, (picture, *(basis or ())), options, dimensions=dimensions, basis=whose)
+        return self._call(Components, (picture, *given), options, dimensions=dimensions, basis=whose)
 
     def invert(self, picture: PictureLike, **options: Any) -> Inversion:
         """(z_i, x_T) of a picture: its CLIP embedding, and the noise from which DDIM decodes it again.
@@ -335,13 +341,14 @@ class Model:
         return nearest_captions(self._session(), picture, captions, k)
 
     def probe(
-        self, picture: PictureLike, word: str, captions: Sequence[str], *, n: int = 4, **options: Any
+        self, picture: PictureLike, word: str | Any, captions: Sequence[str], *, n: int = 4, **options: Any
     ) -> TypographicProbe:
         """Typographic attack: CLIP's nearest captions before and after a word is written on a picture, and variations.
 
         The paper's CLIP took an apple with "iPod" on it for an iPod, and its decoder still drew apples. Options are the
         fields of `unclip.Vary`.
         """
+        check_word(word)
         if n:
             request, _, _ = _prepared(Vary, options, n=n)
             self.check(request, 1)
@@ -361,9 +368,7 @@ class Model:
         return Images(self.run(request, sources, on_progress=on_progress, batch_size=batch_size))
 
 
-def _prepared(
-    kind: type[Request], options: Mapping[str, Any], **own: Any
-) -> tuple[Request, Callback | None, int | None]:
+def _prepared(kind: type[Request], options: Mapping[str, Any], **own: Any) -> tuple[Request, Any, int | None]:
     """Request, `on_progress` and `batch_size` of a method's options."""
     given = _renamed(options)
     on_progress, batch_size = given.pop("on_progress", None), given.pop("batch_size", None)

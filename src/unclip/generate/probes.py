@@ -63,6 +63,7 @@ def nearest_captions(
     given = isinstance(picture, Tensor)
     z_i = picture if given else session.embed_images([read_source(picture)])[0]
     unique = list(dict.fromkeys(captions))
+    session.warn_if_truncated(*unique)
     texts = normalize(session.embed_text(unique).cpu(), dim=-1)
     cosines = einsum(texts, normalize(z_i.cpu().float(), dim=-1), "n d, d -> n")
     with session.parts.lend("clip", Clip) as clip:
@@ -90,11 +91,9 @@ def _drawn(letter: str) -> bytes:
     return image.tobytes()
 
 
-def write_word(image: PillowImage.Image, word: str) -> PillowImage.Image:
-    """RGB picture with a word in black on a white label across the middle, as on the paper's apple.
-
-    Raises `RequestError` for an empty word, and for letters that Pillow's own font lacks.
-    """
+def check_word(word: str | Any) -> None:
+    """Raise `RequestError` for what is no word that can be written: another type, nothing, and letters that the font lacks."""
+    word = read_value(str, word, "word", error=RequestError)
     if not word.strip():
         raise RequestError("the word is empty: say what to write on the picture")
     check_characters(word, "word")
@@ -104,6 +103,14 @@ def write_word(image: PillowImage.Image, word: str) -> PillowImage.Image:
             raise RequestError(
                 f"the word holds {letter!r}, which the font that is written with lacks: give letters of ASCII"
             )
+
+
+def write_word(image: PillowImage.Image, word: str | Any) -> PillowImage.Image:
+    """RGB picture with a word in black on a white label across the middle, as on the paper's apple.
+
+    Raises `RequestError` for an empty word, and for letters that Pillow's own font lacks.
+    """
+    check_word(word)
     image = flatten(image).copy()
     draw = ImageDraw.Draw(image)
     # The largest letters with which the word takes four fifths of the width and a third of the height.

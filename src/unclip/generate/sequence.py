@@ -9,6 +9,8 @@ from typing import Any
 
 from PIL import Image as PillowImage
 
+from unclip.config import read_value
+from unclip.errors import RequestError
 from unclip.generate.image import Image
 from unclip.images.files import grid, write_atomically
 from unclip.images.metadata import GENERATED, xmp_packet
@@ -26,13 +28,14 @@ def strip(pictures: Sequence[Image]) -> Image:
     return Image(image=image, provenance={**provenance, "size": list(image.size), "layout": "strip"})
 
 
-def animation(pictures: Sequence[Image], kind: str, *, milliseconds: int = 120) -> bytes:
+def animation(pictures: Sequence[Image], kind: str, *, milliseconds: int | Any = 120) -> bytes:
     """Bytes of an endless animation, ".gif" or ".webp", each picture shown for `milliseconds`.
 
     Provenance and the IPTC mark are EXIF description and XMP in WebP, the comment in GIF.
     """
     if kind not in ANIMATIONS:
         raise ValueError(f"{kind!r} is not an animation format: choose {' or '.join(ANIMATIONS)}")
+    milliseconds = read_value(int, milliseconds, "milliseconds", error=RequestError)
     if not 10 <= milliseconds <= 10_000:
         raise ValueError(f"{milliseconds} milliseconds per picture are out of range: give 10 to 10000")
     provenance = _joined(pictures)
@@ -55,7 +58,7 @@ def save_animation(
     pictures: Sequence[Image],
     path: str | os.PathLike[str],
     *,
-    milliseconds: int = 120,
+    milliseconds: int | Any = 120,
     force: bool = False,
 ) -> Path:
     """Path of an animation, of the format that its name ends in. Raises `FileExistsError` unless `force`."""

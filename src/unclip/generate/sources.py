@@ -62,6 +62,13 @@ def read_source(given: PictureLike | Any) -> Source:
     return Source(image, hashlib.sha256(head + image.tobytes()).hexdigest(), noted)
 
 
+def listed_pictures(given: Sequence[PictureLike] | Any, name: str) -> tuple[PictureLike, ...]:
+    """A list of pictures. Raises `RequestError`, saying what `name` is, for a single one, whose letters or rows are no pictures."""
+    if isinstance(given, Sequence) and not isinstance(given, str | bytes | bytearray | memoryview):
+        return tuple(given)
+    raise RequestError(f"{name} is a {type(given).__name__}: give a list of pictures, such as [picture]")
+
+
 def check_originals(kind: str, recorded: Sequence[str], given: Sequence[Source]) -> None:
     """Raise `RequestError` unless `given` are the pictures whose hashes a provenance records, in its order."""
     if len(given) != len(recorded):

@@ -35,6 +35,7 @@ from unclip.stages.renderer import Renderer, inversion_grid, upsampler_renderer
 from unclip.stages.sampling import Sampling, settled
 from unclip.stages.space import Basis
 from unclip.stages.text import Captions
+from unclip.tokenizers.reading import CaptionTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +132,13 @@ class StageRunner(ModelEncoders):
         return self.visits(strength).sigmas
 
     # Embeddings
+
+    def readers(self) -> list[tuple[CaptionTokenizer, int]]:
+        """As `ModelEncoders.readers`, and what the prior reads: LAION's cuts what its CLIP has read."""
+        found = super().readers()
+        if self.sampling.prior.kind == "diffusion" and "prior" in self.parts.names:
+            found.append((self.parts.tokenizer_of("clip"), self.parts.config("prior").context))
+        return found
 
     def pixels(self, source: Source) -> Float[Tensor, "3 h w"]:
         """Pixels of a given picture in [-1, 1], on the CPU; transparent ones show white."""

@@ -19,7 +19,7 @@ from PIL import Image
 from unclip.disk import disk_full, is_full
 from unclip.images.errors import PictureError
 from unclip.images.headers import header_size
-from unclip.images.modes import from_array, normalise
+from unclip.images.modes import describe, from_array, normalise
 from unclip.images.png import SIGNATURE, Png, lean
 
 MAX_PIXELS = 64_000_000
@@ -80,7 +80,7 @@ def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
     # Decoders signal damage by many types; none of them is the caller's mistake, all mean the same.
     except Exception as error:
         raise PictureError(
-            f"{name} is damaged and cannot be decoded ({error}): save it again as PNG"
+            f"{name} is damaged and cannot be decoded ({describe(error)}): save it again as PNG"
         ) from error
 
 
@@ -91,7 +91,7 @@ def _open_image(image: Image.Image, max_pixels: int) -> Image.Image:
     try:
         image.load()
     except Exception as error:
-        raise PictureError(f"{name} ({type(image).__name__}) cannot be decoded: {error}") from error
+        raise PictureError(f"{name} ({type(image).__name__}) cannot be decoded: {describe(error)}") from error
     if min(image.size) < 1:
         raise PictureError(f"{name} is {image.width}x{image.height}: it has no pixels")
     return normalise(image, name)

@@ -3,7 +3,7 @@
 import warnings
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from unclip.images.errors import PictureError, PictureWarning
 from unclip.images.profiles import named_profile, to_srgb
@@ -42,7 +42,7 @@ def normalise(image: Image.Image, name: str = "the picture") -> Image.Image:
     16-bit modes are scaled from 0 .. 65535, F is taken for 0 .. 255 as Pillow does. Raises `PictureError`, naming the
     mode, for values outside of these ranges and for modes that are no pictures.
     """
-    if image.mode in ("RGB", "RGBA") and not image.info:
+    if image.mode in ("RGB", "RGBA") and not image.info and not image.getexif():
         return image
     if image.mode == "RGB" and image.info.keys() <= _SILENT:
         made = image.copy()
@@ -56,13 +56,20 @@ def normalise(image: Image.Image, name: str = "the picture") -> Image.Image:
         raise
     except Exception as error:
         raise PictureError(
-            f"{name} ({type(image).__name__}, mode {image.mode}) cannot be read: {error}"
+            f"{name} ({type(image).__name__}, mode {image.mode}) cannot be read: {describe(error)}"
         ) from error
     if made is image:
         made = image.copy()
     # Nothing is left to be applied a second time.
     made.info = {}
     return made
+
+
+def describe(error: Exception) -> str:
+    """What a decoder says, or the type of an error without words; none names an object in memory."""
+    if isinstance(error, UnidentifiedImageError):
+        return "its header or a chunk of it is broken"
+    return str(error) or type(error).__name__
 
 
 def from_array(array: np.ndarray, name: str = "the picture") -> Image.Image:

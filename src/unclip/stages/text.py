@@ -68,11 +68,12 @@ def read_captions(
     return read if unique == list(prompts) else read.take([unique.index(prompt) for prompt in prompts])
 
 
-def truncation_warning(tokenizer: CaptionTokenizer, prompt: str) -> str | None:
-    """Warning for a prompt longer than the model's context; None for one that fits."""
-    if (length := tokenizer.length(prompt)) <= tokenizer.context:
+def truncation_warning(tokenizer: CaptionTokenizer, prompt: str, context: int | None = None) -> str | None:
+    """Warning for a prompt longer than the context, the tokenizer's unless given; None for one that fits."""
+    context = tokenizer.context if context is None else min(context, tokenizer.context)
+    if (length := tokenizer.length(prompt)) <= context:
         return None
     return (
         f"the prompt {prompt[:40]!r}... has {length - tokenizer.frame} tokens, the model reads the first "
-        f"{tokenizer.context - tokenizer.frame}"
+        f"{context - tokenizer.frame}"
     )

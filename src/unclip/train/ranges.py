@@ -28,14 +28,14 @@ def _ranges() -> dict[str, Range]:
     names = {
         _COUNT: """batch blocks blur_kernel buckets channels checkpoints_kept codes context context_width crop dimensions dot_buckets
             embedding factor groups head_channels heads high_size in_channels latent_channels layers low_size micro_batch
-            multiples noise_levels out_channels patch preview_every rank replicas samples seam_patch size steps text_width
+            multiples noise_levels out_channels patch preview_every rank replicas samples seam_patch size steps substeps text_width
             transformer_layers validate_every vector_width vocabulary width widths""",
         _WHOLE: """attention_levels augmentation discriminator_start end image_tokens offset perceptual_shift prefetch
             restart_after shift start workers""",
         _SHARE: """bad_share blur_probability decay dropout dropout_caption dropout_hint dropout_image dropout_text
             held_out warmup""",
         _FACTOR: """blur_sigma bsr_strength checkpoint_seconds codebook_weight commitment_weight decoded_gib discriminator_weight
-            embedding_noise epsilon kl_weight learning_rate muon_learning_rate noise_level noise_offset perceptual_weight
+            embedding_noise epsilon guidance kl_weight learning_rate muon_learning_rate noise_level noise_offset perceptual_weight
             seam_level variance_weight weight_decay""",
         _ABOVE: """alpha cache_gib clip clip_norm clip_range crop_fraction embedding_scale min_snr_gamma mlp_ratio
             reconstruction_error scale sigma_data sigma_max sigma_min std threshold timeout velocity_floor""",

@@ -20,6 +20,7 @@ from jaxtyping import Int
 
 from unclip.data.decode import EXTENSIONS, MAX_BYTES
 from unclip.data.sample import captions_in, digest_of, shown
+from unclip.data.shard_files import OTHER_PICTURES
 from unclip.data.stream.dataset import Fault, Record, Units
 from unclip.data.stream.faults import CORRUPT, DUPLICATE, TEXT, UNUSED, VANISHED, Faults
 from unclip.data.stream.rows import plain, rows_of
@@ -34,7 +35,7 @@ _TEXTS = ("json", "txt", "caption")
 #: Endings of all files that are read.
 _READ = (*EXTENSIONS, *_TEXTS, *(name.rpartition(".")[2] for name in TABLES))
 #: What is kept changes with this number.
-_VERSION = 4
+_VERSION = 5
 _PAGE = 20_000
 
 
@@ -162,6 +163,9 @@ def _build(store: Store, file: Path, table: str | None) -> None:
             _add_rows(store, database, name, faults)
         owners = {shown(name.rpartition("/")[0]): shown(name) for name in tables}
         count = _join(database, owners, faults)
+        lonely = "SELECT file FROM texts WHERE stem NOT IN (SELECT stem FROM pictures) ORDER BY stem"
+        for (name,) in database.execute(lonely):
+            faults.record(UNUSED, shown(os.fsdecode(name)), "no picture has its name")
         for name in ("pictures", "texts", "rows"):
             database.execute(f"DROP TABLE {name}")
         state = {"count": count, "counts": faults.counts, "names": faults.names}
@@ -181,6 +185,8 @@ def _list(store: Store, database: sqlite3.Connection, table: str | None, faults:
                 tables.append(name)
             elif ending in EXTENSIONS:
                 pictures.append((shown(name), shown(stem), size, 0, os.fsencode(name), stamp))
+            elif ending in OTHER_PICTURES:
+                faults.record(UNUSED, shown(name), f"is none of {', '.join(EXTENSIONS)}")
             elif ending in _TEXTS:
                 texts.append((shown(stem), _TEXTS.index(ending), os.fsencode(name)))
         database.executemany("INSERT OR IGNORE INTO pictures VALUES (?, ?, ?, ?, ?, ?)", pictures)
@@ -250,7 +256,12 @@ def _join(database: sqlite3.Connection, owners: Mapping[str, str], faults: Fault
                 faults.record(
                     DUPLICATE, key, f"is in {len(records)} rows: their captions are one sample's", 0
                 )
-            add(key, *rows[0][2:], None, None, json.dumps(_together(records)))
+            try:
+                record = json.dumps(_together(records))
+            except ValueError as error:
+                faults.record(TEXT, key, str(error))
+                continue
+            add(key, *rows[0][2:], None, None, record)
     loose = (
         "SELECT p.key, p.size, p.file, p.stamp, a.file, b.file, c.file FROM pictures p "
         "LEFT JOIN texts a ON a.stem = p.stem AND a.rank = 0 LEFT JOIN texts b ON b.stem = p.stem AND b.rank = 1 "

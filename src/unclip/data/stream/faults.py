@@ -39,7 +39,8 @@ class Faults:
         self._lock = threading.Lock()
 
     def record(self, kind: str, name: str, reason: str, count: int = 1) -> None:
-        """Count `count` faults of a kind at `name`."""
+        """Count `count` faults of a kind at `name`. The reason is made one line, which those of other libraries may not be."""
+        reason = " ".join(reason.split())
         with self._lock:
             self.counts[kind] = self.counts.get(kind, 0) + count
             names = self.names.setdefault(kind, {})
@@ -73,6 +74,10 @@ class Faults:
         """
         base = max(seen, min(total, _FEWEST))
         if self.lost > math.ceil(self.limit * base):
+            if not base:
+                raise TooManyBadSamples(
+                    f"no sample can be read; {self.summary()}: repair the data, or write them again"
+                )
             raise TooManyBadSamples(
                 f"{self.lost} of {base:,} samples are bad, more than the {self.limit:.2%} allowed; {self.summary()}"
                 + (f": repair them, or allow more with `{self.option}=SHARE`" if self.option else "")

@@ -69,11 +69,16 @@ def _json_rows(text: io.TextIOWrapper, table: str) -> Iterator[Mapping[Any, Any]
         yield row
 
 
+def _first_line(text: io.TextIOWrapper) -> str:
+    """The next line that is not blank; "" at the end."""
+    return next((line for line in iter(text.readline, "") if line.strip()), "")
+
+
 def _csv_rows(text: io.TextIOWrapper, table: str) -> Iterator[Mapping[Any, Any]]:
-    first = text.readline()
+    first = _first_line(text)
     # Excel's way to name the separator.
     if first.lower().startswith("sep="):
-        first = text.readline()
+        first = _first_line(text)
     separator = separator_in(first.rstrip("\r\n"))
     if separator is None:
         raise ValueError(
@@ -114,7 +119,10 @@ def captions_of(file: str) -> list[str]:
     folder, _, name = file.rpartition("/")
     found = []
     for number, row in enumerate(rows_of(LocalStore(folder or "."), name), start=1):
-        captions = captions_in(row)
+        try:
+            captions = captions_in(row)
+        except ValueError as error:
+            raise ValueError(f"{file}, row {number}: {error}") from error
         if not captions:
             raise ValueError(
                 f"{file}, row {number}: no text in a column named prompt, caption, captions or text"
