@@ -1,6 +1,8 @@
 """Loggers of a run: the folder always, others by name or from Python; a resumed run begins them where it stands."""
 
 import json
+import resource
+import signal
 import sys
 from types import ModuleType
 
@@ -9,6 +11,7 @@ import pytest
 from PIL import Image
 
 from unclip.config import ConfigError, override
+from unclip.disk import DiskFull
 from unclip.train.loop import train
 from unclip.train.metrics import FolderLogger, MetricsLogger, TensorBoardLogger, build_loggers
 from unclip.train.run_folder import RunFolder
@@ -113,3 +116,22 @@ def test_tensorboard_that_is_not_installed_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ImportError, match=r"pip install 'unclip\[tensorboard\]'"):
         TensorBoardLogger(tmp_path).begin(0)
+
+
+def test_a_full_disk_is_named_with_the_file_and_the_remedy(tmp_path):
+    logger = FolderLogger(tmp_path)
+    logger.log(8, {"loss": 1.0})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (32, before[1]))
+    try:
+        with pytest.raises(
+            DiskFull,
+            match=r"no room for the run's measurements.*goes on from the last checkpoint.*metrics\.jsonl",
+        ):
+            logger.log(16, {"loss": 0.5})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    logger.begin(8)
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["samples"] == 8

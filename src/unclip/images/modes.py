@@ -44,7 +44,7 @@ def normalise(image: Image.Image, name: str = "the picture") -> Image.Image:
     """
     if image.mode in ("RGB", "RGBA") and not image.info and not image.getexif():
         return image
-    if image.mode == "RGB" and image.info.keys() <= _SILENT:
+    if image.mode == "RGB" and image.info.keys() <= _SILENT and not image.getexif():
         made = image.copy()
         made.info = {}
         return made

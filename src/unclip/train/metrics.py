@@ -21,7 +21,9 @@ import numpy as np
 from PIL import Image
 
 from unclip.config import ConfigError
+from unclip.disk import disk_full, is_full
 from unclip.images import save_picture, write_atomically
+from unclip.train.checkpoint_files import ROOM
 
 
 @runtime_checkable
@@ -61,9 +63,14 @@ class FolderLogger:
 
     def log(self, samples: int, values: Mapping[str, float]) -> None:
         """Append one line, numbers to six digits."""
-        line = json.dumps({"samples": samples, **values})
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        line = json.dumps({"samples": samples, **values}) + "\n"
+        try:
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            raise disk_full(self.file, len(line), what="the run's measurements", remedy=ROOM) from error
 
     def log_picture(self, samples: int, picture: Image.Image) -> None:
         """Write a preview's PNG."""

@@ -75,6 +75,25 @@ class TarIndex:
                     return False
         return True
 
+    def _check(self) -> None:
+        """Raise ValueError for places that no tar has: before its beginning, behind its end, or of other numbers of samples."""
+        keys, ends, count = self.keys, self.ends, len(self.ends)
+        if keys.dtype != np.uint8 or keys.ndim != 1 or ends.dtype != np.int64 or ends.ndim != 1:
+            raise ValueError("its keys are no bytes with their ends")
+        if (count and (np.diff(ends, prepend=0) < 0).any()) or (ends[-1] if count else 0) != len(keys):
+            raise ValueError("its keys and their ends do not fit")
+        keys.tobytes().decode()
+        for member, spans in self.spans.items():
+            if spans.dtype != np.int64 or spans.shape != (count, 2):
+                raise ValueError(f"{member} has not two numbers for each sample")
+            # Not added: the sum of two large numbers may be negative.
+            if (
+                (spans < 0).any()
+                or (spans > self.size).any()
+                or (spans[:, 0] > self.size - spans[:, 1]).any()
+            ):
+                raise ValueError(f"{member} lies outside of the tar")
+
     @staticmethod
     def from_bytes(data: bytes, name: str) -> "TarIndex":
         """The index in a file. Raises ValueError naming it where it is damaged or of another format."""
@@ -85,7 +104,7 @@ class TarIndex:
             if metadata["format"] != FORMAT:
                 raise ValueError(f"its format is {metadata['format']}, this version reads {FORMAT}")
             faults = metadata["faults"]
-            return TarIndex(
+            found = TarIndex(
                 tensors["keys"],
                 tensors["ends"],
                 {member: tensors[member] for member in MEMBERS},
@@ -93,7 +112,17 @@ class TarIndex:
                 faults["counts"],
                 faults["names"],
             )
-        except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
+            found._check()
+            return found
+        except (
+            SafetensorError,
+            KeyError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+        ) as error:
             raise ValueError(
                 f"{name} is no index of a shard ({error}): write it again with `unclip data index`"
             ) from error
