@@ -153,6 +153,7 @@ def serve(steady_folder, tmp_path_factory, run_server):
             patch.setattr("unclip.serve.follower.NOTE_SECONDS", 0.0)
             patch.setattr("unclip.serve.follower.NOTE_SHARE", 1.0)
             patch.setattr("unclip.serve.follower.PREVIEW_SECONDS", 0.0)
+            patch.setattr("unclip.serve.follower.SOON_SECONDS", 0.0)
             yield SimpleNamespace(app=app, url=url, key=KEY, clock=clock, folder=folder)
 
     return run

@@ -19,6 +19,8 @@ NOTE_SHARE = 0.01
 MOST_SECONDS = 2.0
 """Most time between two records, where steps are shorter."""
 PREVIEW_SECONDS = 0.2
+SOON_SECONDS = 0.25
+"""Time before the end of a call in which nothing more is previewed: the picture itself comes as soon."""
 PREVIEW_SIDE = 256
 
 
@@ -33,6 +35,7 @@ class Follower:
         self._owner = worker.lease.id
         self.finished = 0
         self._next = self._previewed = 0.0
+        self._began = time.monotonic()
         self._watched: dict[str, bool] = {}
         self._shown = False
 
@@ -62,6 +65,11 @@ class Follower:
         """Whether the pictures can be seen, and were not shown yet though somebody may watch."""
         may = progress.codec is not None and not self._shown and any(task.previews for task in self._held)
         return may and progress.step <= 2
+
+    def _is_over_soon(self, progress: Any, now: float) -> bool:
+        """Whether the call ends at once, by the time that its steps took so far; a first preview is shown in any case."""
+        left = (now - self._began) * (1 - progress.fraction) / max(progress.fraction, 1e-3)
+        return self._shown and left < SOON_SECONDS
 
     def _record(self, progress: Any, now: float) -> None:
         first = progress.first
@@ -94,7 +102,7 @@ class Follower:
         self, progress: Any, active: Sequence[Task], now: float
     ) -> list[tuple[bytes, tuple[int, int]]]:
         watched = any(task.previews and self._watched.get(task.id) for task in active)
-        if not watched or now - self._previewed < PREVIEW_SECONDS:
+        if not watched or now - self._previewed < PREVIEW_SECONDS or self._is_over_soon(progress, now):
             return []
         views = []
         for image in progress.previews():
