@@ -1,13 +1,18 @@
 """Health, readiness, measurements, and what the server offers."""
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
 
 from starlette.testclient import TestClient
 
+from tests.serve.processes import until
 from unclip.generate.operations import BY_KIND
+from unclip.generate.placement import best_device
+from unclip.serve.app import create_app
 from unclip.serve.logs import JsonFormatter
+from unclip.serve.settings import Settings
 
 
 def test_config_says_what_each_model_can_do(client: TestClient):
@@ -23,6 +28,12 @@ def test_config_says_what_each_model_can_do(client: TestClient):
         if "kind" in one.get("properties", {}) and "const" in one["properties"]["kind"]
     }
     assert kinds == set(BY_KIND)
+
+
+def test_device_that_a_worker_chose_is_named(settings: Settings):
+    with TestClient(create_app(dataclasses.replace(settings, device=None))) as client:
+        (worker,) = until(lambda: client.get("/api/queue").json()["workers"])
+    assert worker["device"] == str(best_device())
 
 
 def test_ready_with_worker_and_not_while_ending(client: TestClient):

@@ -9,6 +9,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
+from unclip.generate.model import Model
+from unclip.images import read_provenance
+
 
 @pytest.fixture
 def picture(served: Any) -> Any:
@@ -84,7 +87,7 @@ def test_margin_draws_beyond_the_marks(open_canvas: Callable[..., Any], served: 
 
 
 def test_frames_go_in_any_direction_and_are_saved(
-    open_canvas: Callable[..., Any], served: Any, picture: Any
+    open_canvas: Callable[..., Any], served: Any, picture: Any, tiny_model: Model
 ) -> None:
     page = open_canvas(picture)
     page.keyboard.press("3")
@@ -124,6 +127,11 @@ def test_frames_go_in_any_direction_and_are_saved(
         255,
         255,
     )
+    # The file says how each piece was made, and the whole is made again from it.
+    provenance = read_provenance(download.value.path())
+    kinds = [one["provenance"]["request"]["kind"] for one in provenance["composed"]]
+    assert kinds == ["generate", "edit", "edit"]
+    assert tiny_model.redo(provenance).image.tobytes() == whole.tobytes()
     # One picture again, which can be repainted; undo brings the frames back.
     page.get_by_text("Repaint", exact=True).click()
     joined = state_of(served, page, lambda state: state["now"]["width"] == 48)
