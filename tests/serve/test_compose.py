@@ -54,14 +54,16 @@ def drawn_over(client: TestClient, finished: Any, pieces: Any, at: tuple[int, in
     source = client.post("/api/uploads", content=part).json()["id"]
     request = {"kind": "edit", "prompt": "a blue cat", "seed": seed}
     job = client.post("/api/jobs", json={"request": request, "sources": {"picture": source}}).json()
-    return finished(job["id"])["pictures"][0]["id"]
+    return finished(job["id"], 120)["pictures"][0]["id"]
 
 
 def test_whole_canvas_is_made_again_from_its_file(
     client: TestClient, finished: Any, tiny_folder: Path, tmp_path: Path, capsys: Any
 ):
     request = {"kind": "generate", "prompt": "a red apple", "seed": 3}
-    first = finished(client.post("/api/jobs", json={"request": request}).json()["id"])["pictures"][0]["id"]
+    first = finished(client.post("/api/jobs", json={"request": request}).json()["id"], 120)["pictures"][0][
+        "id"
+    ]
     pieces: list[dict[str, Any]] = [{"id": first}]
     for seed, (x, y) in enumerate([(16, 0), (-8, -16)]):
         pieces.append({"id": drawn_over(client, finished, pieces, (x, y), seed), "x": x, "y": y})
