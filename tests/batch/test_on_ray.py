@@ -5,16 +5,26 @@ import os
 import pickle
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from unclip.batch.dedup import Dedup, dedup
 from unclip.batch.draw import DrawWork
 from unclip.batch.embed import embed_work
+from unclip.batch.embedded import Embedded
+from unclip.batch.filter import Limits, filter_by
+from unclip.batch.heads import open_head
 from unclip.batch.work import run_here
 from unclip.data.stream.disk_cache import DiskCache
 from unclip.data.stream.open import open_stream
+from unclip.data.stream.sidecar import IMAGE, Origin, encode_sidecar
+from unclip.data.stream.store import LocalStore
 from unclip.generate.operations import Generate
 from unclip.stages.sampling import DecoderSampling, PriorSampling, Sampling
 
@@ -60,6 +70,37 @@ def test_pictures_with_a_node_killed_midway(tmp_path):
     assert result["encoded_before"] < 18, "the node was killed before the end"
     assert result["alive"] == 1
     assert read_all(tmp_path / "many") == read_all(tmp_path / "alone")
+
+
+@pytest.mark.slow
+def test_selections_with_a_node_killed_midway(tmp_path, write_shards):
+    pytest.importorskip("ray.data")
+    folder, cache = (
+        write_shards(tmp_path / "data", count=240, per_shard=10),
+        DiskCache(tmp_path / "c", 50 << 20),
+    )
+    dataset = open_stream(folder, cache=cache)
+    origin, rows = Origin(kind=IMAGE, model="ab" * 32, preprocessing=""), np.random.default_rng(0)
+    for number, unit in enumerate(dataset.units):
+        some = rows.normal(size=(unit.size, 3)).astype(np.float16)
+        data = encode_sidecar(origin, unit.name, dataset.keys(number), some, np.ones(unit.size, bool))
+        LocalStore(folder).put(origin.name(unit.name), data)
+    embedded = Embedded(dataset, folder, cache)
+    save_file({"weight": torch.ones(1, 3)}, tmp_path / "head.safetensors")
+    head = open_head(str(tmp_path / "head.safetensors"))
+    jobs = {
+        "filter": partial(filter_by, embedded, head, Limits(at_least=0)),
+        "dedup": partial(dedup, embedded, Dedup(threshold=0.95, blocks=20), scratch=tmp_path),
+    }
+    for name, job in jobs.items():
+        job(out=tmp_path / f"{name} alone")
+        (tmp_path / f"run of {name}").mkdir()
+        result = on_two_nodes(partial(job, out=tmp_path / name), tmp_path / f"run of {name}")
+        assert result["failed"] == {}
+        assert result["nodes_before"] == 2, "both nodes were at work"
+        assert result["encoded_before"] < result["done"], "the node was killed before the end"
+        assert result["alive"] == 1
+        assert read_all(tmp_path / name) == read_all(tmp_path / f"{name} alone")
 
 
 def on_two_nodes(work: Any, folder: Path) -> dict[str, Any]:

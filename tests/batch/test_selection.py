@@ -1,6 +1,7 @@
 """Selections by embeddings: near-duplicates against all pairs, scores against plain formulas, and what training sees of them."""
 
 import json
+import pickle
 import sys
 from itertools import pairwise
 
@@ -14,6 +15,7 @@ from unclip.batch.dedup import Dedup, dedup
 from unclip.batch.embedded import Embedded
 from unclip.batch.filter import Limits, filter_by
 from unclip.batch.heads import open_head
+from unclip.batch.work import Collector, Outcome, UnitsFailed, Work, load_safely
 from unclip.cli.main import main
 from unclip.data.sample import TooManyBadSamples
 from unclip.data.stream.disk_cache import DiskCache
@@ -166,6 +168,62 @@ def test_a_selection_of_a_selection(data, tmp_path, cache):
     assert 0 < len(expected) < len(before)
 
 
+def elsewhere(work: Work) -> Outcome:
+    """A work as a cluster does it: by copies of it that were sent, its units in another order."""
+    copy, outcome = pickle.loads(pickle.dumps(work)), Outcome()
+    collector, encode = Collector(work, outcome, len(work.units), lambda done, of: None), copy.encoder()
+    for unit in reversed(range(len(work.units))):
+        for part in load_safely(copy, unit):
+            collector.add(part if part.error is not None else pickle.loads(pickle.dumps(encode(part))))
+    return outcome
+
+
+def files_of(folder) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_other_machines_give_the_same_bytes(data, tmp_path, cache):
+    ok = np.arange(45) % 13 != 5
+    embedded = data(clustered(), ok, faults=Faults(0.5))
+    rule = Dedup(threshold=0.9, blocks=3)
+    dedup(embedded, rule, tmp_path / "here")
+    dedup(embedded, rule, tmp_path / "there", scratch=tmp_path, run=elsewhere)
+    assert files_of(tmp_path / "there") == files_of(tmp_path / "here")
+    save_file({"weight": torch.ones(1, WIDTH)}, tmp_path / "head.safetensors")
+    head, limits = open_head(str(tmp_path / "head.safetensors")), Limits(at_least=0)
+    within = Embedded(
+        embedded.dataset,
+        tmp_path / "data",
+        cache,
+        selection=Selection(tmp_path / "here", cache),
+        faults=Faults(0.5),
+    )
+    filter_by(within, head, limits, tmp_path / "scored")
+    filter_by(within, head, limits, tmp_path / "scored there", elsewhere)
+    assert files_of(tmp_path / "scored there") == files_of(tmp_path / "scored")
+    assert within.faults.lost == np.sum(~ok)
+
+
+def test_a_head_that_differs_on_another_machine_is_an_error(tmp_path):
+    file = tmp_path / "head.safetensors"
+    save_file({"weight": torch.ones(1, WIDTH)}, file)
+    sent = pickle.dumps(open_head(str(file)))
+    assert pickle.loads(sent).score(np.ones((2, WIDTH), np.float32)).shape == (2,)
+    save_file({"weight": torch.zeros(1, WIDTH)}, file)
+    with pytest.raises(ValueError, match="copy the same file to all machines"):
+        pickle.loads(sent)
+
+
+def test_a_scratch_that_another_machine_does_not_see_is_named(data, tmp_path):
+    def without_its_disk(work: Work) -> Outcome:
+        work.files = [file.with_name("gone") for file in work.files]
+        return elsewhere(work)
+
+    with pytest.raises(UnitsFailed, match="give a --scratch that all machines see"):
+        dedup(data(clustered()), Dedup(threshold=0.9), tmp_path / "out", run=without_its_disk)
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_there_is_kept_and_another_rule_refused(data, tmp_path):
     embedded = data(clustered())
     made = dedup(embedded, Dedup(threshold=0.9), tmp_path / "out")
@@ -230,6 +288,8 @@ def test_the_commands(data, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     normal = rows[:25].astype(np.float32)
     assert (found["samples"], found["kept"]) == (50, int((normal.sum(1) >= 0).sum()))
+    assert main(["data", "dedup", folder, "-o", first, "--threshold", "1", "--ray", "auto"]) == 2
+    assert "--scratch" in capsys.readouterr().err
     assert main(["data", "dedup", folder, "-o", first, "--threshold", "2"]) == 2
     assert "--" not in capsys.readouterr().out
 

@@ -2,7 +2,7 @@
 
     python two_nodes.py WORK.pickle NODES.txt
 
-Prints JSON: the outcome, the nodes that parts were encoded on before and after, and how many nodes were alive at last.
+The file may also hold a function that takes `run`, where works are done. Prints JSON: the outcome, the nodes that parts were encoded on before and after, and how many nodes were alive at last.
 """
 
 import json
@@ -65,7 +65,7 @@ def ports() -> dict[str, int]:
 
 
 def main() -> None:
-    work, notes = Watched(pickle.loads(Path(sys.argv[1]).read_bytes()), sys.argv[2]), Path(sys.argv[2])
+    given, notes = pickle.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2])
 
     import ray
     import ray._private.utils
@@ -95,7 +95,18 @@ def main() -> None:
 
     killer = threading.Thread(target=kill)
     killer.start()
-    outcome = run_on_ray(work, Cluster(address=nodes.address, gpus=0, encoders=2))
+    outcomes = []
+
+    def run(work):
+        cluster = Cluster(address=nodes.address, gpus=0, encoders=2)
+        outcomes.append(run_on_ray(Watched(work, sys.argv[2]), cluster))
+        return outcomes[-1]
+
+    if callable(given):
+        given(run=run)
+    else:
+        run(given)
+    (outcome,) = outcomes
     killer.join()
     result = {
         "done": outcome.done,

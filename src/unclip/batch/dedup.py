@@ -8,18 +8,20 @@ largest shard; rows and results are in scratch files.
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Float16, Int64
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from unclip.batch.embedded import Embedded
+from unclip.batch.work import Encoder, Outcome, Part, UnitsFailed, Work, run_here
 from unclip.data.permutation import PermutedOrder
 from unclip.data.stream.selection import Decision, finished, write_selection
 from unclip.disk import disk_full, is_full, reserve
@@ -60,8 +62,12 @@ def dedup(
     *,
     scratch: str | os.PathLike[str] | None = None,
     device: str | torch.device = "cpu",
+    run: Callable[[Work], Outcome] = run_here,
 ) -> dict[str, Any]:
-    """Write the selection without near-duplicates to `out`; its summary. One by the same rule that is there is kept."""
+    """Write the selection without near-duplicates to `out`; its summary. One by the same rule that is there is kept.
+
+    run: where blocks are compared; other machines must see the scratch folder.
+    """
     described = {"kind": "dedup", **embedded.origin, **asdict(rule)}
     if (found := finished(out, described)) is not None:
         return found
@@ -78,8 +84,11 @@ def dedup(
                 raise
             size = count * (8 + 2 * embedded.sidecars.shape[0])
             raise disk_full(folder / "rows", size, what="the embeddings", remedy=_ROOM) from error
-        for file, width in files.items():
-            _compare(file, width, rule.threshold, kept, scores, torch.device(device))
+        outcome = run(CompareWork(files, rule.threshold, str(device), kept, scores))
+        if outcome.failed:
+            raise UnitsFailed(
+                "; ".join(f"{name}: {reason}" for name, reason in islice(outcome.failed.items(), 3))
+            )
         return write_selection(out, described, _decisions(embedded, kept, scores))
 
 
@@ -151,12 +160,77 @@ def _centres(embedded: Embedded, rule: Dedup, device: torch.device) -> Float[Ten
     return centres
 
 
+class CompareWork:
+    """The comparisons within blocks. A unit is a block, in a file of the scratch folder; results go to the process that began it."""
+
+    def __init__(
+        self,
+        files: Mapping[Path, int],
+        threshold: float,
+        device: str,
+        kept: np.ndarray | None,
+        scores: np.ndarray | None,
+    ):
+        self.files, self.widths = list(files), list(files.values())
+        self.threshold, self.device, self._kept, self._scores = threshold, device, kept, scores
+
+    @property
+    def units(self) -> Sequence[str]:
+        """Names of the blocks."""
+        return [file.stem for file in self.files]
+
+    def parts(self, unit: int) -> int:
+        """1."""
+        return 1
+
+    def is_done(self, unit: int) -> bool:
+        """False: results are those of one run."""
+        return False
+
+    def load(self, unit: int) -> Iterator[Part]:
+        """The block's file."""
+        if not self.files[unit].exists():
+            raise ValueError(
+                f"{self.files[unit]} is not on this machine: give a --scratch that all machines see"
+            )
+        yield Part(unit, 0, (self.files[unit], self.widths[unit]))
+
+    def encoder(self) -> Encoder:
+        """The comparison."""
+        return _Comparison(self.threshold, self.device)
+
+    def finish(self, unit: int, parts: Sequence[Any]) -> None:
+        """Keep the decisions."""
+        assert self._kept is not None
+        assert self._scores is not None
+        numbers = np.memmap(self.files[unit], dtype=_type(self.widths[unit]), mode="r")["number"]
+        self._kept[numbers], self._scores[numbers] = parts[0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # As large as the data set, and of no use elsewhere.
+        return {**self.__dict__, "_kept": None, "_scores": None}
+
+
+class _Comparison:
+    def __init__(self, threshold: float, device: str):
+        self._threshold, self._device = threshold, torch.device(device)
+
+    def __call__(self, part: Part) -> Part:
+        """Which samples of a block are kept, and the cosine of each with the most similar one before it."""
+        file, width = part.data
+        try:
+            found = _compare(file, width, self._threshold, self._device)
+        except OSError as error:
+            return Part(part.unit, -1, error=f"{error}: give a --scratch that all machines see")
+        return Part(part.unit, part.number, found)
+
+
 def _compare(
-    file: Path, width: int, threshold: float, kept: np.ndarray, scores: np.ndarray, device: torch.device
-) -> None:
+    file: Path, width: int, threshold: float, device: torch.device
+) -> tuple[Bool[np.ndarray, " n"], Float16[np.ndarray, " n"]]:
     """Decide on a block's samples: each tile against the kept rows of earlier tiles, then within itself."""
     records = np.memmap(file, dtype=_type(width), mode="r")
-    chosen = np.zeros(len(records), dtype=np.bool_)
+    chosen, scores = np.zeros(len(records), dtype=np.bool_), np.zeros(len(records), dtype=np.float16)
     for start in range(0, len(records), TILE):
         rows = _directions(records["row"][start : start + TILE], device)
         nearest = torch.full((len(rows),), -1.0, device=device)
@@ -165,11 +239,11 @@ def _compare(
             if len(places):
                 earlier = _directions(records["row"][places], device)
                 nearest = torch.maximum(nearest, (rows @ earlier.T).amax(1))
-        found, best = _within((rows @ rows.T).cpu().numpy(), nearest.cpu().numpy(), threshold)
         stop = start + len(rows)
-        chosen[start:stop] = found
-        numbers = records["number"][start:stop]
-        kept[numbers], scores[numbers] = found, best
+        chosen[start:stop], scores[start:stop] = _within(
+            (rows @ rows.T).cpu().numpy(), nearest.cpu().numpy(), threshold
+        )
+    return chosen, scores
 
 
 def _within(

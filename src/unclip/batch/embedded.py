@@ -15,13 +15,14 @@ from unclip.data.stream.sidecar import IMAGE, Sidecars, only_model
 
 
 class Rows(NamedTuple):
-    """A unit's embeddings. usable: those that are good, and that the selection before keeps."""
+    """A unit's embeddings. usable: those that are good, and that the selection before keeps; missing: how many are not good."""
 
     unit: str
     start: int
     hashes: UInt64[np.ndarray, " n"]
     rows: Float16[np.ndarray, "n d"]
     usable: Bool[np.ndarray, " n"]
+    missing: int
 
 
 class Embedded:
@@ -54,21 +55,35 @@ class Embedded:
     def __iter__(self) -> Iterator[Rows]:
         """The units in order. Raises ValueError for a unit without embeddings, or with those of other data."""
         self.faults.take()
-        for unit in self.dataset.units:
-            found = self.sidecars.unit(unit.name)
-            if found is None:
-                raise ValueError(
-                    f"{self.sidecars.store.url} has no embeddings of {unit.name}: make them with `unclip embed`"
-                )
-            hashes, rows, ok = found
-            if len(hashes) != unit.size:
-                raise ValueError(
-                    f"the embeddings of {unit.name} are of {len(hashes)} samples, and it has {unit.size}: make them again"
-                )
-            if missing := int((~ok).sum()):
-                self.faults.record(MISSING_ROW, unit.name, f"{missing} samples", missing)
-            usable = np.array(ok)
-            if self.selection is not None:
-                usable &= np.isin(hashes, self.selection.hashes(unit.name))
-            yield Rows(unit.name, unit.start, hashes, rows, usable)
+        for number in range(len(self.dataset.units)):
+            found = self.unit(number)
+            self.count(found)
+            yield found
+        self.check()
+
+    def unit(self, number: int) -> Rows:
+        """One unit; nothing is counted. Raises like iteration."""
+        unit = self.dataset.units[number]
+        found = self.sidecars.unit(unit.name)
+        if found is None:
+            raise ValueError(
+                f"{self.sidecars.store.url} has no embeddings of {unit.name}: make them with `unclip embed`"
+            )
+        hashes, rows, ok = found
+        if len(hashes) != unit.size:
+            raise ValueError(
+                f"the embeddings of {unit.name} are of {len(hashes)} samples, and it has {unit.size}: make them again"
+            )
+        usable = np.array(ok)
+        if self.selection is not None:
+            usable &= np.isin(hashes, self.selection.hashes(unit.name))
+        return Rows(unit.name, unit.start, hashes, rows, usable, int((~ok).sum()))
+
+    def count(self, unit: Rows) -> None:
+        """Count a unit's samples without embedding."""
+        if unit.missing:
+            self.faults.record(MISSING_ROW, unit.unit, f"{unit.missing} samples", unit.missing)
+
+    def check(self) -> None:
+        """Raise `TooManyBadSamples` where more are missing than the limit allows."""
         self.faults.check(len(self.dataset), len(self.dataset))

@@ -23,10 +23,24 @@ _ROWS = 8192
 
 @dataclass(frozen=True)
 class Head:
-    """Scores of embeddings. digest: of what computes them; score: float32 rows to a float score each, or a bool."""
+    """Scores of embeddings. digest: of what computes them; score: float32 rows to a float score each, or a bool.
+
+    It can be sent to other machines, which open the same file or function (`given`: the arguments of `open_head`).
+    """
 
     digest: str
     score: Callable[[Float[np.ndarray, "n d"]], Float[np.ndarray, " n"] | Bool[np.ndarray, " n"]]
+    given: tuple[str, str | None, int | None, str]
+
+    def __reduce__(self) -> Any:
+        return _opened_again, (self.digest, *self.given)
+
+
+def _opened_again(digest: str, name: str, activation: str | None, output: int | None, device: str) -> Head:
+    found = open_head(name, activation=activation, output=output, device=device)
+    if found.digest != digest:
+        raise ValueError(f"{name} is another one on this machine: copy the same file to all machines")
+    return found
 
 
 def open_head(
@@ -43,8 +57,9 @@ def open_head(
     are brought to length 1 first; default "true") and `output` ("none", "sigmoid"). output: which score of several, from 0.
     Raises ValueError for a file or function that is none.
     """
+    given = name, activation, output, str(device)
     if name.lower().endswith(".safetensors"):
-        return _from_file(Path(name), activation, output, torch.device(device))
+        return _from_file(Path(name).absolute(), given)
     if activation is not None or output is not None:
         raise ValueError(
             f"an activation and an output are settings of .safetensors files, which {name} is not"
@@ -59,7 +74,7 @@ def open_head(
     if not callable(found):
         raise ValueError(f"{name} is no function")
     score: Any = found
-    return Head(_digest_of(name, found), score)
+    return Head(_digest_of(name, found), score, given)
 
 
 def _digest_of(name: str, function: object) -> str:
@@ -71,7 +86,9 @@ def _digest_of(name: str, function: object) -> str:
     return hashlib.sha256(name.encode() + b"\0" + text).hexdigest()
 
 
-def _from_file(file: Path, activation: str | None, output: int | None, device: torch.device) -> Head:
+def _from_file(file: Path, given: tuple[str, str | None, int | None, str]) -> Head:
+    _, activation, output, place = given
+    device = torch.device(place)
     try:
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata() or {}
@@ -118,7 +135,7 @@ def _from_file(file: Path, activation: str | None, output: int | None, device: t
         return np.concatenate(found) if found else np.zeros(0, dtype=np.float32)
 
     digest = hashlib.sha256(file.read_bytes() + f"\0{between} {last} {normalised} {chosen}".encode())
-    return Head(digest.hexdigest(), score)
+    return Head(digest.hexdigest(), score, (str(file), *given[1:]))
 
 
 def _layers(file: Path, tensors: dict[str, Tensor]) -> list[tuple[Tensor, Tensor | None]]:

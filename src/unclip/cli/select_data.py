@@ -5,7 +5,7 @@ import os
 import sys
 from typing import Any
 
-from unclip.cli import console, options
+from unclip.cli import cluster, console, options
 from unclip.cli.console import UsageError
 
 
@@ -35,7 +35,9 @@ def add(sets: Any) -> None:
         "--seed", type=options.seed, default=0, metavar="N", help="seed of the clusters (default: 0)"
     )
     dedup.add_argument(
-        "--scratch", metavar="FOLDER", help="where the embeddings are sorted (default: the system's)"
+        "--scratch",
+        metavar="FOLDER",
+        help="where the embeddings are sorted; with --ray, one that all machines see (default: the system's)",
     )
     dedup.set_defaults(run=run_dedup)
 
@@ -85,6 +87,7 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
         help="share of samples without embedding from which on it is an error (default: 0.01)",
     )
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: cpu)")
+    options.add_cluster(parser)
     options.add_json(parser)
 
 
@@ -93,7 +96,16 @@ def run_dedup(arguments: argparse.Namespace) -> None:
 
     rule = _checked(Dedup, threshold=arguments.threshold, blocks=arguments.blocks, seed=arguments.seed)
     embedded = _embedded(arguments)
-    made = dedup(embedded, rule, arguments.out, scratch=arguments.scratch, device=arguments.device or "cpu")
+    if arguments.ray is not None and arguments.scratch is None:
+        raise UsageError("on a cluster, give a folder that all machines see as --scratch")
+    made = dedup(
+        embedded,
+        rule,
+        arguments.out,
+        scratch=arguments.scratch,
+        device=arguments.device or "cpu",
+        run=_runner(arguments),
+    )
     _tell(made, embedded, arguments)
 
 
@@ -113,7 +125,11 @@ def run_filter(arguments: argparse.Namespace) -> None:
         device=arguments.device or "cpu",
     )
     embedded = _embedded(arguments)
-    _tell(filter_by(embedded, head, limits, arguments.out), embedded, arguments)
+    _tell(filter_by(embedded, head, limits, arguments.out, _runner(arguments)), embedded, arguments)
+
+
+def _runner(arguments: argparse.Namespace) -> Any:
+    return lambda work: cluster.run(work, arguments, lambda done, of: None)
 
 
 def _checked(make: Any, *given: Any, **settings: Any) -> Any:

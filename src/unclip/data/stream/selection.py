@@ -68,22 +68,46 @@ def finished(place: str | os.PathLike[str], rule: Mapping[str, Any]) -> dict[str
     return found
 
 
+class SelectionWriter:
+    """A selection that is written unit by unit, in any order."""
+
+    def __init__(self, place: str | os.PathLike[str], rule: Mapping[str, Any]):
+        self._store, self._rule, self._digest = open_store(place), dict(rule), digest_of_rule(rule)
+        self._origin = Origin(kind=KIND, model=self._digest, preprocessing=str(rule["kind"]))
+        self._kept: dict[str, int] = {}
+        self._samples = 0
+
+    def add(self, one: Decision) -> None:
+        """Write the file of a unit."""
+        scores = np.ascontiguousarray(one.scores.astype(np.float16)[:, None])
+        data = pack(self._origin, one.unit, one.hashes, scores, one.kept)
+        self._store.put(self._origin.name(one.unit), data)
+        self._kept[one.unit] = int(one.kept.sum())
+        self._samples += len(one.kept)
+
+    def finish(self, units: Iterable[str]) -> dict[str, Any]:
+        """The summary, written last; it lists the units in the order given."""
+        kept = {unit: self._kept[unit] for unit in units}
+        found = {
+            "format": 1,
+            "rule": self._rule,
+            "digest": self._digest,
+            "samples": self._samples,
+            "kept": kept,
+        }
+        self._store.put(SUMMARY, json.dumps(found, separators=(",", ":")).encode())
+        return found
+
+
 def write_selection(
     place: str | os.PathLike[str], rule: Mapping[str, Any], decisions: Iterable[Decision]
 ) -> dict[str, Any]:
     """Write a selection, unit by unit; its summary, written last."""
-    store, digest = open_store(place), digest_of_rule(rule)
-    origin = Origin(kind=KIND, model=digest, preprocessing=str(rule["kind"]))
-    kept: dict[str, int] = {}
-    samples = 0
+    writer, units = SelectionWriter(place, rule), []
     for one in decisions:
-        scores = np.ascontiguousarray(one.scores.astype(np.float16)[:, None])
-        store.put(origin.name(one.unit), pack(origin, one.unit, one.hashes, scores, one.kept))
-        kept[one.unit] = int(one.kept.sum())
-        samples += len(one.kept)
-    found = {"format": 1, "rule": dict(rule), "digest": digest, "samples": samples, "kept": kept}
-    store.put(SUMMARY, json.dumps(found, separators=(",", ":")).encode())
-    return found
+        writer.add(one)
+        units.append(one.unit)
+    return writer.finish(units)
 
 
 class Selection:
