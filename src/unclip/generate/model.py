@@ -134,6 +134,7 @@ class Model:
         type(request).sources.check(str(getattr(request, "kind", "the request")), pictures)
         resolved = request.resolve(self.parts.defaults)
         self.parts.require(str(getattr(request, "kind", "the request")), request.needs(resolved))
+        self.parts.check_settings(resolved)
         return resolved
 
     def run(
@@ -302,6 +303,7 @@ class Model:
         on_progress = options.pop("on_progress", None)
         self.parts.require("invert", ("decoder", "own_embedding", "inversion"))
         resolved = resolve_inversion(sampling(**options), self.parts.defaults)
+        self.parts.check_settings(resolved)
         session = Session(self.parts, resolved, seed=0, on_progress=on_progress)
         size = session.size(size)
         session.begin(each=session.inversion_steps, pictures=1)

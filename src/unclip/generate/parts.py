@@ -13,7 +13,7 @@ from torch import nn
 
 from unclip.checkpoints.hub import bundled
 from unclip.checkpoints.registry import role_of
-from unclip.errors import ModelError, Unsupported
+from unclip.errors import ModelError, RequestError, Unsupported
 from unclip.formats.open_part import OpenPart
 from unclip.formats.opened import open_model
 from unclip.generate.load_options import given_device, given_strengths, given_tile, named
@@ -359,6 +359,21 @@ class Parts:
             raise Unsupported(
                 f"the decoder of {self.name!r} draws latents, and the model has no autoencoder that makes pictures of them: "
                 "take one as a part too, such as --part autoencoder=MODEL"
+            )
+
+    def check_settings(self, resolved: Sampling) -> None:
+        """Raise `RequestError` for a setting that the decoder does not have."""
+        level = resolved.decoder.noise_level or 0
+        if not level or "decoder" not in self._parts or self.config("decoder").kind not in FAMILIES:
+            return
+        if self.family.noise_levels == 1:
+            raise RequestError(
+                f"noise_level is for decoders that read noised image embeddings (Stable unCLIP), {self.name!r} has none: leave "
+                "it out"
+            )
+        if level >= self.family.noise_levels:
+            raise RequestError(
+                f"noise_level is {level}: {self.name!r} has levels from 0 to {self.family.noise_levels - 1}"
             )
 
     def _remedy(self, need: str) -> str:

@@ -243,8 +243,10 @@ class StageRunner(ModelEncoders):
     def complete(self, condition: Condition, noise: NoiseSource | None = None) -> Condition:
         """Condition with all that the decoder's family reads; `noise` is the decoder's stream (see `Family.complete`)."""
         level = self.sampling.decoder.noise_level or 0
-        if level and "image_embedding" not in self.parts.capabilities:
-            raise RequestError("noise_level is for decoders that read image embeddings: leave it out")
+        if level and condition.z_i is None:
+            raise RequestError(
+                "noise_level is noise of the image embedding, and there is none in this request: leave it out"
+            )
         return self.parts.family.complete(replace(condition, noise_level=level), self, noise)
 
     def _noise(self, renderer: Renderer, noise: NoiseSource, visits: Visits, extent: Extent) -> Tensor:

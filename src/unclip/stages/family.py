@@ -125,6 +125,11 @@ class Family(ABC):
             return grid.visits(process.table, sampler, steps, spacing)
         return Visits(process.grid(steps, "respaced" if spacing == "linspace" else spacing))
 
+    @property
+    def noise_levels(self) -> int:
+        """Number of levels that z_i can be noised to (`noise_level`), the first of which is none; 1 for decoders without."""
+        return 1
+
     # Inpainting
 
     @property

@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from unclip.formats.opened import open_model
 from unclip.formats.pull import needed
 from unclip.generate.model import Model
 from unclip.generate.operations import Generate
+from unclip.stages.families import family_of
 from unclip.stages.sampling import sampling
 from unclip.stages.tiles import in_tiles
 
@@ -233,12 +235,25 @@ def test_requests_that_no_latent_model_runs(stable):
     for size in (65, 4104):
         with pytest.raises(RequestError, match=f"multiples of 8 up to 4096, not {size}"):
             stable.generate("a cat", size=size, **QUICK)
-    with pytest.raises(RequestError, match="noise_level is for decoders that read image embeddings"):
+    with pytest.raises(RequestError, match="noise_level is for decoders that read noised image embeddings"):
         stable.generate("a cat", noise_level=3, **QUICK)
     with pytest.raises(RequestError, match="plms visits whole times: choose another spacing than 'karras'"):
         stable.generate("a cat", spacing="karras", **QUICK)
     with pytest.raises(RequestError, match="1000 steps at an offset of 1 leave the table"):
         stable.generate("a cat", seed=1, steps=1000)
+
+
+def test_a_noise_level_needs_an_embedding_that_is_noised(unclip):
+    """A level that would change nothing is an error: of a caption alone, of another family, and beyond the schedule."""
+    with pytest.raises(RequestError, match="noise_level is noise of the image embedding, and there is none"):
+        unclip.generate("a cat", noise_level=3, **QUICK)
+    assert unclip.generate("a cat", noise_level=0, **QUICK)
+    with pytest.raises(RequestError, match="noise_level is for decoders that read noised image embeddings"):
+        Model.load("artwork", device="cpu").vary(picture(), noise_level=3, **QUICK)
+    decoder = unclip.parts.config("decoder")
+    few = replace(decoder, noise_levels=100)
+    assert family_of(few).noise_levels == 100
+    assert family_of(decoder).noise_levels == 1000
 
 
 def test_progress_has_a_preview_of_the_latent(stable):

@@ -51,6 +51,11 @@ class StableDiffusionFamily(Family):
         """The empty caption stands for no caption."""
         return True
 
+    @property
+    def noise_levels(self) -> int:
+        """Those of Stable unCLIP."""
+        return 1 if self.config.embedding is None else self.config.noise_levels
+
     def complete(self, condition: Condition, encoders: Encoders, noise: NoiseSource | None) -> Condition:
         """With the empty caption, and the noise that z_i is shifted by."""
         condition = super().complete(condition, encoders, noise)
