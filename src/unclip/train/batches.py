@@ -6,11 +6,13 @@ from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
+import torch
 from jaxtyping import Int64
 
 from unclip.checkpoints.manifest import Space
 from unclip.rng import Noise
 from unclip.stages.latent_form import LatentForm
+from unclip.train.config import TrainConfig
 from unclip.train.source import Source
 
 B = TypeVar("B")
@@ -59,6 +61,23 @@ class Batches(Protocol[B_co]):
     def key(self, number: int) -> str:
         """The key of the sample with a number."""
         ...
+
+
+class SampleBatches:
+    """What the data of all stages share: training and held-out pictures. A base of `Batches`."""
+
+    tokenizer_json: str | None = None
+    space: Space | None = None
+    latent_form: LatentForm | None = None
+
+    def __init__(self, config: TrainConfig, device: torch.device, size: int | None = None):
+        self.device = device
+        self.train = Source(config, "train", device, size=size)
+        self.held_out = Source(config, "validation", device, size=size)
+
+    def key(self, number: int) -> str:
+        """The key of the sample with a number."""
+        return self.train.key(number)
 
 
 class Prefetcher(Generic[B]):

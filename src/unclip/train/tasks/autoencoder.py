@@ -33,6 +33,7 @@ from unclip.networks.movq import Movq, MovqConfig
 from unclip.networks.perceptual import activation_distance, moved
 from unclip.nn.codebook import Quantised, perplexity, quantise, restart, use_of
 from unclip.rng import Noise
+from unclip.train.batches import SampleBatches
 from unclip.train.config import ClipDependent, TrainConfig
 from unclip.train.embed import ClipRun
 from unclip.train.optim import OptimizerConfig
@@ -120,15 +121,12 @@ class PictureBatch:
     """Number of the first sample of the whole batch, of which this may be a part."""
 
 
-class PictureBatches:
+class PictureBatches(SampleBatches):
     """Pictures, mirrored at times."""
 
-    tokenizer_json = space = latent_form = None
-
     def __init__(self, config: AutoencoderTraining, device: torch.device):
+        super().__init__(config, device)
         self.config = config
-        self.train = Source(config, "train", device)
-        self.held_out = Source(config, "validation", device)
         # Of the perceptual distance.
         self.clip = ClipRun(config, device) if config.perceptual_weight else None
 
@@ -147,10 +145,6 @@ class PictureBatches:
         if crop is None or crop == size:
             return self.train.pictures(indices)
         return self.train.squares(indices, noise.fork("crop").integers(size - crop + 1, 2), crop)
-
-    def key(self, number: int) -> str:
-        """The key of the sample with a number."""
-        return self.train.key(number)
 
 
 class Rebuilt(Task[Any]):

@@ -1,7 +1,6 @@
 """Data and conditions of both priors: captions as tokens, and image embeddings of the frozen CLIP."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +12,8 @@ from unclip.rng import Noise
 from unclip.train.config import ClipDependent
 from unclip.train.cut_captions import report_cut_captions
 from unclip.train.embed import ClipRun
-from unclip.train.source import Source, evenly_spaced, on_device
+from unclip.train.source import evenly_spaced, on_device
+from unclip.train.tasks.embedded import EmbeddedBatches
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,20 +24,11 @@ class CaptionedEmbeddings:
     tokens: Int64[Tensor, "b n"]
 
 
-class CaptionedBatches:
+class CaptionedBatches(EmbeddedBatches):
     """Image embeddings by the finished CLIP stage, and captions, to learn from and to validate on."""
 
-    latent_form = None
-
     def __init__(self, config: ClipDependent, device: torch.device):
-        self.device = device
-        self.clip = ClipRun(config, device)
-        self.tokenizer_json, self.space = self.clip.tokenizer_json, self.clip.space
-        self.train = Source(config, "train", device)
-        self.held_out = Source(config, "validation", device)
-        cache = Path(config.out).parent / "embeddings"
-        self.train_embeddings = self.clip.image_embeddings(self.train, cache)
-        self.held_out_embeddings = self.clip.image_embeddings(self.held_out, cache)
+        super().__init__(config, device)
         for source in (self.train, self.held_out):
             source.pass_over_pictures()
         report_cut_captions(self.train, self.clip.tokenizer)
@@ -47,10 +38,6 @@ class CaptionedBatches:
     def batch(self, numbers: Int64[np.ndarray, " b"], noise: Noise) -> CaptionedEmbeddings:
         """The samples with these numbers, each with a caption drawn by `noise`."""
         return self.pairs(self.train.indices(numbers), noise)
-
-    def key(self, number: int) -> str:
-        """The key of the sample with a number."""
-        return self.train.key(number)
 
     def pairs(self, indices: Int64[np.ndarray, " b"], noise: Noise) -> CaptionedEmbeddings:
         """Training pictures by index, each with a caption drawn by `noise`."""

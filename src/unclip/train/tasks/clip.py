@@ -13,6 +13,7 @@ from unclip.evaluate.retrieval import retrieval
 from unclip.networks.clip import Clip, ClipConfig
 from unclip.rng import Noise
 from unclip.tokenizers.clip import ClipTokenizer
+from unclip.train.batches import SampleBatches
 from unclip.train.begin import tokenizer_of
 from unclip.train.config import TrainConfig
 from unclip.train.cut_captions import report_cut_captions
@@ -46,18 +47,14 @@ class PairBatch:
         return self.captions.fits(self.captions)
 
 
-class PairBatches:
+class PairBatches(SampleBatches):
     """Pictures and captions; the tokenizer is learned from the training captions, or taken over with `init`.
 
     A begun run keeps the tokenizer that it began with.
     """
 
-    space = latent_form = None
-
     def __init__(self, config: ClipTraining, device: torch.device):
-        self.device = device
-        self.train = Source(config, "train", device)
-        self.held_out = Source(config, "validation", device)
+        super().__init__(config, device)
         kept = kept_tokenizer(config.out)
         if kept is None and config.init:
             kept = tokenizer_of(config.init)
@@ -76,10 +73,6 @@ class PairBatches:
     def batch(self, numbers: Int64[np.ndarray, " b"], noise: Noise) -> PairBatch:
         """The samples with these numbers: pictures shifted and captions drawn by `noise`."""
         return self._pairs(self.train, self.train.indices(numbers), noise)
-
-    def key(self, number: int) -> str:
-        """The key of the sample with a number."""
-        return self.train.key(number)
 
     def held_out_pairs(self, count: int) -> PairBatch:
         """At most `count` held-out pictures, each with its first caption."""

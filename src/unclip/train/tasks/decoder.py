@@ -5,7 +5,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -29,9 +28,10 @@ from unclip.train.begin import take_weights
 from unclip.train.config import ClipDependent
 from unclip.train.cut_captions import report_cut_captions
 from unclip.train.distillation import DistillationConfig, Teacher
-from unclip.train.embed import ClipReader, ClipRun
-from unclip.train.source import Source, evenly_spaced, on_device
+from unclip.train.embed import ClipReader
+from unclip.train.source import evenly_spaced, on_device
 from unclip.train.task import Built, ByBlock, Losses, Task, by_block, compiled
+from unclip.train.tasks.embedded import EmbeddedBatches
 from unclip.train.tasks.hints import random_hint
 from unclip.train.tasks.image_space import LatentSpace, PixelSpace, offset
 from unclip.train.tasks.levels import losses_at_levels
@@ -100,18 +100,12 @@ class DecoderBatch:
         return DecoderCondition(self.image_embedding, self.tokens, keep, keep)
 
 
-class DecoderBatches:
+class DecoderBatches(EmbeddedBatches):
     """Pictures, their embeddings by the finished CLIP stage, and their captions."""
 
     def __init__(self, config: DecoderTraining, device: torch.device):
-        self.device, self.model = device, config.model
-        self.clip = ClipRun(config, device)
-        self.tokenizer_json, self.space = self.clip.tokenizer_json, self.clip.space
-        self.train = Source(config, "train", device)
-        self.held_out = Source(config, "validation", device)
-        cache = Path(config.out).parent / "embeddings"
-        self.train_embeddings = self.clip.image_embeddings(self.train, cache)
-        self.held_out_embeddings = self.clip.image_embeddings(self.held_out, cache)
+        super().__init__(config, device)
+        self.model = config.model
         self.mean_embedding, self.embedding_noise = self.train_embeddings.mean(0), config.embedding_noise
         if config.model.caption is not None:
             report_cut_captions(self.train, self.clip.tokenizer)
@@ -149,10 +143,6 @@ class DecoderBatches:
         factor = (self.embedding_noise * noise.uniform()[:, None]).to(z)
         moved = z + factor * (others - self.mean_embedding)
         return moved * (z.norm(dim=1, keepdim=True) / moved.norm(dim=1, keepdim=True))
-
-    def key(self, number: int) -> str:
-        """The key of the sample with a number."""
-        return self.train.key(number)
 
     def held_out_pictures(self, count: int) -> DecoderBatch:
         """At most `count` held-out pictures, each with its first caption."""

@@ -6,7 +6,6 @@ condition: it reads what guidance leads away from, such as the empty caption.
 
 from abc import abstractmethod
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -25,11 +24,13 @@ from unclip.rng import Noise
 from unclip.stages.conditioner import Condition
 from unclip.stages.families import family_of
 from unclip.stages.family import Family
+from unclip.train.batches import SampleBatches
 from unclip.train.config import ClipDependent
 from unclip.train.cut_captions import report_cut_captions
-from unclip.train.embed import ClipRun, TextRun
-from unclip.train.source import Source, evenly_spaced
+from unclip.train.embed import TextRun
+from unclip.train.source import evenly_spaced
 from unclip.train.task import Built, Losses, Task, compiled
+from unclip.train.tasks.embedded import EmbeddedBatches
 from unclip.train.tasks.image_space import LatentSpace, offset
 from unclip.train.tasks.levels import losses_at_levels
 
@@ -72,15 +73,13 @@ class CaptionedLatents:
     tokens: Int64[Tensor, "b n"]
 
 
-class CaptionedLatentBatches:
+class CaptionedLatentBatches(SampleBatches):
     """Latents by a frozen autoencoder, and captions."""
 
     def __init__(self, config: TextDecoderTraining, device: torch.device):
-        self.device = device
         self.text = TextRun(config, device)
+        super().__init__(config, device)
         self.tokenizer_json, self.space = self.text.tokenizer_json, self.text.space
-        self.train = Source(config, "train", device)
-        self.held_out = Source(config, "validation", device)
         sources = self.train, self.held_out
         self.images = LatentSpace(config.autoencoder, config, sources, device, flip=config.flip)
         self.latent_form = self.images.form
@@ -91,10 +90,6 @@ class CaptionedLatentBatches:
         indices = self.train.indices(numbers)
         tokens = self.text.tokens(self.train.captions(indices, noise))
         return CaptionedLatents(self.images.learned(self.train, indices, noise), tokens)
-
-    def key(self, number: int) -> str:
-        """The key of the sample with a number."""
-        return self.train.key(number)
 
     def held_out_latents(self, count: int) -> CaptionedLatents:
         """At most `count` held-out pictures, each with its first caption."""
@@ -193,18 +188,11 @@ class EmbeddedLatents:
     embeddings: Float[Tensor, "b d"]
 
 
-class EmbeddedLatentBatches:
+class EmbeddedLatentBatches(EmbeddedBatches):
     """Latents by a frozen autoencoder, and embeddings by a frozen CLIP."""
 
     def __init__(self, config: KandinskyDecoderTraining, device: torch.device):
-        self.device = device
-        self.clip = ClipRun(config, device)
-        self.tokenizer_json, self.space = self.clip.tokenizer_json, self.clip.space
-        self.train = Source(config, "train", device)
-        self.held_out = Source(config, "validation", device)
-        cache = Path(config.out).parent / "embeddings"
-        self._train = self.clip.image_embeddings(self.train, cache)
-        self._held_out = self.clip.image_embeddings(self.held_out, cache)
+        super().__init__(config, device)
         sources = self.train, self.held_out
         self.images = LatentSpace(config.autoencoder, config, sources, device, flip=config.flip)
         self.latent_form = self.images.form
@@ -213,17 +201,13 @@ class EmbeddedLatentBatches:
         """The samples with these numbers."""
         indices = self.train.indices(numbers)
         latents = self.images.learned(self.train, indices, noise)
-        return EmbeddedLatents(latents, self.train.rows(self._train, indices))
-
-    def key(self, number: int) -> str:
-        """The key of the sample with a number."""
-        return self.train.key(number)
+        return EmbeddedLatents(latents, self.train.rows(self.train_embeddings, indices))
 
     def held_out_latents(self, count: int) -> EmbeddedLatents:
         """At most `count` held-out pictures."""
         indices = evenly_spaced(count, len(self.held_out))
         latents = self.images.held_out(self.held_out, indices)
-        return EmbeddedLatents(latents, self.held_out.rows(self._held_out, indices))
+        return EmbeddedLatents(latents, self.held_out.rows(self.held_out_embeddings, indices))
 
 
 class KandinskyDecoderTask(FamilyTask):

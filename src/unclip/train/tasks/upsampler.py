@@ -27,6 +27,7 @@ from unclip.networks.upsampler import Upsampler, UpsamplerCondition, UpsamplerCo
 from unclip.rng import Noise
 from unclip.stages.conditioner import Condition
 from unclip.stages.renderer import upsampler_renderer
+from unclip.train.batches import SampleBatches
 from unclip.train.config import TrainConfig
 from unclip.train.source import Source, evenly_spaced
 from unclip.train.task import Built, Losses, Task, compiled
@@ -82,23 +83,16 @@ class CropBatch:
     """The windows' small copies by BSR, which takes long and so is done ahead; None for blur."""
 
 
-class CropBatches:
+class CropBatches(SampleBatches):
     """Random crops of large pictures; of each picture, only what its crop needs is read."""
 
-    tokenizer_json = space = latent_form = None
-
     def __init__(self, config: UpsamplerTraining, device: torch.device):
-        self.config, self.device = config, device
-        self.train = Source(config, "train", device, size=config.model.high_size)
-        self.held_out = Source(config, "validation", device, size=config.model.high_size)
+        super().__init__(config, device, size=config.model.high_size)
+        self.config = config
 
     def batch(self, numbers: Int64[np.ndarray, " b"], noise: Noise) -> CropBatch:
         """One crop of each sample with these numbers, at a place drawn by `noise`."""
         return self._crops(self.train, self.train.indices(numbers), noise)
-
-    def key(self, number: int) -> str:
-        """The key of the sample with a number."""
-        return self.train.key(number)
 
     def held_out_crops(self, count: int) -> tuple[CropBatch, Noise]:
         """Fixed crops of at most `count` held-out pictures, and the noise that they were drawn by."""
