@@ -1,6 +1,6 @@
 """Trains small runs in many ways, in groups of processes, and writes down what each saw and ended with.
 
-    python -c "import cases; cases.main('FOLDER')"
+    python -c "import cases; cases.main('FOLDER', 'quick')"
 
 One process imports everything and forks the groups: 1, 2, then 4 processes, which talk by gloo, then 1 again. The runs of a
 group follow each other in one process group; two halves of the cases go on side by side. Each run leaves
@@ -19,7 +19,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,9 @@ NETS = {
     "autoencoder": ["model.channels=8", "model.groups=4", "discriminator.channels=8"],
 }
 NETS["latent_decoder"] = NETS["decoder"]
+NETS["prior_autoregressive"] = NETS["prior"]
+NETS["text_decoder"] = ["model.net.channels=8", "model.net.groups=4"]
+NETS["kandinsky_decoder"] = [*NETS["text_decoder"], "model.net.head_channels=8", "model.net.vector_width=32"]
 
 # Adam divides by the gradient's size; a large epsilon keeps the rounding of sums from being blown up by that.
 COMMON = [
@@ -95,16 +98,48 @@ STAGES: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "latent": ("latent_decoder", ["model.net.dropout=0.1"]),
+    "autoregressive": ("prior_autoregressive", ["optimizer.muon_learning_rate=null"]),
+    "text": ("text_decoder", []),
+    "kandinsky": ("kandinsky_decoder", []),
     # Beside the frozen weights of the upsampler's run.
     "adapter": ("upsampler", ["optimizer.learning_rate=0.01"]),
 }
 STAGES_BF16 = {"bf16": ("clip", ["optimizer.muon_learning_rate=null", "precision=bf16"])}
-HALVES = (("clip", "sigmoid", "muon", "prior", "decoder"), ("upsampler", "adapter", "autoencoder", "latent"))
-"""The cases that go on side by side."""
-FOUR = ("clip", "sigmoid", "muon", "upsampler", "autoencoder")
-"""The cases that four processes train too."""
-HYBRID = ("clip", "upsampler")
-"""Those that they train with HSDP too."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which cases are trained, and how.
+
+    halves: those that go on side by side; two: those that two processes train; four: that four train, too; hybrid: with HSDP.
+    """
+
+    halves: tuple[tuple[str, ...], tuple[str, ...]]
+    two: tuple[str, ...]
+    four: tuple[str, ...]
+    hybrid: tuple[str, ...]
+
+
+_FIRST, _SECOND = (
+    ("clip", "sigmoid", "muon", "prior", "decoder"),
+    ("upsampler", "adapter", "autoencoder", "latent"),
+)
+_REST = ("autoregressive", "text", "kandinsky")
+PLANS = {
+    "quick": Plan(
+        halves=(_FIRST, _SECOND),
+        two=(*_FIRST, *_SECOND),
+        four=("clip", "sigmoid", "muon", "upsampler", "autoencoder"),
+        hybrid=("clip", "upsampler"),
+    ),
+    # The other stages, and HSDP for all that the quick plan trains without it.
+    "wide": Plan(
+        halves=(("prior", "autoregressive", "decoder"), ("autoencoder", "latent", "text", "kandinsky")),
+        two=_REST,
+        four=(),
+        hybrid=("prior", "decoder", "autoencoder", "latent", *_REST),
+    ),
+}
 LAYOUTS = {
     "ddp": ["parallel.layout=ddp"],
     "fsdp": ["parallel.layout=fsdp"],
@@ -164,7 +199,7 @@ class Cases:
         given += [f"out={self.folder / case / name}", f"data.cache={self.folder / 'cache'}"]
         if stage not in ("clip", "upsampler"):
             given.append(f"clip={self.folder / 'encoder'}")
-        if stage == "latent_decoder":
+        if stage in ("latent_decoder", "text_decoder", "kandinsky_decoder"):
             given.append(f"autoencoder={self.folder / 'autoencoder' / 'single'}")
         config = override(recipes.get("tiny", stage), given)
         if case != "adapter":
@@ -283,7 +318,7 @@ def encoder(cases: Cases) -> None:
     train(override(recipes.get("tiny", "clip"), [*NETS["clip"], *changes]), device="cpu")
 
 
-def group_of_one(cases: Cases, chosen: Sequence[str]) -> None:
+def group_of_one(cases: Cases, plan: Plan, chosen: Sequence[str]) -> None:
     """The runs to compare with."""
     for case in chosen:
         cases.straight(case, "ddp")
@@ -292,9 +327,9 @@ def group_of_one(cases: Cases, chosen: Sequence[str]) -> None:
         cases.straight("bf16", "ddp")
 
 
-def group_of_two(cases: Cases, chosen: Sequence[str]) -> None:
-    """Every stage in both layouts."""
-    for case in chosen:
+def group_of_two(cases: Cases, plan: Plan, chosen: Sequence[str]) -> None:
+    """Stages in both layouts."""
+    for case in [one for one in chosen if one in plan.two]:
         for layout in ("ddp", "fsdp"):
             cases.straight(case, layout)
             cases.resumed(case, layout)
@@ -309,21 +344,23 @@ def group_of_two(cases: Cases, chosen: Sequence[str]) -> None:
             cases.stopped("upsampler", layout)
 
 
-def group_of_four(cases: Cases, chosen: Sequence[str]) -> None:
+def group_of_four(cases: Cases, plan: Plan, chosen: Sequence[str]) -> None:
     """Some stages in all layouts, going on from other groups' halves."""
     for case in chosen:
-        if case in FOUR:
-            for layout in ("ddp", "fsdp", *(("hsdp",) if case in HYBRID else ())):
-                cases.straight(case, layout)
-                cases.resumed(case, layout)
+        layouts = (("ddp", "fsdp") if case in plan.four else ()) + (("hsdp",) if case in plan.hybrid else ())
+        for layout in layouts:
+            cases.straight(case, layout)
+            cases.resumed(case, layout)
+        if case in plan.four:
             cases.taken_over(case, "fsdp", "ddp2")
             cases.taken_over(case, "ddp", "fsdp2")
 
 
-def group_of_one_again(cases: Cases, chosen: Sequence[str]) -> None:
+def group_of_one_again(cases: Cases, plan: Plan, chosen: Sequence[str]) -> None:
     """A single process goes on from the halves of groups."""
     for case in chosen:
-        for half in ("ddp2", "fsdp2", *(("hsdp4",) if case in HYBRID else ())):
+        halves = (("ddp2", "fsdp2") if case in plan.two else ()) + (("hsdp4",) if case in plan.hybrid else ())
+        for half in halves:
             cases.taken_over(case, "ddp", half)
 
 
@@ -383,17 +420,17 @@ def status_of(size: int, rank: int, port: int, work: Callable[[Cases], None], fo
     return 0
 
 
-def side_by_side(folder: Path) -> None:
+def side_by_side(folder: Path, plan: Plan) -> None:
     """All groups of both halves of the cases."""
     children = []
-    for chosen in HALVES:
+    for chosen in plan.halves:
         child = os.fork()
         if child == 0:
             status = 1
             try:
                 for size, group in GROUPS:
                     name = f"{group.__name__}-{chosen[0]}"
-                    in_processes(size, name, partial(group, chosen=chosen), folder)
+                    in_processes(size, name, partial(group, plan=plan, chosen=chosen), folder)
                 status = 0
             except BaseException:
                 traceback.print_exc()
@@ -403,11 +440,11 @@ def side_by_side(folder: Path) -> None:
         raise SystemExit("a group failed")
 
 
-def main(folder: str) -> None:
-    """Train all of them."""
+def main(folder: str, plan: str) -> None:
+    """Train all cases of a plan."""
     # What each group would import.
     for name in IMPORTED:
         importlib.import_module(name)
     Path(folder).mkdir(exist_ok=True)
     in_processes(1, "encoder", encoder, Path(folder))
-    side_by_side(Path(folder))
+    side_by_side(Path(folder), PLANS[plan])

@@ -16,6 +16,8 @@ from unclip.checkpoints.io import load_model
 CASES = ("clip", "sigmoid", "muon", "prior", "decoder", "upsampler", "autoencoder", "latent", "adapter")
 FOUR = ("clip", "sigmoid", "muon", "upsampler", "autoencoder")
 HYBRID = ("clip", "upsampler")
+REST = ("autoregressive", "text", "kandinsky")
+REST_HYBRID = ("prior", "decoder", "autoencoder", "latent", *REST)
 TOLERANCE = 1e-5
 SAMPLES, HALF, BATCH = 50, 24, 12
 
@@ -133,6 +135,37 @@ def test_any_number_of_processes_goes_on_from_any_others_checkpoint(runs, case, 
     assert seen(taken_over) == list(range(HALF, SAMPLES))
     numbers = [line["samples"] for line in measured(taken_over)]
     assert numbers == [12, 24, 36, 48, 50]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["ddp2", "fsdp2"])
+@pytest.mark.parametrize("case", REST)
+def test_the_other_stages_on_two_processes(wide_runs, case, layout):
+    test_a_run_on_one_process_resumes_bit_for_bit(wide_runs, case)
+    test_runs_on_two_processes(wide_runs, case, layout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", REST_HYBRID)
+def test_shards_in_two_groups_of_two(wide_runs, case):
+    straight, resumed = wide_runs / case / "hsdp4", wide_runs / case / "hsdp4-resumed"
+    assert_equal(straight, resumed)
+    assert seen(straight) == seen(resumed) == list(range(SAMPLES))
+    assert distance(straight, wide_runs / case / "single") < TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        (name, case)
+        for name in ("single-to-fsdp2", "fsdp2-to-ddp2", "ddp2-to-single", "fsdp2-to-single")
+        for case in REST
+    ]
+    + [("hsdp4-to-single", case) for case in REST_HYBRID],
+)
+def test_the_other_stages_go_on_from_any_others_checkpoint(wide_runs, case, name):
+    test_any_number_of_processes_goes_on_from_any_others_checkpoint(wide_runs, case, name)
 
 
 def test_rounded_exchange_resumes_bit_for_bit_and_stays_close(runs):
