@@ -2,6 +2,7 @@
 
     python benchmarks/latent.py                               # both families, about 12 minutes on two free cores
     python benchmarks/latent.py --only sd --side 512 --steps 8
+    python benchmarks/latent.py --packed                      # float32 layers in oneDNN's layout, as `--dtype auto` has them
     python benchmarks/latent.py --size tiny --side 64         # whether it runs
     python benchmarks/latent.py --device cuda --dtype bfloat16 --batch 1 8 --compile
 
@@ -171,7 +172,8 @@ def unclip_draws(arguments: argparse.Namespace, timers: Timers) -> Callable[[], 
     from unclip.networks.text_encoder import TextEncoder
     from unclip.networks.unet import Unet
 
-    model = unclip.load(arguments.folder, device=arguments.device, dtype=arguments.dtype)
+    options: dict[str, Any] = {"packed": True} if arguments.packed else {}
+    model = unclip.Model.load(arguments.folder, device=arguments.device, dtype=arguments.dtype, **options)
     if arguments.compile:
         for network in (Unet, DiffusionPrior):
             network.forward = torch.compile(network.forward)
@@ -279,7 +281,7 @@ class Worker:
         return json.loads(line)
 
 
-COMMON = ("side", "steps", "prior_steps", "guidance", "dtype", "device", "threads")
+COMMON = ("side", "steps", "prior_steps", "guidance", "dtype", "device", "threads", "packed")
 
 
 def median(runs: list[Clock]) -> Clock:
@@ -360,6 +362,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="default: torch's")
     parser.add_argument("--batch", type=int, nargs="+", default=[1], help="pictures at once (default: 1)")
     parser.add_argument("--repeat", type=int, default=3, help="pictures that are counted (default: 3)")
+    parser.add_argument(
+        "--packed", action="store_true", help="this project's float32 layers laid out once, as auto chooses"
+    )
     parser.add_argument("--compile", action="store_true", help="rows with torch.compile as well")
     parser.add_argument("--no-fast", dest="fast_too", action="store_false", help="leave out --fast")
     parser.add_argument("--work", choices=("diffusers", "unclip"), help=argparse.SUPPRESS)
