@@ -49,14 +49,16 @@ def run_on_ray(work: Work, cluster: Cluster, report: Report = lambda done, of: N
     # A machine may die at any moment; nothing is lost by trying again.
     context.max_errored_blocks = 0
     kept = ray.put(work)
+    # Encoders that stay must leave room to load: on the node that is left, two of them could take both cores for ever.
+    half = cluster.cpus / 2
     data = (
         ray.data.from_items([{"unit": unit} for unit in units], override_num_blocks=len(units))
-        .map_batches(_Load(kept), batch_size=1, num_cpus=cluster.cpus, max_retries=-1)
+        .map_batches(_Load(kept), batch_size=1, num_cpus=half, max_retries=-1)
         .map_batches(
             _Encode,
             fn_constructor_args=(kept,),
             batch_size=1,
-            num_cpus=cluster.cpus,
+            num_cpus=half,
             num_gpus=cluster.gpus,
             compute=ray.data.ActorPoolStrategy(min_size=least, max_size=min(most, max(least, len(units)))),
         )
