@@ -23,7 +23,7 @@ class Cluster:
     gpus: float = 1.0
     """GPUs of an encoder; 0: it computes on CPUs."""
     cpus: float = 1.0
-    """CPUs of an encoder, and of a reader."""
+    """CPUs of an encoder and of a reader together; half of them each."""
 
 
 def run_on_ray(work: Work, cluster: Cluster, report: Report = lambda done, of: None) -> Outcome:
